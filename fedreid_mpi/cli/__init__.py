@@ -1,0 +1,76 @@
+"""The command line: one thin module a command, imported only when it is called."""
+
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from fedreid_mpi import __version__
+from fedreid_mpi.cli.console import print_error
+from fedreid_mpi.errors import FedReIDError
+
+COMMANDS = {
+    "synth": "Write the synthetic benchmark as image files.",
+    "prepare": "Turn dataset folders into HDF5 archives, with checks.",
+    "inspect": "Say what is in any archive of this program.",
+    "train": "Train a federation: under mpirun, or alone.",
+    "evaluate": "Score a trained model on dataset archives.",
+    "results": "Read the results of a run.",
+}
+
+
+class LazyGroup(click.Group):
+    """A group that lists its commands without importing them, so that ``--help`` needs no torch."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the commands in the order in which a user meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module of a command and return its ``command``."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = import_module(f"fedreid_mpi.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the table of commands from `COMMANDS` alone."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="fedreid-mpi")
+def group() -> None:
+    """Federated person re-identification on clusters, over MPI.
+
+    Each site trains on its own images; only model updates travel. A typical way through:
+
+    \b
+      fedreid-mpi prepare --all datasets archives   folders -> HDF5 archives
+      mpirun -n 10 fedreid-mpi train paper.toml --run-dir runs/1
+      fedreid-mpi results show runs/1               the table of scores
+    """
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command and return its exit code: 0 done, 2 usage, 3 data, 4 too few clients, 1 else.
+
+    Errors raised on purpose become one line on the error stream. Commands that run on several ranks handle
+    their own end, since a rank that merely exits would leave the others waiting.
+    """
+    try:
+        group.main(args=list(arguments), prog_name="fedreid-mpi", standalone_mode=False)
+    except FedReIDError as error:
+        print_error(str(error))
+        return error.exit_code
+    except click.ClickException as error:
+        print_error(error.format_message())
+        return error.exit_code if isinstance(error, click.UsageError) else 2
+    except (click.Abort, KeyboardInterrupt):
+        print_error("interrupted")
+        return 130
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    return 0

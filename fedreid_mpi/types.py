@@ -1,0 +1,293 @@
+"""The values that flow through a run: frozen, checked when made, small enough to be sent by name.
+
+``ClientSpec`` says who takes part, ``RoundPlan`` what a round does, ``ClientReport`` what came of it on a
+client, ``AggregationPlan`` how the models are joined, ``RoundRecord`` what is kept in the results archive.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+CMC_RANKS = 50
+"""Length of every CMC curve that is kept: rank-1 to rank-50."""
+
+Advance = Callable[[int], None]
+"""Called by long work with the number of items just finished; the command line draws a bar from it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSpec:
+    """One client of the federation: a site with its own images.
+
+    Attributes
+    ----------
+    id
+        Position in ``data.archives``, from 0. Models are added in this order; ties go to the lower id.
+    name
+        Name of the dataset, as stored in its archive.
+    archive
+        HDF5 dataset archive that every client rank can open.
+    images
+        Number of training images.
+    identities
+        Number of people among them: the size of the client's private classifier.
+    test_images
+        Number of query and gallery images; 0 where the client has no test split.
+    """
+
+    id: int
+    name: str
+    archive: Path
+    images: int
+    identities: int
+    test_images: int
+
+    def __post_init__(self) -> None:
+        """Refuse a client that cannot be trained."""
+        if self.images < 2 or self.identities < 1:
+            raise ValueError(f"client {self.name}: {self.images} images of {self.identities} identities")
+
+
+class Role(StrEnum):
+    """Where a tensor of the model belongs; the flat model is laid out in this order."""
+
+    BACKBONE = "backbone"
+    EMBEDDING = "embedding"
+    STATISTICS = "statistics"
+    CLASSIFIER = "classifier"
+
+
+@dataclass(frozen=True, slots=True)
+class ParamSpec:
+    """One floating-point tensor of the model and its place in the flat buffer.
+
+    Attributes
+    ----------
+    name
+        Dotted name in the module's ``state_dict``.
+    shape, stride
+        Of the tensor, in elements.
+    offset
+        First element in the flat buffer, a multiple of 16 (64 bytes).
+    role
+        Region of the buffer. All but ``CLASSIFIER`` are shared with the server.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+    role: Role
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPlan:
+    """What one round does; decided on the server, broadcast, never revised.
+
+    Attributes
+    ----------
+    round
+        Number of the round, from 1. Round 0 is the untrained model's evaluation.
+    participants
+        Ids of the clients that train, in the round's seeded order.
+    learning_rate
+        Of embedding and classifier, in this round.
+    evaluate
+        Whether the round ends with an evaluation.
+    """
+
+    round: int
+    participants: tuple[int, ...]
+    learning_rate: float
+    evaluate: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How well a model ranks one dataset's gallery.
+
+    Attributes
+    ----------
+    cmc
+        Shape (`CMC_RANKS`,), float64: share of queries with a true match at or before each rank.
+    mean_ap, mean_inp
+        Mean average precision and mean inverse negative penalty, in [0, 1]; NaN where the protocol has none.
+    queries
+        Number of queries with at least one match.
+    unmatched
+        Number of queries without.
+    """
+
+    cmc: NDArray[np.float64]
+    mean_ap: float
+    mean_inp: float
+    queries: int
+    unmatched: int
+
+    def __post_init__(self) -> None:
+        """Refuse curves of another length: they could not be stacked in the archive."""
+        if self.cmc.shape != (CMC_RANKS,):
+            raise ValueError(f"cmc has shape {self.cmc.shape}, expected ({CMC_RANKS},)")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientReport:
+    """What the server learns about one client's training: numbers, never parameters or images.
+
+    Attributes
+    ----------
+    client
+        Id of the client.
+    images
+        Number of training images it holds, its weight in plain FedPav.
+    steps
+        Number of optimiser steps taken.
+    loss
+        Mean training loss over the images seen.
+    finite
+        Whether all parameters are finite after training.
+    seconds
+        Wall-clock time of the training.
+    local_scores
+        Scores of the just trained model on the client's own test split, where asked for.
+    """
+
+    client: int
+    images: int
+    steps: int
+    loss: float
+    finite: bool
+    seconds: float
+    local_scores: Scores | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AggregationPlan:
+    """How the round's models become one.
+
+    Attributes
+    ----------
+    weights
+        Client id to weight; clients that are left out are absent.
+    statistics_weights
+        The same for BatchNorm running statistics.
+    """
+
+    weights: Mapping[int, float]
+    statistics_weights: Mapping[int, float]
+
+
+class ModelKind(StrEnum):
+    """Which model an evaluation is of."""
+
+    GLOBAL = "global"
+    LOCAL = "local"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scores of one model on one dataset after one round."""
+
+    round: int
+    client: int
+    model: ModelKind
+    scores: Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something out of the ordinary that a reader of the results should know."""
+
+    round: int
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """All that is kept of one round.
+
+    ``phase_seconds``, ``bytes_sent`` and the reports' ``seconds`` are volatile: they differ from run to run.
+    Everything else is stable: equal to the last bit for any number of ranks.
+
+    Attributes
+    ----------
+    plan
+        What was done.
+    reports
+        One a participant, in client-id order.
+    weights
+        Client id to the weight its model had.
+    evaluations
+        In client-id order, the global model's before the local ones'.
+    events
+        In the order in which they happened.
+    phase_seconds
+        Wall-clock seconds of each phase as the server saw it.
+    bytes_sent
+        Bytes that travelled between ranks, by kind.
+    """
+
+    plan: RoundPlan
+    reports: tuple[ClientReport, ...] = ()
+    weights: Mapping[int, float] = field(default_factory=dict)
+    evaluations: tuple[Evaluation, ...] = ()
+    events: tuple[Event, ...] = ()
+    phase_seconds: Mapping[str, float] = field(default_factory=dict)
+    bytes_sent: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RankInfo:
+    """One MPI rank, where it runs and what it does; the rows of the table printed at the start."""
+
+    rank: int
+    host: str
+    role: str
+    device: str
+    clients: tuple[int, ...]
+    cores: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunHeader:
+    """What is known of a run before its first round; stored as the archive's attributes.
+
+    Attributes
+    ----------
+    name, seed
+        From the configuration.
+    configuration
+        The resolved configuration as TOML.
+    clients
+        In id order.
+    ranks
+        In rank order (volatile).
+    versions
+        Library name to version (volatile).
+    git_commit
+        Commit of the package's source where it is a git checkout, else an empty string (volatile).
+    parameters
+        Number of floating-point values that a client shares with the server.
+    attempt
+        1 for the first start of a run (volatile).
+    """
+
+    name: str
+    seed: int
+    configuration: str
+    clients: tuple[ClientSpec, ...]
+    ranks: tuple[RankInfo, ...]
+    versions: Mapping[str, str]
+    git_commit: str
+    parameters: int
+    attempt: int = 1
