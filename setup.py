@@ -18,6 +18,7 @@ REQUIRES = [
     "pydantic>=2.6",
     "rich>=13.7",
     "safetensors>=0.4.3",
+    "tomli-w>=1.0",
     "torch>=2.4",
     "torchvision>=0.19",
 ]

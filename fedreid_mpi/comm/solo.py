@@ -1,0 +1,45 @@
+"""One process that plays all roles: no launcher and no MPI library needed."""
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+from fedreid_mpi.comm.base import Communicator, Location, Rows, spans
+
+T = TypeVar("T")
+
+
+class SoloCommunicator(Communicator):
+    """The contract kept by a lone process."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rank, self.size = 0, 1
+        cores = tuple(sorted(os.sched_getaffinity(0)))
+        self.location = Location(socket.gethostname(), 0, 1, cores)
+
+    def broadcast(self, value: T) -> T:
+        """Return the value."""
+        return value
+
+    def gather(self, value: T) -> list[T]:
+        """Return the value in a list."""
+        return [value]
+
+    def broadcast_rows(self, rows: Rows, kind: str) -> None:
+        """Leave the array as it is."""
+
+    def gather_rows(self, rows: Rows, counts: Sequence[int], root: int, kind: str) -> Rows:
+        """Return the rows."""
+        return rows
+
+    def stream_to_server(
+        self, vectors: Sequence[Rows], counts: Sequence[int], length: int, chunk: int, kind: str
+    ) -> Iterator[tuple[slice, list[Rows]]]:
+        """Yield views of the vectors."""
+        for part in spans(length, chunk):
+            yield part, [vector[part] for vector in vectors]
+
+    def abort(self, exit_code: int) -> None:
+        """Do nothing: there is nobody else to end."""

@@ -1,0 +1,280 @@
+"""The experiment: TOML read into frozen models, every mistake reported at once.
+
+Precedence, weakest first: the defaults below, the preset, the file, ``--set key=value``. Paths are relative
+to the folder of the TOML file. `Experiment.to_toml` is what the results archive stores.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedreid_mpi.errors import ConfigurationError
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+
+PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "default": {},
+    # What the authors' public code does where that is not plainly a bug.
+    "published": {
+        "federation": {"drop_last": True},
+        "aggregation": {"bn": "reference"},
+        "evaluation": {"protocol": "published"},
+    },
+}
+
+
+class Section(BaseModel):
+    """A table of the configuration: unknown keys are refused, values cannot change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class Run(Section):
+    """What the run is called, and its one seed."""
+
+    name: str = Field("run", min_length=1, description="name of the run in tables and archives")
+    seed: int = Field(0, ge=0, description="every random choice of the run derives from it")
+    rounds: int = Field(300, ge=1, description="rounds of local training and aggregation")
+
+
+class Data(Section):
+    """The datasets: one archive a client, written by ``fedreid-mpi prepare``."""
+
+    archives: tuple[Path, ...] = Field(
+        min_length=1, description="dataset archives, one a client, in client order"
+    )
+
+
+class Federation(Section):
+    """Who trains, how much, and whether models are shared."""
+
+    mode: Literal["federated", "local"] = Field(
+        "federated", description="federated: models are averaged; local: each client trains alone"
+    )
+    clients_per_round: int = Field(0, ge=0, description="clients sampled each round; 0 = all")
+    local_epochs: int = Field(1, ge=1, description="epochs over the client's images in one round")
+    batch_size: int = Field(32, ge=2, description="images in a training batch")
+    drop_last: bool = Field(False, description="leave out an epoch's last, partial batch")
+
+
+class Model(Section):
+    """The network: a shared backbone and embedding, and each client's private classifier."""
+
+    backbone: Literal["resnet50", "resnet34", "resnet18", "small"] = Field(
+        "resnet50", description="feature extractor"
+    )
+    embedding_dim: int = Field(512, ge=2, description="length of the feature vector")
+    dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.5, description="share of the embedding dropped in training"
+    )
+    neck: Literal["none", "bnneck"] = Field(
+        "none", description="bnneck: BatchNorm without shift before a classifier without bias"
+    )
+    last_stride: Literal[1, 2] = Field(2, description="stride of the backbone's last stage")
+    weights: Path | None = Field(None, description="ImageNet weights of the backbone (.pth or .safetensors)")
+
+
+class Optimizer(Section):
+    """SGD on the client, restarted each round."""
+
+    lr: Positive = Field(0.05, description="learning rate of embedding and classifier")
+    backbone_lr_factor: NonNegative = Field(
+        0.1, description="the backbone's learning rate as a multiple of lr"
+    )
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum of SGD")
+    nesterov: bool = Field(True, description="Nesterov's form of the momentum")
+    weight_decay: NonNegative = Field(5e-4, description="L2 penalty on all parameters")
+    schedule: Literal["constant", "step", "cosine"] = Field(
+        "constant", description="learning rate over the rounds"
+    )
+    step_every: int = Field(40, ge=1, description="rounds between two steps of schedule = step")
+    step_factor: Positive = Field(0.1, description="factor of each step of schedule = step")
+    warmup: int = Field(0, ge=0, description="rounds of linear warm-up")
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="label smoothing of the loss"
+    )
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> "Optimizer":
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum > 0")
+        return self
+
+
+class Augmentation(Section):
+    """What is done to training images, batched on the device."""
+
+    pad: int = Field(10, ge=0, description="pixels of padding before the random crop to the original size")
+    flip: Probability = Field(0.5, description="probability of a horizontal flip")
+    erasing: Probability = Field(0.0, description="probability of erasing a random rectangle with zeros")
+    jitter: tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Field(ge=0, le=0.5)]] = Field(
+        (0.0, 0.0, 0.0, 0.0), description="strength of brightness, contrast, saturation and hue jitter"
+    )
+
+
+class Aggregation(Section):
+    """How the server joins the clients' models."""
+
+    weights: Literal["samples", "uniform"] = Field("samples", description="weight of a client's model")
+    bn: Literal["average", "local", "reference"] = Field(
+        "average",
+        description="BatchNorm: average the statistics; keep each client's own statistics, scale and shift "
+        "(local); or take the statistics of the round's first participant (reference)",
+    )
+
+
+class Evaluation(Section):
+    """When and how models are scored."""
+
+    every: int = Field(10, ge=1, description="rounds between evaluations; the last round is always evaluated")
+    protocol: Literal["standard", "published", "single-gallery-shot"] = Field(
+        "standard", description="definition of average precision and of the gallery"
+    )
+    local_models: bool = Field(True, description="score each client's own model before aggregation as well")
+
+
+class Compute(Section):
+    """Devices and arithmetic."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one")
+    precision: Literal["fp32", "tf32", "bf16"] = Field(
+        "fp32", description="arithmetic of training and features"
+    )
+    channels_last: bool = Field(False, description="memory layout NHWC for images and filters")
+    threads: int = Field(1, ge=1, description="threads of each rank on the CPU; changes the last bits")
+    deterministic: bool = Field(True, description="the same bits on the same GPU model and versions")
+    share_gpus: bool = Field(False, description="allow more client ranks than GPUs on a node")
+
+
+class Experiment(Section):
+    """A whole experiment, resolved: nothing is left to defaults elsewhere."""
+
+    preset: Literal["default", "published"] = "default"
+    run: Run = Run()
+    data: Data
+    federation: Federation = Federation()
+    model: Model = Model()
+    optimizer: Optimizer = Optimizer()
+    augmentation: Augmentation = Augmentation()
+    aggregation: Aggregation = Aggregation()
+    evaluation: Evaluation = Evaluation()
+    compute: Compute = Compute()
+
+    @model_validator(mode="after")
+    def _refuse_settings_that_do_nothing(self) -> "Experiment":
+        wrong = []
+        if self.federation.mode == "local":
+            wrong += ["federation.clients_per_round"] * (self.federation.clients_per_round > 0)
+            wrong += ["evaluation.local_models = false"] * (not self.evaluation.local_models)
+        if wrong:
+            raise ValueError(f'{", ".join(wrong)} means nothing with federation.mode = "local"')
+        if self.federation.clients_per_round > len(self.data.archives):
+            raise ValueError(
+                f"federation.clients_per_round is {self.federation.clients_per_round}, "
+                f"but data.archives lists {len(self.data.archives)}"
+            )
+        return self
+
+    def to_toml(self) -> str:
+        """Return the resolved configuration as TOML, without keys that are unset."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment file.
+
+    Parameters
+    ----------
+    path
+        TOML file.
+    overrides
+        ``"section.key=value"`` each; the value is TOML, or a plain word.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming the file and every key that is wrong.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot read the experiment: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not a TOML file: {error}") from error
+    for override in overrides:
+        _set(content, override)
+    return _resolve(content, path)
+
+
+def _resolve(content: Mapping[str, Any], path: Path) -> Experiment:
+    preset = content.get("preset", "default")
+    merged: dict[str, Any] = {name: dict(keys) for name, keys in PRESETS.get(str(preset), {}).items()}
+    for name, value in content.items():
+        merged[name] = {**merged.get(name, {}), **value} if isinstance(value, dict) else value
+    try:
+        experiment = Experiment.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigurationError(f"{path}: " + "; ".join(_explain(error))) from error
+    return _with_absolute_paths(experiment, path.resolve().parent)
+
+
+def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
+    """Make paths independent of the working directory, which differs between a login node and a job."""
+    data = experiment.data.model_copy(
+        update={"archives": tuple(folder / path.expanduser() for path in experiment.data.archives)}
+    )
+    weights = experiment.model.weights
+    model = experiment.model.model_copy(update={"weights": weights and folder / weights.expanduser()})
+    return experiment.model_copy(update={"data": data, "model": model})
+
+
+def _set(content: dict[str, Any], override: str) -> None:
+    """Apply one ``key=value`` to the parsed file, in place."""
+    key, equals, text = override.partition("=")
+    *tables, name = key.strip().split(".")
+    if not equals or not name or not all(tables):
+        raise ConfigurationError(f"--set {override}: expected section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for table in tables:
+        content = content.setdefault(table, {})
+        if not isinstance(content, dict):
+            raise ConfigurationError(f"--set {override}: {table} is a value, not a section")
+    content[name] = value
+
+
+def _explain(error: ValidationError) -> Iterator[str]:
+    """Say each mistake as key, found, expected."""
+    for mistake in error.errors():
+        location = [str(part) for part in mistake["loc"]]
+        key = ".".join(location) or "experiment"
+        if mistake["type"] == "extra_forbidden":
+            yield f"unknown key {key}{_nearest(location)}"
+        elif mistake["type"] == "missing":
+            yield f"{key} is missing"
+        elif mistake["type"] == "value_error":
+            yield f"{key}: {mistake['ctx']['error']}" if location else str(mistake["ctx"]["error"])
+        else:
+            expected = mistake["msg"].removeprefix("Input should be ")
+            yield f"{key} is {mistake['input']!r}, expected {expected}"
+
+
+def _nearest(location: Sequence[str]) -> str:
+    """Suggest the valid key that looks most like an unknown one."""
+    section: type[BaseModel] = Experiment
+    for part in location[:-1]:
+        annotation = section.model_fields[part].annotation
+        section = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
+    names = difflib.get_close_matches(location[-1], section.model_fields, n=1, cutoff=0.5)
+    if not names:
+        return f" (valid here: {', '.join(section.model_fields)})"
+    return f" (did you mean {'.'.join([*location[:-1], names[0]])}?)"

@@ -1,0 +1,1 @@
+"""From dataset folders to batches: readers, archives, preparation, the synthetic benchmark."""

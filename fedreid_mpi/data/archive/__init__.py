@@ -1,0 +1,8 @@
+"""The dataset archive: one HDF5 file a dataset, written once, then memory-mapped by every rank."""
+
+from fedreid_mpi.data.archive.format import KIND, SplitRole
+from fedreid_mpi.data.archive.reader import DatasetArchive
+from fedreid_mpi.data.archive.tree import Node, read_tree
+from fedreid_mpi.data.archive.writer import ArchiveContents, write_archive
+
+__all__ = ["KIND", "ArchiveContents", "DatasetArchive", "Node", "SplitRole", "read_tree", "write_archive"]

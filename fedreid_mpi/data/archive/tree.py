@@ -1,0 +1,59 @@
+"""What is in any archive of this program, as a list of groups and datasets."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from fedreid_mpi.data.archive.format import open_archive
+
+# Written by HDF5 to tie axes to their scales; they mean nothing to a reader.
+_HOUSEKEEPING = frozenset({"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "DIMENSION_LABELS"})
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One group or dataset.
+
+    Attributes
+    ----------
+    name
+        Full path in the file; ``/`` for the root.
+    shape, dtype
+        Of a dataset; None for a group.
+    attributes
+        Name to value, sorted by name.
+    """
+
+    name: str
+    shape: tuple[int, ...] | None
+    dtype: str | None
+    attributes: dict[str, object]
+
+
+def read_tree(path: Path) -> list[Node]:
+    """List everything in an archive, each group before what is in it.
+
+    Raises
+    ------
+    DataError
+        When the file is missing, damaged, or none of this program's.
+    """
+    with open_archive(path) as file:
+        nodes = [_node(file)]
+        file.visititems(lambda _, item: nodes.append(_node(item)))
+    return nodes
+
+
+def _node(item: h5py.Group | h5py.Dataset) -> Node:
+    attributes = {key: plain(item.attrs[key]) for key in sorted(item.attrs) if key not in _HOUSEKEEPING}
+    if isinstance(item, h5py.Dataset):
+        dtype = "text" if h5py.check_string_dtype(item.dtype) else str(item.dtype)
+        return Node(item.name, item.shape, dtype, attributes)
+    return Node(item.name, None, None, attributes)
+
+
+def plain(value: object) -> object:
+    """Turn a NumPy scalar into the Python value it holds."""
+    return value.item() if isinstance(value, np.generic) else value

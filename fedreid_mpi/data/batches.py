@@ -1,0 +1,177 @@
+"""Images on the device: uint8 until the last moment, augmented a batch at a time, every choice seeded."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedreid_mpi import config
+
+MEAN = (0.485, 0.456, 0.406)
+DEVIATION = (0.229, 0.224, 0.225)
+"""ImageNet's mean and standard deviation a channel, for values in [0, 1]."""
+
+GREY = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the luma (ITU-R BT.601), as torchvision has them."""
+
+
+class ImageStore:
+    """Some of an archive's images: on the device where they fit, else fetched from the file by the batch.
+
+    Parameters
+    ----------
+    images
+        Shape (N, H, W, 3), uint8, usually a memory map of the archive.
+    indices
+        Which of them, in the order in which they are addressed here.
+    device
+        Where batches are wanted.
+    """
+
+    def __init__(self, images: NDArray[np.uint8], indices: NDArray[np.int64], device: torch.device) -> None:
+        self._images, self._indices, self._device = images, indices, device
+        self._resident: Tensor | None = None
+        if device.type == "cuda":
+            needed = len(indices) * int(np.prod(images.shape[1:]))
+            if needed < torch.cuda.mem_get_info(device)[0] // 2:
+                self._resident = torch.from_numpy(images[indices]).to(device)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def batch(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return the images of the given rows: shape (B, H, W, 3), uint8, on the device."""
+        if self._resident is not None:
+            return self._resident[torch.from_numpy(rows).to(self._device)]
+        return torch.from_numpy(self._images[self._indices[rows]]).to(self._device)
+
+
+def epoch_batches(
+    images: int, batch_size: int, drop_last: bool, random: np.random.Generator
+) -> Iterator[NDArray[np.int64]]:
+    """Shuffle the images of one epoch and cut them into batches.
+
+    The last, partial batch is used when it holds at least two images (BatchNorm needs two), unless
+    ``drop_last``.
+
+    Yields
+    ------
+    ndarray
+        Rows of one batch, int64.
+    """
+    order = random.permutation(images)
+    for start in range(0, images, batch_size):
+        rows = order[start : start + batch_size]
+        if len(rows) == batch_size or (len(rows) >= 2 and not drop_last):
+            yield rows
+
+
+def normalise(images: Tensor) -> Tensor:
+    """Turn uint8 images (B, H, W, 3) into normalised float32 images (B, 3, H, W)."""
+    return _standardise(_to_unit(images))
+
+
+def augment(images: Tensor, settings: config.Augmentation, random: np.random.Generator) -> Tensor:
+    """Augment and normalise a training batch.
+
+    Random numbers are drawn on the CPU, so they are the same whatever the device. The order is pad, crop and
+    flip, then brightness, contrast, saturation and hue, then erasing.
+
+    Parameters
+    ----------
+    images
+        Shape (B, H, W, 3), uint8, on any device.
+    settings
+        The experiment's ``[augmentation]`` section.
+    random
+        Source of all random choices.
+
+    Returns
+    -------
+    Tensor
+        Shape (B, 3, H, W), float32, on the images' device.
+    """
+    pixels = _to_unit(_crop_and_flip(images, settings, random))
+    if any(settings.jitter):
+        pixels = _jitter(pixels, settings.jitter, random)
+    pixels = _standardise(pixels)
+    if settings.erasing:
+        _erase(pixels, settings.erasing, random)
+    return pixels
+
+
+def _to_unit(images: Tensor) -> Tensor:
+    return images.permute(0, 3, 1, 2).float().div_(255)
+
+
+def _standardise(pixels: Tensor) -> Tensor:
+    mean = torch.tensor(MEAN, device=pixels.device).view(1, 3, 1, 1)
+    deviation = torch.tensor(DEVIATION, device=pixels.device).view(1, 3, 1, 1)
+    return pixels.sub_(mean).div_(deviation)
+
+
+def _crop_and_flip(images: Tensor, settings: config.Augmentation, random: np.random.Generator) -> Tensor:
+    """Pad with black, crop to the original size at a random place, mirror at random."""
+    count, height, width, _ = images.shape
+    pad = settings.pad
+    top, left = random.integers(0, 2 * pad + 1, (2, count))
+    flipped = random.random(count) < settings.flip
+    rows = top[:, None] + np.arange(height)
+    columns = left[:, None] + np.arange(width)
+    columns[flipped] = columns[flipped, ::-1]
+    padded = F.pad(images, (0, 0, pad, pad, pad, pad))
+    places = np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]
+    which, row, column = (torch.from_numpy(place).to(images.device) for place in places)
+    return padded[which, row, column]
+
+
+def _jitter(pixels: Tensor, strength: tuple[float, ...], random: np.random.Generator) -> Tensor:
+    """Scale brightness, contrast and saturation and turn the hue, each image by its own random factors.
+
+    The hue is turned about the grey axis in YIQ space, which is linear, unlike torchvision's way through HSV.
+    """
+    limits = np.asarray(strength)[:, None]
+    draws = random.uniform(-1, 1, (4, len(pixels))) * limits
+    brightness, contrast, saturation = (
+        torch.from_numpy(1 + draw).float().to(pixels.device).view(-1, 1, 1, 1) for draw in draws[:3]
+    )
+    grey = torch.tensor(GREY, device=pixels.device).view(1, 3, 1, 1)
+    pixels = (pixels * brightness).clamp_(0, 1)
+    mean = (pixels * grey).sum(1, keepdim=True).mean((2, 3), keepdim=True)
+    pixels = torch.lerp(mean, pixels, contrast).clamp_(0, 1)
+    luma = (pixels * grey).sum(1, keepdim=True)
+    pixels = torch.lerp(luma, pixels, saturation).clamp_(0, 1)
+    if strength[3]:
+        rotation = torch.from_numpy(_hue_rotations(draws[3])).float().to(pixels.device)
+        pixels = torch.einsum("bij,bjhw->bihw", rotation, pixels).clamp_(0, 1)
+    return pixels
+
+
+def _hue_rotations(turns: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return one RGB-to-RGB matrix an image, (B, 3, 3), that turns the hue by a share of the full circle."""
+    to_yiq = np.array([GREY, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])
+    cosine, sine = np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)
+    rotation = np.zeros((len(turns), 3, 3))
+    rotation[:, 0, 0] = 1
+    rotation[:, 1, 1] = rotation[:, 2, 2] = cosine
+    rotation[:, 1, 2], rotation[:, 2, 1] = -sine, sine
+    turned: NDArray[np.float64] = np.linalg.inv(to_yiq) @ rotation @ to_yiq
+    return turned
+
+
+def _erase(pixels: Tensor, probability: float, random: np.random.Generator) -> None:
+    """Set a random rectangle of 2 to 40 % of the area to zero, in place (Zhong et al., AAAI 2020)."""
+    count, _, height, width = pixels.shape
+    chosen = random.random(count) < probability
+    area = random.uniform(0.02, 0.4, count) * height * width
+    aspect = np.exp(random.uniform(np.log(0.3), np.log(1 / 0.3), count))
+    tall = np.clip(np.rint(np.sqrt(area * aspect)), 1, height).astype(int)
+    wide = np.clip(np.rint(np.sqrt(area / aspect)), 1, width).astype(int)
+    top = (random.random(count) * (height - tall + 1)).astype(int)
+    left = (random.random(count) * (width - wide + 1)).astype(int)
+    for image in np.flatnonzero(chosen):
+        rows = slice(top[image], top[image] + tall[image])
+        pixels[image, :, rows, left[image] : left[image] + wide[image]] = 0

@@ -1,0 +1,264 @@
+"""The ten datasets as file trees: original folders, original names, one function a layout.
+
+Each function says which picture goes into which file; nothing is drawn here. A tree also lists its own counts,
+as far as they hold for any seed of the reader's split.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from fedreid_mpi.data.synthetic.scales import SCALES, Counts, FixedSplit, OpenSplit, Pairs
+from fedreid_mpi.data.synthetic.sightings import Role, Sighting, fixed_split, share_out
+from fedreid_mpi.seeds import generator
+
+
+class Shot(NamedTuple):
+    """One image file: its path below the dataset's root, who is on it (from 0), who took it (camera from 0)."""
+
+    path: str
+    person: int
+    camera: int
+
+
+@dataclass(slots=True)
+class Tree:
+    """A dataset before it is drawn.
+
+    Attributes
+    ----------
+    counts
+        What ``prepare`` must find; written to ``counts.json``.
+    texts
+        Other files, path below the root to content.
+    """
+
+    counts: dict[str, int]
+    shots: list[Shot] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+
+    def add(self, path: str, person: int, camera: int) -> None:
+        """Add the picture of a person (from 0) by a camera (from 1)."""
+        self.shots.append(Shot(path, person, camera - 1))
+
+
+def _published(counts: FixedSplit) -> dict[str, int]:
+    """Counts of a dataset with a split of its own; they hold for any seed."""
+    names = ("train_identities", "train_images", "query_identities", "query_images", "gallery_images", "cameras")
+    return {name: getattr(counts, name) for name in names}
+
+
+FOLDERS: Mapping[Role, str] = {
+    "train": "bounding_box_train",
+    "query": "query",
+    "gallery": "bounding_box_test",
+    "distractor": "bounding_box_test",
+    "junk": "bounding_box_test",
+}
+
+
+def _market1501(rng: np.random.Generator, counts: FixedSplit) -> Tree:
+    tree = Tree(_published(counts))
+    pids = 1 + rng.permutation(counts.train_identities + counts.query_identities)
+    for number, sighting in enumerate(fixed_split(rng, counts)):
+        person, camera, role = sighting
+        pid = {"distractor": "0000", "junk": "-1"}.get(role) or f"{pids[person]:04d}"
+        name = f"{pid}_c{camera}s{1 + person % 6}_{25 * number:06d}_{rng.integers(8):02d}.jpg"
+        tree.add(f"{FOLDERS[role]}/{name}", person, camera)
+    return tree
+
+
+def _dukemtmc_reid(rng: np.random.Generator, counts: FixedSplit) -> Tree:
+    tree = Tree(_published(counts))
+    people = counts.train_identities + counts.query_identities + counts.distractor_identities
+    pids = 1 + rng.permutation(people)
+    for number, (person, camera, role) in enumerate(fixed_split(rng, counts)):
+        name = f"{pids[person]:04d}_c{camera}_f{40_000 + 7 * number:07d}.jpg"
+        tree.add(f"{FOLDERS[role]}/{name}", person, camera)
+    return tree
+
+
+def _msmt17(rng: np.random.Generator, counts: FixedSplit) -> Tree:
+    tree = Tree(_published(counts))
+    lists: dict[str, list[str]] = {"train": [], "val": [], "query": [], "gallery": []}
+    seen: Counter[int] = Counter()
+    # 2,373 of the original's 32,621 training images are listed for validation.
+    validation = set(rng.choice(counts.train_images, round(counts.train_images * 2373 / 32_621), replace=False))
+    for number, (person, camera, role) in enumerate(fixed_split(rng, counts)):
+        # People are counted from 0 again in the test half.
+        pid = person if role == "train" else person - counts.train_identities
+        slot = rng.choice(["0113morning", "0114noon", "0302afternoon", "0303morning"])
+        suffix = "_ex" if rng.random() < 0.1 else ""
+        name = f"{pid:04d}/{pid:04d}_{seen[person]:03d}_{camera:02d}_{slot}_{number % 10_000:04d}_0{suffix}.jpg"
+        seen[person] += 1
+        tree.add(f"{'train' if role == 'train' else 'test'}/{name}", person, camera)
+        lists["val" if role == "train" and number in validation else role].append(f"{name} {pid}\n")
+    tree.texts = {f"list_{part}.txt": "".join(lines) for part, lines in lists.items()}
+    return tree
+
+
+def _cuhk03_np(rng: np.random.Generator, counts: FixedSplit) -> Tree:
+    tree = Tree(_published(counts))
+    pids = 1 + rng.permutation(counts.train_identities + counts.query_identities)
+
+    def label(sighting: Sighting) -> int:
+        return int(pids[sighting.person])
+
+    for number, sighting in enumerate(sorted(fixed_split(rng, counts), key=label), 1):
+        name = f"{label(sighting):04d}_c{sighting.camera}_{number}.png"
+        tree.add(f"{FOLDERS[sighting.role]}/{name}", sighting.person, sighting.camera)
+    return tree
+
+
+def _prid2011(rng: np.random.Generator, counts: Pairs) -> Tree:
+    half = counts.shared // 2
+    tree = Tree(
+        {
+            "train_identities": counts.shared - half + counts.a_only,
+            "query_identities": half,
+            "query_images": half,
+            "gallery_images": half + counts.b_only,
+            "cameras": 2,
+        }
+    )
+
+    def add(camera: int, pid: int, person: int, frames: int) -> None:
+        folder = "cam_a" if camera == 1 else "cam_b"
+        tree.add(f"single_shot/{folder}/person_{pid:04d}.png", person, camera)
+        for frame in range(1, frames + 1):
+            tree.add(f"multi_shot/{folder}/person_{pid:04d}/{frame:04d}.png", person, camera)
+
+    def frames(people: int, short: int) -> list[int]:
+        fewer = set(rng.choice(people, short, replace=False))
+        return [counts.frames - 2 * (person in fewer) for person in range(people)]
+
+    for camera, short in ((1, counts.short_a), (2, counts.short_b)):
+        for person, count in enumerate(frames(counts.shared, short)):
+            add(camera, 1 + person, person, count)
+    # Above 200 the same number is another person in the other camera.
+    for person, count in enumerate(frames(counts.a_only, counts.short_a_only)):
+        add(1, 201 + person, counts.shared + person, count)
+    for person in range(counts.b_only):
+        add(2, 201 + person, counts.shared + counts.a_only + person, counts.frames)
+    return tree
+
+
+def _cuhk01(_: np.random.Generator, counts: OpenSplit) -> Tree:
+    train = counts.identities // 2
+    test = counts.identities - train
+    tree = Tree(
+        {
+            "train_identities": train,
+            "train_images": 4 * train,
+            "query_identities": test,
+            "query_images": 2 * test,
+            "gallery_images": 2 * test,
+            "cameras": 2,
+        }
+    )
+    for person in range(counts.identities):
+        for image in range(1, 5):
+            tree.add(f"{person + 1:04d}{image:03d}.png", person, 1 + (image - 1) // 2)
+    return tree
+
+
+def _viper(rng: np.random.Generator, counts: OpenSplit) -> Tree:
+    train = counts.identities // 2
+    test = counts.identities - train
+    tree = Tree(
+        {
+            "train_identities": train,
+            "train_images": 2 * train,
+            "query_identities": test,
+            "query_images": test,
+            "gallery_images": test,
+            "cameras": 2,
+        }
+    )
+    # The original numbers its 632 people up to 873, with gaps.
+    pids = np.sort(rng.choice(counts.identities * 874 // 632, counts.identities, replace=False))
+    for person, pid in enumerate(pids):
+        for camera, angle in enumerate(rng.choice([0, 45, 90, 135, 180], 2, replace=False), 1):
+            tree.add(f"cam_{'ab'[camera - 1]}/{pid:03d}_{angle}.bmp", person, camera)
+    return tree
+
+
+def _3dpes(rng: np.random.Generator, counts: OpenSplit) -> Tree:
+    # The paper trains on 93 of the 193 people. The reader's halves of a person's sequences are the "cameras".
+    tree = Tree({"train_identities": round(counts.identities * 93 / 193), "cameras": 2})
+    single = set(rng.choice(counts.identities, counts.single_sequence, replace=False))
+    for person, images in enumerate(share_out(rng, counts.images, counts.identities, 2)):
+        most = min(counts.cameras, int(images))
+        sequences = 1 if person in single else int(rng.integers(2, most + 1))
+        cameras = 1 + rng.permutation(counts.cameras)[:sequences]
+        for image in range(images):
+            camera = int(cameras[image % sequences])
+            name = f"{person + 1}_{camera}_FRAME_{11 + 5 * image}_RGB.bmp"
+            tree.add(name, person, camera)
+    return tree
+
+
+def _ilids(rng: np.random.Generator, counts: OpenSplit) -> Tree:
+    # The reader's halves of a person's images are the "cameras": nobody has less than two.
+    train = counts.identities // 2
+    tree = Tree({"train_identities": train, "query_identities": counts.identities - train, "cameras": 2})
+    for person, images in enumerate(share_out(rng, counts.images, counts.identities, 2)):
+        cameras = 1 + rng.permutation(counts.cameras)
+        for image in range(images):
+            camera = int(cameras[image % counts.cameras])
+            tree.add(f"{person + 1:04d}{image + 1:03d}.jpg", person, camera)
+    return tree
+
+
+def _cuhk02(_: np.random.Generator, counts: OpenSplit) -> Tree:
+    tree = Tree({"identities": counts.identities, "images": counts.images, "cameras": counts.cameras})
+    ends = np.rint(np.cumsum([971, 306, 107, 193, 239]) * counts.identities / 1816).astype(int)
+    for person in range(counts.identities):
+        pair = int(np.searchsorted(ends, person, side="right"))
+        pid = person - (int(ends[pair - 1]) if pair else 0) + 1
+        for view in (1, 2):
+            for image in (1, 2):
+                tree.add(f"P{pair + 1}/cam{view}/{pid:03d}_{image}.png", person, 2 * pair + view)
+    return tree
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where a dataset lies below the benchmark's root, and how its tree is planned.
+
+    Attributes
+    ----------
+    folder
+        The dataset's own folder, as its original is unpacked.
+    root
+        Where its reader starts, at or below ``folder``.
+    """
+
+    folder: str
+    root: str
+    plan: Callable[..., Tree]
+
+
+LAYOUTS: Mapping[str, Layout] = {
+    "market1501": Layout("Market-1501-v15.09.15", ".", _market1501),
+    "dukemtmc-reid": Layout("DukeMTMC-reID", ".", _dukemtmc_reid),
+    "msmt17": Layout("MSMT17_V1", ".", _msmt17),
+    "cuhk03-np": Layout("cuhk03-np", "detected", _cuhk03_np),
+    "prid2011": Layout("prid_2011", ".", _prid2011),
+    "cuhk01": Layout("CUHK01", "campus", _cuhk01),
+    "viper": Layout("VIPeR", ".", _viper),
+    "3dpes": Layout("3DPeS", "RGB", _3dpes),
+    "ilids": Layout("i-LIDS_Pedestrian", "Persons", _ilids),
+    "cuhk02": Layout("CUHK02", "Dataset", _cuhk02),
+}
+"""The nine clients' datasets and, last, the public one."""
+
+
+def plan_tree(dataset: str, scale: str, seed: int) -> Tree:
+    """Plan the files of a dataset at one scale."""
+    counts: Counts = SCALES[scale].counts[dataset]
+    tree: Tree = LAYOUTS[dataset].plan(generator(seed, dataset, "layout"), counts)
+    return tree

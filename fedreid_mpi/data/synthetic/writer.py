@@ -1,0 +1,195 @@
+"""Drawing and writing the benchmark, spread over processes; the same bytes whatever their number."""
+
+import hashlib
+import json
+import multiprocessing
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from fedreid_mpi.data.synthetic.domains import Cameras, Domain, draw_cameras, draw_domain
+from fedreid_mpi.data.synthetic.drawing import draw_images
+from fedreid_mpi.data.synthetic.layouts import LAYOUTS, Shot, Tree, plan_tree
+from fedreid_mpi.data.synthetic.people import People, draw_people
+from fedreid_mpi.data.synthetic.scales import SCALES
+from fedreid_mpi.errors import ConfigurationError, FedReIDError
+from fedreid_mpi.seeds import generator
+from fedreid_mpi.types import Advance
+
+UNIT = 64
+"""Images in a unit of work. Part of the format: a unit has one random stream, so another size gives other bytes."""
+
+ENCODING: Mapping[str, Mapping[str, int]] = {".jpg": {"quality": 95, "subsampling": 0}, ".png": {"compress_level": 1}, ".bmp": {}}
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What the pictures of one dataset depend on; small, so that every process can draw it for itself."""
+
+    dataset: str
+    seed: int
+    people: int
+    cameras: int
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Images that are drawn together, by whichever process is free."""
+
+    world: World
+    number: int
+    root: Path
+    shots: Sequence[Shot]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """One dataset of the benchmark, as it lies on disk.
+
+    Attributes
+    ----------
+    digest
+        SHA-256, in hexadecimal, over the path and the bytes of every file in order of path.
+    """
+
+    dataset: str
+    folder: Path
+    images: int
+    identities: int
+    cameras: int
+    digest: str
+
+
+def count_images(scale: str, datasets: Iterable[str]) -> int:
+    """Return how many images `write_benchmark` writes."""
+    return sum(SCALES[scale].counts[dataset].images for dataset in datasets)
+
+
+def write_benchmark(
+    root: Path,
+    scale: str,
+    seed: int,
+    datasets: Sequence[str] = tuple(LAYOUTS),
+    jobs: int = 1,
+    advance: Advance | None = None,
+) -> list[Written]:
+    """Write datasets below ``root`` as image files in their originals' layouts.
+
+    Each dataset appears whole or not at all. The bytes depend on scale and seed, on the versions of NumPy and
+    Pillow and, in the last bit of few pixels, on the processor's vector unit; never on ``jobs``.
+
+    Parameters
+    ----------
+    root
+        Folder that receives one folder a dataset; made if missing.
+    scale
+        ``"demo"``, ``"bench"`` or ``"full"``; see `fedreid_mpi.data.synthetic.scales`.
+    seed
+        Of the whole benchmark.
+    datasets
+        Names of those to write.
+    jobs
+        Number of processes.
+    advance
+        Called with the number of images just written.
+
+    Raises
+    ------
+    ConfigurationError
+        If a dataset's folder is there already and not empty, or cannot be written.
+    """
+    for dataset in datasets:
+        folder = root / LAYOUTS[dataset].folder
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigurationError(f"{folder} is there already: remove it, or name another folder")
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _processes(jobs) as draw_all:
+            return [_write_dataset(root, scale, seed, dataset, draw_all, advance) for dataset in datasets]
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename or root} cannot be written: {error.strerror or error}") from error
+    except BrokenProcessPool as error:
+        raise FedReIDError(f"a process that drew images for {root} was killed; is there enough memory?") from error
+
+
+def join_digests(written: Iterable[Written]) -> str:
+    """Return one digest for several datasets: SHA-256 over their names and digests in order of name."""
+    lines = sorted(f"{dataset.dataset} {dataset.digest}\n" for dataset in written)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def digest_folder(folder: Path) -> str:
+    """Return the SHA-256 over the path and the bytes of every file below ``folder``, in order of path."""
+    total = hashlib.sha256()
+    for path in sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()):
+        content = hashlib.sha256((folder / path).read_bytes()).hexdigest()
+        total.update(f"{path} {content}\n".encode())
+    return total.hexdigest()
+
+
+DrawAll = Callable[[Iterable[Unit]], Iterable[int]]
+
+
+@contextmanager
+def _processes(jobs: int) -> Iterator[DrawAll]:
+    """Yield a function that draws units on ``jobs`` processes and tells how many images each had."""
+    if jobs == 1:
+        yield lambda units: map(_draw_unit, units)
+        return
+    # Spawned processes inherit no threads, locks or MPI state, as forked ones would.
+    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+        yield lambda units: pool.map(_draw_unit, units)
+
+
+def _write_dataset(
+    root: Path, scale: str, seed: int, dataset: str, draw_all: DrawAll, advance: Advance | None
+) -> Written:
+    tree, layout = plan_tree(dataset, scale, seed), LAYOUTS[dataset]
+    people = 1 + max(shot.person for shot in tree.shots)
+    cameras = 1 + max(shot.camera for shot in tree.shots)
+    world = World(dataset, seed, people, cameras, SCALES[scale].size_of(dataset))
+    with tempfile.TemporaryDirectory(prefix=f".{layout.folder}.", dir=root) as scratch:
+        folder = Path(scratch) / layout.folder
+        start = folder / layout.root
+        for parent in sorted({start / Path(shot.path).parent for shot in tree.shots}):
+            parent.mkdir(parents=True, exist_ok=True)
+        for path, text in (tree.texts | {"counts.json": json.dumps(tree.counts, indent=2) + "\n"}).items():
+            (start / path).write_text(text, encoding="utf-8")
+        starts = range(0, len(tree.shots), UNIT)
+        for images in draw_all(Unit(world, at // UNIT, start, tree.shots[at : at + UNIT]) for at in starts):
+            if advance:
+                advance(images)
+        digest = digest_folder(folder)
+        folder.replace(root / layout.folder)
+    return Written(dataset, root / layout.folder, len(tree.shots), people, cameras, digest)
+
+
+@lru_cache(maxsize=2)
+def _draw_world(world: World) -> tuple[Domain, Cameras, People]:
+    """Draw all that a dataset's units share, once a process."""
+    domain = draw_domain(world.seed, world.dataset)
+    cameras = draw_cameras(world.seed, world.dataset, domain, world.cameras, world.size[0])
+    people = draw_people(generator(world.seed, world.dataset, "people"), domain, world.people)
+    return domain, cameras, people
+
+
+def _draw_unit(unit: Unit) -> int:
+    """Draw and write the images of a unit; return how many."""
+    world = unit.world
+    domain, cameras, people = _draw_world(world)
+    rng = generator(world.seed, world.dataset, "images", unit.number)
+    seen = people.take(np.array([shot.person for shot in unit.shots]))
+    camera = np.array([shot.camera for shot in unit.shots])
+    for shot, pixels in zip(unit.shots, draw_images(rng, domain, cameras, seen, camera, world.size), strict=True):
+        path = unit.root / shot.path
+        Image.fromarray(pixels).save(path, **ENCODING[path.suffix])
+    return len(unit.shots)

@@ -1,0 +1,187 @@
+"""The federation: who is where, then round after round until the last. The only loop."""
+
+from collections.abc import Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from fedreid_mpi.algorithms.placement import place
+from fedreid_mpi.comm.base import Communicator
+from fedreid_mpi.comm.exchange import distribute
+from fedreid_mpi.config import Experiment
+from fedreid_mpi.data.archive import DatasetArchive
+from fedreid_mpi.device import choose_device, set_arithmetic
+from fedreid_mpi.errors import ConfigurationError, DataError
+from fedreid_mpi.files import replacing
+from fedreid_mpi.model import FlatModel, build_network, load_backbone_weights, save_model
+from fedreid_mpi.results import ResultsWriter
+from fedreid_mpi.round import Member, plan_round, play_round, untrained_round
+from fedreid_mpi.training import build_client, describe_client
+from fedreid_mpi.types import ClientSpec, RankInfo, RoundRecord, RunHeader
+
+LIBRARIES = ("fedreid_mpi", "torch", "numpy", "h5py", "mpi4py")
+
+
+class Observer(Protocol):
+    """Whoever watches a run, on the server."""
+
+    def started(self, header: RunHeader) -> None:
+        """Be told who is where, before the first round."""
+
+    def finished(self, record: RoundRecord) -> None:
+        """Be told what came of a round, once it is on disk."""
+
+
+def run_federation(
+    comm: Communicator, experiment: Experiment, run_dir: Path, observer: Observer, git_commit: str = ""
+) -> None:
+    """Run an experiment to its end; called alike on every rank.
+
+    Parameters
+    ----------
+    comm
+        The ranks.
+    experiment
+        The same on every rank.
+    run_dir
+        Receives ``results_*.h5`` and ``models/``; must not hold a run yet.
+    observer
+        Called on the server alone.
+    git_commit
+        Commit of the package's source, for the archive.
+
+    Raises
+    ------
+    PhaseError
+        On every rank alike, if any failed in a phase.
+    """
+    comm.phase("run directory", lambda: _claim(run_dir) if comm.is_server else None)
+    specs = comm.broadcast(
+        comm.phase("datasets", lambda: _describe_clients(experiment) if comm.is_server else ())
+    )
+    member = _join(comm, experiment, specs)
+    ranks = comm.gather(_introduce(member))
+    writer = None
+    if ranks is not None:
+        header = _header(member, ranks, git_commit)
+        writer = ResultsWriter(run_dir, header)
+        observer.started(header)
+    for round in range(experiment.run.rounds + 1):
+        record = (
+            play_round(member, plan_round(experiment, len(specs), round))
+            if round
+            else untrained_round(member)
+        )
+        comm.phase("commit", partial(_commit, member, run_dir, writer, record, round))
+        if record is not None:
+            observer.finished(record)
+
+
+def _claim(run_dir: Path) -> None:
+    """Make the run directory, private to its user, or refuse one that is in use or cannot be written."""
+    try:
+        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if any(run_dir.glob("results_*.h5")):
+            raise ConfigurationError(
+                f"--run-dir {run_dir}: already holds a run, expected a new or empty folder"
+            )
+        (run_dir / "models").mkdir(exist_ok=True)
+        with replacing(run_dir / "models" / ".writable") as probe:
+            probe.touch()
+        (run_dir / "models" / ".writable").unlink()
+    except OSError as error:
+        raise ConfigurationError(f"--run-dir {run_dir}: cannot be written: {error.strerror}") from error
+
+
+def _describe_clients(experiment: Experiment) -> tuple[ClientSpec, ...]:
+    """Open every archive once and check that they make a federation."""
+    archives = [DatasetArchive.open(path) for path in experiment.data.archives]
+    first = archives[0]
+    for archive in archives:
+        if (archive.height, archive.width) != (first.height, first.width):
+            raise DataError(
+                f"{archive.path}: images are {archive.height}x{archive.width}, "
+                f"expected {first.height}x{first.width} as in {first.path}: prepare all with one --size"
+            )
+    specs = tuple(describe_client(archive, id) for id, archive in enumerate(archives))
+    federation = experiment.federation
+    for spec in specs:
+        if federation.drop_last and spec.images < federation.batch_size:
+            raise ConfigurationError(
+                f"{spec.archive}: {spec.images} training images are less than federation.batch_size = "
+                f"{federation.batch_size}, and federation.drop_last leaves partial batches out"
+            )
+    return specs
+
+
+def _join(comm: Communicator, experiment: Experiment, specs: tuple[ClientSpec, ...]) -> Member:
+    """Load this rank's part: its device, its clients, and the model that all start from."""
+    costs = [spec.images for spec in specs]
+    hosted = dict(zip(comm.client_ranks, place(costs, len(comm.client_ranks)), strict=True))
+    placement = tuple(hosted.get(rank, ()) for rank in range(comm.size))
+
+    def build() -> Member:
+        where = comm.location
+        device = choose_device(experiment.compute, where.index, where.count, where.host)
+        set_arithmetic(experiment.compute, device)
+        network = build_network(experiment.model, None, experiment.run.seed, "shared")
+        if experiment.model.weights is not None and comm.is_server:
+            load_backbone_weights(experiment.model.weights, network, experiment.model.backbone)
+        return Member(
+            comm=comm,
+            experiment=experiment,
+            specs=specs,
+            placement=placement,
+            clients=tuple(build_client(specs[id], experiment, device) for id in placement[comm.rank]),
+            shared=FlatModel(network, device, experiment.compute.channels_last),
+            archives=tuple(DatasetArchive.open(spec.archive) for spec in specs),
+        )
+
+    member = comm.phase("start", build)
+    distribute(comm, member.shared.shared)
+    for client in member.clients:
+        client.model.load_shared(member.shared.shared)
+    return member
+
+
+def _introduce(member: Member) -> RankInfo:
+    comm = member.comm
+    clients = member.placement[comm.rank]
+    host = "client" if clients else "idle"
+    role = "server" if comm.size > 1 and comm.is_server else "server and client" if comm.size == 1 else host
+    device = member.shared.buffer.device
+    name = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+    return RankInfo(comm.rank, comm.location.host, role, name, clients, comm.location.cores)
+
+
+def _header(member: Member, ranks: Sequence[RankInfo], git_commit: str) -> RunHeader:
+    experiment = member.experiment
+    return RunHeader(
+        name=experiment.run.name,
+        seed=experiment.run.seed,
+        configuration=experiment.to_toml(),
+        clients=member.specs,
+        ranks=tuple(ranks),
+        versions={library: version(library) for library in LIBRARIES},
+        git_commit=git_commit,
+        parameters=member.shared.shared.numel(),
+    )
+
+
+def _commit(
+    member: Member, run_dir: Path, writer: ResultsWriter | None, record: RoundRecord | None, round: int
+) -> None:
+    """Put the round on disk: first the models, then the record that says they are there."""
+    height, width = member.archives[0].height, member.archives[0].width
+    folder, settings = run_dir / "models", member.experiment.model
+    if member.experiment.federation.mode == "local":
+        for client in member.clients:
+            path = folder / f"{client.spec.id}_{client.spec.name}.safetensors"
+            save_model(path, client.model, settings, height, width, round)
+    elif member.comm.is_server:
+        save_model(folder / "global.safetensors", member.shared, settings, height, width, round)
+    if writer is not None and record is not None:
+        writer.write(record)

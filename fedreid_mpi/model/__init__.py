@@ -1,0 +1,15 @@
+"""The model: backbone and embedding shared, classifier private, all state in one flat buffer."""
+
+from fedreid_mpi.model.flat import FlatModel
+from fedreid_mpi.model.network import ReIDNetwork, build_network
+from fedreid_mpi.model.storage import StoredModel, load_backbone_weights, load_model, save_model
+
+__all__ = [
+    "FlatModel",
+    "ReIDNetwork",
+    "StoredModel",
+    "build_network",
+    "load_backbone_weights",
+    "load_model",
+    "save_model",
+]

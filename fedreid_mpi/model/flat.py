@@ -1,0 +1,138 @@
+"""The flat model: all floating-point state of a network in one buffer, so that it travels as one message.
+
+The buffer is laid out ``[backbone | embedding | statistics | classifier]``. What the server averages is the
+front part, what the client keeps for itself the rest; both are contiguous. The network's parameters and
+buffers are views of it. Integer counters of BatchNorm stay in the module: they count a client's own batches,
+never enter a result, and are not sent.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from fedreid_mpi.model.network import ReIDNetwork
+from fedreid_mpi.types import ParamSpec, Role
+
+ALIGNMENT = 16
+"""Elements: every tensor starts at a multiple of 64 bytes, so that the same vector code runs on each rank."""
+
+
+class FlatModel:
+    """A network on a device with its state in one contiguous fp32 buffer.
+
+    Parameters
+    ----------
+    network
+        Is moved to the device. Never call ``.to()`` on it afterwards: that silently breaks the views.
+    device
+        Where the buffer lives.
+    channels_last
+        Whether convolution filters are stored as NHWC.
+
+    Attributes
+    ----------
+    network
+        The module; its tensors are views of `buffer`.
+    specs
+        One a tensor, in buffer order.
+    buffer
+        Shape (elements,), float32; the gaps between tensors are zero.
+    """
+
+    def __init__(self, network: ReIDNetwork, device: torch.device, channels_last: bool = False) -> None:
+        layout = torch.channels_last if channels_last else torch.contiguous_format
+        self.network = network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        self.specs, size = lay_out(network)
+        self.buffer = torch.zeros(size, dtype=torch.float32, device=device)
+        modules = dict(network.named_modules())
+        for spec in self.specs:
+            view = self.view(spec)
+            owner, _, name = spec.name.rpartition(".")
+            tensor = getattr(modules[owner], name)
+            view.copy_(tensor.detach())
+            if isinstance(tensor, nn.Parameter):
+                tensor.data = view
+            else:
+                modules[owner].register_buffer(name, view)
+        self._normalisation = [
+            spec
+            for spec in self.specs
+            if isinstance(modules[spec.name.rpartition(".")[0]], nn.BatchNorm1d | nn.BatchNorm2d)
+        ]
+
+    def region(self, *roles: Role) -> slice:
+        """Return the part of the buffer that holds the given neighbouring roles."""
+        held = [spec for spec in self.specs if spec.role in roles]
+        if not held:
+            return slice(0, 0)
+        return slice(held[0].offset, held[-1].offset + _padded(held[-1].size))
+
+    @property
+    def shared(self) -> Tensor:
+        """View of what travels: backbone, embedding and BatchNorm statistics; shape (shared,), float32."""
+        return self.buffer[self.region(Role.BACKBONE, Role.EMBEDDING, Role.STATISTICS)]
+
+    @property
+    def statistics(self) -> slice:
+        """Part of `shared` that holds BatchNorm running statistics."""
+        return self.region(Role.STATISTICS)
+
+    def view(self, spec: ParamSpec) -> Tensor:
+        """Return one tensor as a view of the buffer."""
+        return torch.as_strided(self.buffer, spec.shape, spec.stride, spec.offset)
+
+    @torch.no_grad()
+    def load_shared(self, shared: Tensor, keep_normalisation: bool = False) -> None:
+        """Set the shared part.
+
+        Parameters
+        ----------
+        shared
+            Shape (shared,), float32, on any device.
+        keep_normalisation
+            Keep this model's own BatchNorm statistics, scale and shift (FedBN, Li et al., ICLR 2021).
+        """
+        kept = [(spec, self.view(spec).clone()) for spec in self._normalisation if keep_normalisation]
+        self.shared.copy_(shared)
+        for spec, value in kept:
+            self.view(spec).copy_(value)
+
+    def parameters(self, *roles: Role) -> list[nn.Parameter]:
+        """Return the trainable parameters of the given roles, in buffer order."""
+        trainable = dict(self.network.named_parameters())
+        chosen = [
+            trainable[spec.name] for spec in self.specs if spec.role in roles and spec.name in trainable
+        ]
+        return [parameter for parameter in chosen if parameter.requires_grad]
+
+    def is_finite(self) -> bool:
+        """Tell whether every element is finite."""
+        return bool(torch.isfinite(self.buffer).all())
+
+
+def lay_out(network: ReIDNetwork) -> tuple[tuple[ParamSpec, ...], int]:
+    """Give every floating-point tensor of a network its place in the flat buffer.
+
+    Returns
+    -------
+    tuple of specs and int
+        The specs in buffer order, and the buffer's length in elements.
+    """
+    buffers = [(name, tensor) for name, tensor in network.named_buffers() if tensor.is_floating_point()]
+    tensors: list[tuple[Role, str, Tensor]] = [(Role.STATISTICS, name, tensor) for name, tensor in buffers]
+    tensors += [(_role(name), name, tensor) for name, tensor in network.named_parameters()]
+    order = list(Role)
+    tensors.sort(key=lambda item: order.index(item[0]))  # stable: the module's own order within a role
+    specs, offset = [], 0
+    for role, name, tensor in tensors:
+        specs.append(ParamSpec(name, tuple(tensor.shape), tuple(tensor.stride()), offset, role))
+        offset += _padded(tensor.numel())
+    return tuple(specs), offset
+
+
+def _role(name: str) -> Role:
+    part = name.partition(".")[0]
+    return {"backbone": Role.BACKBONE, "classifier": Role.CLASSIFIER}.get(part, Role.EMBEDDING)
+
+
+def _padded(size: int) -> int:
+    return -(-size // ALIGNMENT) * ALIGNMENT

@@ -1,0 +1,66 @@
+"""The network of the paper: backbone and embedding are shared, the classifier is the client's own."""
+
+import torch
+from torch import Tensor, nn
+
+from fedreid_mpi import config
+from fedreid_mpi.model.backbone import build_backbone
+from fedreid_mpi.seeds import derive
+
+
+class ReIDNetwork(nn.Module):
+    """Backbone, embedding and, on a client, a classifier of its identities.
+
+    Parameters
+    ----------
+    settings
+        The experiment's ``[model]`` section.
+    identities
+        Number of people the classifier tells apart; None for a network without classifier.
+
+    Notes
+    -----
+    ``neck = "none"`` is the paper's head: Linear, BatchNorm, Dropout, then Linear (Zhuang et al., ACM TOMM 2023).
+    ``"bnneck"`` takes the shift out of the BatchNorm and the biases out of both Linear layers, so that classes
+    are separated by angle alone (Luo et al., CVPR Workshops 2019, section 3.5).
+    """
+
+    def __init__(self, settings: config.Model, identities: int | None) -> None:
+        super().__init__()
+        biased = settings.neck == "none"
+        self.backbone, dimension = build_backbone(settings.backbone, settings.last_stride)
+        self.embedding = nn.Linear(dimension, settings.embedding_dim, bias=biased)
+        self.embedding_bn = nn.BatchNorm1d(settings.embedding_dim)
+        self.embedding_bn.bias.requires_grad_(biased)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.classifier: nn.Linear | None = None
+        nn.init.kaiming_normal_(self.embedding.weight, mode="fan_out")
+        nn.init.normal_(self.embedding_bn.weight, 1.0, 0.02)
+        if biased:
+            nn.init.zeros_(self.embedding.bias)
+        if identities is not None:
+            self.classifier = nn.Linear(settings.embedding_dim, identities, bias=biased)
+            nn.init.normal_(self.classifier.weight, 0.0, 0.001)
+            if biased:
+                nn.init.zeros_(self.classifier.bias)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Map normalised images (B, 3, H, W) to embeddings (B, embedding_dim)."""
+        embeddings: Tensor = self.embedding_bn(self.embedding(self.backbone(images)))
+        return embeddings
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images (B, 3, H, W) to logits (B, identities)."""
+        assert self.classifier is not None
+        logits: Tensor = self.classifier(self.dropout(self.features(images)))
+        return logits
+
+
+def build_network(settings: config.Model, identities: int | None, seed: int, *path: str | int) -> ReIDNetwork:
+    """Build a network on the CPU, its random weights drawn from the stream (seed, "model", *path).
+
+    The global generator of torch is left as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "model", *path))
+        return ReIDNetwork(settings, identities)

@@ -1,0 +1,6 @@
+"""The results archive of a run: HDF5 segments that are whole at any moment, and their reader."""
+
+from fedreid_mpi.results.reader import RunResults, read_run, stable_figures
+from fedreid_mpi.results.writer import ResultsWriter
+
+__all__ = ["ResultsWriter", "RunResults", "read_run", "stable_figures"]

@@ -1,0 +1,191 @@
+"""A run's results as values, whether the run is finished or still going on."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedreid_mpi.results.schema import FIELDS
+from fedreid_mpi.results.segments import join_segments, list_segments, read_segment
+from fedreid_mpi.types import ClientSpec, Event, ModelKind, RankInfo, RunHeader, Scores
+
+
+@dataclass(frozen=True, slots=True)
+class RunResults:
+    """A run's results, its segments joined.
+
+    R rounds, K clients (in id order), E evaluated rounds, M = 2 models (order of `ModelKind`). Where there is
+    nothing, floats are NaN and counts -1; ``fedreid_mpi.results.schema`` says so for each.
+
+    Attributes
+    ----------
+    header
+        What was known before the first round; that of the last attempt.
+    files
+        The archive's segments, in order.
+    rounds
+        Shape (R,), int64: round numbers.
+    learning_rate
+        Shape (R,), float64.
+    evaluated
+        Shape (R,), bool: whether the round was planned to end with an evaluation.
+    participated, position, loss, weight, steps, images, finite, seconds
+        Shape (R, K): each client's training.
+    phases, phase_seconds
+        P names; shape (R, P), float64, seconds.
+    traffic, bytes_sent
+        T names; shape (R, T), int64, bytes.
+    evaluations
+        Shape (E,), int64: rounds after which models were scored.
+    cmc
+        Shape (E, K, M, `CMC_RANKS`), float64.
+    mean_ap, mean_inp, queries, unmatched
+        Shape (E, K, M).
+    events
+        In the order in which they happened.
+    """
+
+    header: RunHeader
+    files: tuple[Path, ...]
+    rounds: NDArray[np.int64]
+    learning_rate: NDArray[np.float64]
+    evaluated: NDArray[np.bool_]
+    participated: NDArray[np.bool_]
+    position: NDArray[np.int32]
+    loss: NDArray[np.float64]
+    weight: NDArray[np.float64]
+    steps: NDArray[np.int64]
+    images: NDArray[np.int64]
+    finite: NDArray[np.bool_]
+    seconds: NDArray[np.float64]
+    phases: tuple[str, ...]
+    phase_seconds: NDArray[np.float64]
+    traffic: tuple[str, ...]
+    bytes_sent: NDArray[np.int64]
+    evaluations: NDArray[np.int64]
+    cmc: NDArray[np.float64]
+    mean_ap: NDArray[np.float64]
+    mean_inp: NDArray[np.float64]
+    queries: NDArray[np.int64]
+    unmatched: NDArray[np.int64]
+    events: tuple[Event, ...]
+
+    @property
+    def mode(self) -> str:
+        """The configuration's ``federation.mode``."""
+        federation = tomllib.loads(self.header.configuration).get("federation", {})
+        return str(federation.get("mode", "federated"))
+
+    def score(self, round: int, client: int, model: ModelKind) -> Scores | None:
+        """Return the scores of one model on one client's test split; None where it was not scored."""
+        rows = np.flatnonzero(self.evaluations == round)
+        cell = (rows[0] if rows.size else 0, client, list(ModelKind).index(model))
+        if not rows.size or self.queries[cell] < 0:
+            return None
+        return Scores(
+            cmc=self.cmc[cell],
+            mean_ap=float(self.mean_ap[cell]),
+            mean_inp=float(self.mean_inp[cell]),
+            queries=int(self.queries[cell]),
+            unmatched=int(self.unmatched[cell]),
+        )
+
+    def scores(self, round: int, model: ModelKind) -> tuple[Scores | None, ...]:
+        """Return the scores of one model on every client's test split, in id order."""
+        return tuple(self.score(round, client, model) for client in range(len(self.header.clients)))
+
+    def final_scores(self, model: ModelKind) -> tuple[Scores | None, ...]:
+        """Return the scores of one model after the last evaluated round, in client-id order."""
+        return self.scores(int(self.evaluations[-1]) if self.evaluations.size else 0, model)
+
+
+def read_run(path: Path) -> RunResults:
+    """Read the results of a run.
+
+    Parameters
+    ----------
+    path
+        Run directory, or one file of the archive.
+
+    Raises
+    ------
+    DataError
+        There are no results, or a file is foreign, truncated, of another format version or of another run.
+    """
+    files = list_segments(path)
+    segments = [read_segment(file) for file in files]
+    arrays = join_segments([arrays for _, arrays in segments])
+    return RunResults(
+        header=_header(segments[-1][0], arrays),
+        files=files,
+        rounds=arrays["rounds/round"],
+        learning_rate=arrays["rounds/learning_rate"],
+        evaluated=arrays["rounds/evaluated"],
+        participated=arrays["rounds/participated"],
+        position=arrays["rounds/position"],
+        loss=arrays["rounds/loss"],
+        weight=arrays["rounds/weight"],
+        steps=arrays["rounds/steps"],
+        images=arrays["rounds/images"],
+        finite=arrays["rounds/finite"],
+        seconds=arrays["rounds/seconds"],
+        phases=tuple(arrays["rounds/phase"].tolist()),
+        phase_seconds=arrays["rounds/phase_seconds"],
+        traffic=tuple(arrays["rounds/traffic"].tolist()),
+        bytes_sent=arrays["rounds/bytes_sent"],
+        evaluations=arrays["evaluations/round"],
+        cmc=arrays["evaluations/cmc"],
+        mean_ap=arrays["evaluations/mean_ap"],
+        mean_inp=arrays["evaluations/mean_inp"],
+        queries=arrays["evaluations/queries"],
+        unmatched=arrays["evaluations/unmatched"],
+        events=tuple(
+            Event(*event)
+            for event in zip(
+                *(arrays[f"events/{name}"].tolist() for name in ("round", "kind", "text")), strict=True
+            )
+        ),
+    )
+
+
+def stable_figures(run_dir: Path) -> dict[str, NDArray[Any]]:
+    """Return every dataset that is not volatile, by path, joined over the segments.
+
+    Two runs of the same experiment, on whatever numbers of ranks, have equal ones, bit for bit.
+
+    Raises
+    ------
+    DataError
+        As `read_run`.
+    """
+    arrays = join_segments([read_segment(file)[1] for file in list_segments(run_dir)])
+    return {field.path: arrays[field.path] for field in FIELDS if not field.volatile}
+
+
+def _header(attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> RunHeader:
+    """Rebuild the header from root attributes, ``/clients`` and ``/ranks``."""
+    names = ("id", "name", "archive", "images", "identities", "test_images")
+    clients = zip(*(arrays[f"clients/{name}"].tolist() for name in names), strict=True)
+    names = ("rank", "host", "role", "device", "clients", "cores")
+    ranks = zip(*(arrays[f"ranks/{name}"].tolist() for name in names), strict=True)
+    return RunHeader(
+        name=str(attributes["name"]),
+        seed=int(attributes["seed"]),
+        configuration=str(attributes["configuration"]),
+        clients=tuple(
+            ClientSpec(id_, name, Path(archive), *counts) for id_, name, archive, *counts in clients
+        ),
+        ranks=tuple(
+            RankInfo(rank, host, role, device, tuple(hosted.tolist()), tuple(cores.tolist()))
+            for rank, host, role, device, hosted, cores in ranks
+        ),
+        versions=json.loads(attributes["versions"]),
+        git_commit=str(attributes["git_commit"]),
+        parameters=int(attributes["parameters"]),
+        attempt=int(attributes["attempt"]),
+    )

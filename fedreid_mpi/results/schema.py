@@ -1,0 +1,144 @@
+"""What a results archive holds: every dataset with its axes, units and meaning, in one table.
+
+Writer and reader both walk this table, and each dataset carries its line of it as attributes, so that the
+file alone is enough to read it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+
+KIND = "fedreid_mpi results"
+FORMAT_VERSION = 1
+
+ABOUT = (
+    "Results of one run of fedreid_mpi (federated person re-identification). Every axis has a dimension "
+    "scale; every dataset has a description, units and the flag 'volatile'. What is not volatile is equal to "
+    "the last bit for the same experiment on any number of MPI ranks. A run may be spread over several files "
+    "results_<attempt>_<segment>.h5, one after the other in rounds; where a later attempt repeats rounds of "
+    "an earlier one, the later one counts."
+)
+
+GROUPS = {
+    "ranks": "MPI ranks of this attempt.",
+    "clients": "Clients of the federation: sites with their own images.",
+    "rounds": "Training: one row a round. Round 0 is the untrained model.",
+    "evaluations": "Scores on each client's test split: one row an evaluated round.",
+    "events": "Anything out of the ordinary, in the order in which it happened.",
+}
+
+SCALES = {
+    "rank": "ranks/rank",
+    "client": "clients/id",
+    "round": "rounds/round",
+    "phase": "rounds/phase",
+    "traffic": "rounds/traffic",
+    "evaluation": "evaluations/round",
+    "model": "evaluations/model",
+    "cmc_rank": "evaluations/cmc_rank",
+    "event": "events/round",
+}
+"""Axis to the dataset that is its dimension scale."""
+
+GROWING = ("round", "evaluation", "event")
+"""Axes that grow as the run goes on; their scales hold round numbers."""
+
+LABELLED = ("phase", "traffic")
+"""Axes whose entries may differ from one segment to the next; their scales hold words."""
+
+TEXT = h5py.string_dtype()
+INTEGERS = h5py.vlen_dtype(np.dtype(np.int32))
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One dataset of the archive.
+
+    Attributes
+    ----------
+    path
+        Group and name.
+    axes
+        Names of its axes, keys of `SCALES`.
+    dtype
+        Anything that h5py takes as one.
+    units
+        As in UDUNITS; ``"1"`` for pure numbers, empty for words.
+    description
+        For whoever opens the file.
+    volatile
+        Whether it may differ between two runs of the same experiment.
+    absent
+        What stands where there is nothing; None where there always is something.
+    """
+
+    path: str
+    axes: tuple[str, ...]
+    dtype: Any
+    units: str
+    description: str
+    volatile: bool = False
+    absent: float | int | bool | None = None
+
+
+_ROUND_CLIENT = ("round", "client")
+_SCORE = ("evaluation", "client", "model")
+
+FIELDS = (
+    Field("ranks/rank", ("rank",), np.int32, "1", "Number of the MPI rank.", volatile=True),
+    Field("ranks/host", ("rank",), TEXT, "", "Host name.", volatile=True),
+    Field("ranks/role", ("rank",), TEXT, "", "What the rank does.", volatile=True),
+    Field("ranks/device", ("rank",), TEXT, "", "Device it computes on.", volatile=True),
+    Field("ranks/clients", ("rank",), INTEGERS, "1", "Ids of the clients it starts with.", volatile=True),
+    Field("ranks/cores", ("rank",), INTEGERS, "1", "CPU cores it is bound to.", volatile=True),
+    Field("clients/id", ("client",), np.int32, "1", "Number of the client, its position in data.archives."),
+    Field("clients/name", ("client",), TEXT, "", "Name of the dataset."),
+    Field("clients/archive", ("client",), TEXT, "", "Dataset archive that was read.", volatile=True),
+    Field("clients/images", ("client",), np.int64, "1", "Number of training images."),
+    Field("clients/identities", ("client",), np.int64, "1", "Number of people among the training images."),
+    Field("clients/test_images", ("client",), np.int64, "1", "Number of query and gallery images."),
+    Field("rounds/round", ("round",), np.int64, "1", "Number of the round."),
+    Field("rounds/learning_rate", ("round",), np.float64, "1", "Learning rate of embedding and classifier."),
+    Field("rounds/evaluated", ("round",), np.bool_, "1", "Whether the round was to end with an evaluation."),
+    Field("rounds/participated", _ROUND_CLIENT, np.bool_, "1", "Whether the client trained.", absent=False),
+    Field("rounds/position", _ROUND_CLIENT, np.int32, "1",
+          "Position of the client in the round's seeded order, from 0; -1 if it did not train.", absent=-1),
+    Field("rounds/loss", _ROUND_CLIENT, np.float64, "1",
+          "Mean training loss over the images seen; NaN without a report.", absent=np.nan),
+    Field("rounds/weight", _ROUND_CLIENT, np.float64, "1",
+          "Weight of the client's model in the average; NaN if it was left out.", absent=np.nan),
+    Field("rounds/steps", _ROUND_CLIENT, np.int64, "1",
+          "Number of optimiser steps; -1 without a report.", absent=-1),
+    Field("rounds/images", _ROUND_CLIENT, np.int64, "1",
+          "Number of training images the client reported; -1 without a report.", absent=-1),
+    Field("rounds/finite", _ROUND_CLIENT, np.bool_, "1",
+          "Whether all parameters were finite after training; false without a report.", absent=False),
+    Field("rounds/seconds", _ROUND_CLIENT, np.float64, "s",
+          "Wall-clock time of the client's training; NaN without a report.", volatile=True, absent=np.nan),
+    Field("rounds/phase", ("phase",), TEXT, "", "Phases of a round.", volatile=True),
+    Field("rounds/phase_seconds", ("round", "phase"), np.float64, "s",
+          "Wall-clock time of the phase on the server; NaN if there was none.", volatile=True, absent=np.nan),
+    Field("rounds/traffic", ("traffic",), TEXT, "", "Kinds of message between ranks.", volatile=True),
+    Field("rounds/bytes_sent", ("round", "traffic"), np.int64, "byte",
+          "Bytes that travelled between ranks.", volatile=True, absent=0),
+    Field("evaluations/round", ("evaluation",), np.int64, "1", "Round after which the models were scored."),
+    Field("evaluations/model", ("model",), TEXT, "",
+          "Model scored: the global one after aggregation, or the client's own before it."),
+    Field("evaluations/cmc_rank", ("cmc_rank",), np.int32, "1", "Length of the ranked list, from 1."),
+    Field("evaluations/cmc", (*_SCORE, "cmc_rank"), np.float64, "1",
+          "Share of queries with a true match at or before each rank; NaN if not scored.", absent=np.nan),
+    Field("evaluations/mean_ap", _SCORE, np.float64, "1",
+          "Mean average precision (mAP), 0 to 1; NaN if not scored.", absent=np.nan),
+    Field("evaluations/mean_inp", _SCORE, np.float64, "1",
+          "Mean inverse negative penalty (mINP), 0 to 1; NaN if not scored.", absent=np.nan),
+    Field("evaluations/queries", _SCORE, np.int64, "1",
+          "Queries with at least one true match; -1 if not scored.", absent=-1),
+    Field("evaluations/unmatched", _SCORE, np.int64, "1",
+          "Queries without a true match, which count in no score; -1 if not scored.", absent=-1),
+    Field("events/round", ("event",), np.int64, "1", "Round in which it happened.", volatile=True),
+    Field("events/kind", ("event",), TEXT, "", "What sort of event.", volatile=True),
+    Field("events/text", ("event",), TEXT, "", "What happened.", volatile=True),
+)  # fmt: skip
+"""All datasets; groups and datasets are created in this order."""

@@ -1,0 +1,225 @@
+"""Writes the results archive: segments that are replaced as a whole, so that a kill loses no round.
+
+A segment is never changed in place: HDF5 files that are cut off while being extended lose rounds that were
+already safe. At most `rounds_per_segment` rounds are rewritten at a time, some hundred kilobytes.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from fedreid_mpi.errors import FedReIDError
+from fedreid_mpi.results.schema import ABOUT, FIELDS, FORMAT_VERSION, GROUPS, KIND, SCALES
+from fedreid_mpi.types import CMC_RANKS, Evaluation, ModelKind, RoundRecord, RunHeader
+
+
+class ResultsWriter:
+    """Writes a run's records into ``results_<attempt>_<segment>.h5`` files.
+
+    Parameters
+    ----------
+    run_dir
+        Existing folder of the run.
+    header
+        What is known before the first round; every segment carries it.
+    rounds_per_segment
+        Number of rounds after which a new file is begun.
+
+    Raises
+    ------
+    FedReIDError
+        The folder already holds results of this attempt.
+    """
+
+    def __init__(self, run_dir: Path, header: RunHeader, rounds_per_segment: int = 100) -> None:
+        self._run_dir = run_dir
+        self._header = header
+        self._rounds_per_segment = rounds_per_segment
+        self._segment = 1
+        self._records: tuple[RoundRecord, ...] = ()
+        if self._path.exists():
+            raise FedReIDError(f"{self._path}: exists; results of an attempt are never overwritten")
+        for stale in sorted(run_dir.glob(".results_*.h5.tmp")):  # of an attempt that was killed
+            stale.unlink()
+
+    @property
+    def _path(self) -> Path:
+        """File of the current segment."""
+        return self._run_dir / f"results_{self._header.attempt:03d}_{self._segment:03d}.h5"
+
+    def write(self, record: RoundRecord) -> None:
+        """Add a round; when this returns, it is safe on disk.
+
+        Scores that came with a client's report are stored as the evaluation of its local model.
+
+        Raises
+        ------
+        ValueError
+            The round does not come after the last one.
+        FedReIDError
+            The file cannot be written; the rounds before are still in the archive.
+        """
+        if self._records and record.plan.round <= self._records[-1].plan.round:
+            raise ValueError(f"round {record.plan.round} written after {self._records[-1].plan.round}")
+        if len(self._records) == self._rounds_per_segment:
+            self._segment += 1
+            self._records = ()
+        records = (*self._records, record)
+        try:
+            _replace(self._path, self._header, records)
+        except OSError as error:
+            raise FedReIDError(f"{self._path}: cannot be written: {error}") from error
+        self._records = records
+
+
+def _replace(path: Path, header: RunHeader, records: Sequence[RoundRecord]) -> None:
+    """Put a file of these records in the place of ``path``, durably, or leave all as it was."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        _create(temporary, header, records)
+        _sync(temporary)
+        os.replace(temporary, path)  # noqa: PTH105 (said as POSIX says it: atomic)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's entries, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _create(path: Path, header: RunHeader, records: Sequence[RoundRecord]) -> None:
+    """Write a new HDF5 file that any HDF5 library since 1.8 reads."""
+    arrays = _tabulate(header, records)
+    with h5py.File(path, "w", libver=("earliest", "v108"), locking=False) as file:
+        file.attrs.update(
+            {
+                "kind": KIND,
+                "format_version": FORMAT_VERSION,
+                "description": ABOUT,
+                "name": header.name,
+                "seed": header.seed,
+                "configuration": header.configuration,
+                "git_commit": header.git_commit,
+                "versions": json.dumps(dict(header.versions)),
+                "parameters": header.parameters,
+                "attempt": header.attempt,
+            }
+        )
+        for group, description in GROUPS.items():
+            file.create_group(group).attrs["description"] = description
+        for field in FIELDS:
+            dataset = file.create_dataset(field.path, data=arrays[field.path], dtype=field.dtype)
+            dataset.attrs["description"] = field.description
+            dataset.attrs["units"] = field.units
+            dataset.attrs["volatile"] = field.volatile
+        for axis, scale in SCALES.items():
+            file[scale].make_scale(axis)
+        for field in FIELDS:
+            for dimension, axis in zip(file[field.path].dims, field.axes, strict=True):
+                dimension.label = axis
+                if field.path != SCALES[axis]:  # HDF5 allows no scale on a scale
+                    dimension.attach_scale(file[SCALES[axis]])
+
+
+def _tabulate(header: RunHeader, records: Sequence[RoundRecord]) -> dict[str, NDArray[Any]]:
+    """Lay header and records out as arrays, one for each line of the schema."""
+    evaluations = [evaluation for record in records for evaluation in _evaluations(record)]
+    events = [event for record in records for event in record.events]
+    arrays: dict[str, Any] = {
+        "ranks/rank": [info.rank for info in header.ranks],
+        "ranks/host": [info.host for info in header.ranks],
+        "ranks/role": [info.role for info in header.ranks],
+        "ranks/device": [info.device for info in header.ranks],
+        "ranks/clients": _ragged(info.clients for info in header.ranks),
+        "ranks/cores": _ragged(info.cores for info in header.ranks),
+        "clients/id": [client.id for client in header.clients],
+        "clients/name": [client.name for client in header.clients],
+        "clients/archive": [str(client.archive) for client in header.clients],
+        "clients/images": [client.images for client in header.clients],
+        "clients/identities": [client.identities for client in header.clients],
+        "clients/test_images": [client.test_images for client in header.clients],
+        "rounds/round": [record.plan.round for record in records],
+        "rounds/learning_rate": [record.plan.learning_rate for record in records],
+        "rounds/evaluated": [record.plan.evaluate for record in records],
+        "rounds/phase": _labels(record.phase_seconds for record in records),
+        "rounds/traffic": _labels(record.bytes_sent for record in records),
+        "evaluations/round": sorted({evaluation.round for evaluation in evaluations}),
+        "evaluations/model": list(ModelKind),
+        "evaluations/cmc_rank": range(1, CMC_RANKS + 1),
+        "events/round": [event.round for event in events],
+        "events/kind": [event.kind for event in events],
+        "events/text": [event.text for event in events],
+    }
+    lengths = {axis: len(arrays[scale]) for axis, scale in SCALES.items()}
+    for field in FIELDS:
+        if field.absent is None:
+            arrays[field.path] = np.asarray(arrays[field.path], dtype=field.dtype)
+        else:
+            shape = [lengths[axis] for axis in field.axes]
+            arrays[field.path] = np.full(shape, field.absent, dtype=field.dtype)
+    for row, record in enumerate(records):
+        _fill_round(arrays, row, record)
+    _fill_scores(arrays, evaluations)
+    return arrays
+
+
+def _fill_round(arrays: Mapping[str, NDArray[Any]], row: int, record: RoundRecord) -> None:
+    """Enter one record into the arrays of ``/rounds``."""
+    for position, client in enumerate(record.plan.participants):
+        arrays["rounds/participated"][row, client] = True
+        arrays["rounds/position"][row, client] = position
+    for report in record.reports:
+        for name in ("loss", "steps", "images", "finite", "seconds"):
+            arrays[f"rounds/{name}"][row, report.client] = getattr(report, name)
+    for client, weight in record.weights.items():
+        arrays["rounds/weight"][row, client] = weight
+    for column, phase in enumerate(arrays["rounds/phase"]):
+        arrays["rounds/phase_seconds"][row, column] = record.phase_seconds.get(phase, np.nan)
+    for column, kind in enumerate(arrays["rounds/traffic"]):
+        arrays["rounds/bytes_sent"][row, column] = record.bytes_sent.get(kind, 0)
+
+
+def _fill_scores(arrays: Mapping[str, NDArray[Any]], evaluations: Iterable[Evaluation]) -> None:
+    """Enter scores into the arrays of ``/evaluations``."""
+    models = list(ModelKind)
+    for evaluation in evaluations:
+        row = np.searchsorted(arrays["evaluations/round"], evaluation.round)
+        cell = (row, evaluation.client, models.index(evaluation.model))
+        for name in ("cmc", "mean_ap", "mean_inp", "queries", "unmatched"):
+            arrays[f"evaluations/{name}"][cell] = getattr(evaluation.scores, name)
+
+
+def _evaluations(record: RoundRecord) -> tuple[Evaluation, ...]:
+    """Return all scores of a round, those in the clients' reports included."""
+    reported = tuple(
+        Evaluation(record.plan.round, report.client, ModelKind.LOCAL, report.local_scores)
+        for report in record.reports
+        if report.local_scores is not None
+    )
+    return record.evaluations + reported
+
+
+def _labels(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the keys of all mappings, each once, in order of first appearance."""
+    return list(dict.fromkeys(key for mapping in mappings for key in mapping))
+
+
+def _ragged(rows: Iterable[tuple[int, ...]]) -> NDArray[np.object_]:
+    """Return an array of integer arrays of different lengths."""
+    values = [np.asarray(row, dtype=np.int32) for row in rows]
+    ragged = np.empty(len(values), dtype=object)
+    ragged[:] = values
+    return ragged

@@ -1,0 +1,147 @@
+"""Local training: what a client does with the model in one round."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedreid_mpi.config import Experiment
+from fedreid_mpi.data.archive import DatasetArchive
+from fedreid_mpi.data.batches import ImageStore, augment, epoch_batches
+from fedreid_mpi.device import autocast
+from fedreid_mpi.errors import DataError
+from fedreid_mpi.model import FlatModel, build_network
+from fedreid_mpi.seeds import derive, generator
+from fedreid_mpi.types import ClientReport, ClientSpec, Role, RoundPlan
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A client as its rank holds it: the images, the labels and the model.
+
+    Attributes
+    ----------
+    spec
+        Who it is.
+    archive
+        Its dataset.
+    images
+        Its training images.
+    labels
+        Shape (images,), int64, on the device: identities numbered in the order of their sorted person ids.
+    model
+        Shared part and private classifier; what the client remembers from round to round.
+    """
+
+    spec: ClientSpec
+    archive: DatasetArchive
+    images: ImageStore
+    labels: Tensor
+    model: FlatModel
+
+
+def describe_client(archive: DatasetArchive, id: int) -> ClientSpec:
+    """Read from an archive what the federation needs to know of a client.
+
+    Raises
+    ------
+    DataError
+        If the client cannot be trained: it has fewer than two images, or no training split at all.
+    """
+    train = archive.split("train")
+    if len(train) < 2:
+        raise DataError(f"{archive.path}: {len(train)} training images, expected at least two")
+    test = sum(len(archive.split(role)) for role in ("query", "gallery") if archive.has(role))
+    identities = len(np.unique(archive.pids[train]))
+    return ClientSpec(id, archive.name, archive.path, len(train), identities, test)
+
+
+def build_client(spec: ClientSpec, experiment: Experiment, device: torch.device) -> Client:
+    """Load a client: its images and a model with a freshly drawn classifier."""
+    archive = DatasetArchive.open(spec.archive)
+    train = archive.split("train")
+    model = FlatModel(
+        build_network(experiment.model, spec.identities, experiment.run.seed, "client", spec.id),
+        device,
+        experiment.compute.channels_last,
+    )
+    labels = torch.from_numpy(label_identities(archive.pids[train])).to(device)
+    return Client(spec, archive, ImageStore(archive.images, train, device), labels, model)
+
+
+def label_identities(pids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the labels of person ids: 0, 1, … in sorted order of the ids."""
+    return np.unique(pids, return_inverse=True)[1].astype(np.int64)
+
+
+def train(client: Client, plan: RoundPlan, experiment: Experiment) -> ClientReport:
+    """Train a client's model, in place, for one round: FedPav's local step (Zhuang et al., ACM TOMM 2023).
+
+    Mini-batch SGD on the cross-entropy over the client's own identities. Every random choice comes from
+    (seed, round, client). The optimiser's momentum starts from zero, as the model it belonged to is gone.
+
+    Parameters
+    ----------
+    client
+        Its model already holds the round's shared part.
+    plan
+        Gives the round and the learning rate.
+    experiment
+        Gives everything else.
+
+    Returns
+    -------
+    ClientReport
+        Without scores.
+    """
+    began = time.perf_counter()
+    settings, model = experiment.optimizer, client.model
+    device = model.buffer.device
+    stream = (experiment.run.seed, "train", plan.round, client.spec.id)
+    random = generator(*stream)
+    groups = (
+        {"params": model.parameters(Role.BACKBONE), "lr": plan.learning_rate * settings.backbone_lr_factor},
+        {"params": model.parameters(Role.EMBEDDING, Role.CLASSIFIER), "lr": plan.learning_rate},
+    )
+    optimizer = torch.optim.SGD(
+        groups,
+        momentum=settings.momentum,
+        nesterov=settings.nesterov,
+        weight_decay=settings.weight_decay,
+    )
+    memory_format = torch.channels_last if experiment.compute.channels_last else torch.contiguous_format
+    total, seen, steps = torch.zeros((), dtype=torch.float64, device=device), 0, 0
+    model.network.train()
+    # Dropout draws from torch's global generator: seed it for this client, and put it back.
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(derive(*stream, "dropout"))
+        for _ in range(experiment.federation.local_epochs):
+            for rows in epoch_batches(
+                len(client.images), experiment.federation.batch_size, experiment.federation.drop_last, random
+            ):
+                images = augment(client.images.batch(rows), experiment.augmentation, random)
+                images = images.contiguous(memory_format=memory_format)
+                labels = client.labels[torch.from_numpy(rows).to(device)]
+                with autocast(experiment.compute, device):
+                    logits = model.network(images)
+                loss = F.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                optimizer.step()
+                total += loss.detach() * len(rows)
+                seen += len(rows)
+                steps += 1
+    optimizer.zero_grad()
+    loss_mean = float(total) / seen
+    return ClientReport(
+        client=client.spec.id,
+        images=client.spec.images,
+        steps=steps,
+        loss=loss_mean,
+        finite=model.is_finite(),
+        seconds=time.perf_counter() - began,
+    )
