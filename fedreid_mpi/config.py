@@ -14,6 +14,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.types import BatchNormMode, EvaluationProtocol, Schedule, Weighting
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -91,9 +92,7 @@ class Optimizer(Section):
     momentum: Annotated[float, Field(ge=0, lt=1)] = Field(0.9, description="momentum of SGD")
     nesterov: bool = Field(True, description="Nesterov's form of the momentum")
     weight_decay: NonNegative = Field(5e-4, description="L2 penalty on all parameters")
-    schedule: Literal["constant", "step", "cosine"] = Field(
-        "constant", description="learning rate over the rounds"
-    )
+    schedule: Schedule = Field("constant", description="learning rate over the rounds")
     step_every: int = Field(40, ge=1, description="rounds between two steps of schedule = step")
     step_factor: Positive = Field(0.1, description="factor of each step of schedule = step")
     warmup: int = Field(0, ge=0, description="rounds of linear warm-up")
@@ -122,8 +121,8 @@ class Augmentation(Section):
 class Aggregation(Section):
     """How the server joins the clients' models."""
 
-    weights: Literal["samples", "uniform"] = Field("samples", description="weight of a client's model")
-    bn: Literal["average", "local", "reference"] = Field(
+    weights: Weighting = Field("samples", description="weight of a client's model")
+    bn: BatchNormMode = Field(
         "average",
         description="BatchNorm: average the statistics; keep each client's own statistics, scale and shift "
         "(local); or take the statistics of the round's first participant (reference)",
@@ -134,7 +133,7 @@ class Evaluation(Section):
     """When and how models are scored."""
 
     every: int = Field(10, ge=1, description="rounds between evaluations; the last round is always evaluated")
-    protocol: Literal["standard", "published", "single-gallery-shot"] = Field(
+    protocol: EvaluationProtocol = Field(
         "standard", description="definition of average precision and of the gallery"
     )
     local_models: bool = Field(True, description="score each client's own model before aggregation as well")

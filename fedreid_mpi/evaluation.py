@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedreid_mpi import config
-from fedreid_mpi.algorithms.ranking import EvaluationProtocol, Ranking, evaluate_ranking
+from fedreid_mpi.algorithms.ranking import Ranking, evaluate_ranking
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import normalise
 from fedreid_mpi.device import autocast
 from fedreid_mpi.model import ReIDNetwork
-from fedreid_mpi.types import Advance
+from fedreid_mpi.types import Advance, EvaluationProtocol
 
 BATCH = 64
 """Images in a batch. Fixed, as another size gives other last bits."""

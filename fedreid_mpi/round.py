@@ -20,7 +20,7 @@ from fedreid_mpi.comm.base import Communicator
 from fedreid_mpi.comm.exchange import aggregate, collect_features, distribute
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.evaluation import Unit, extract_features, rank_gallery, query_then_gallery, units
+from fedreid_mpi.evaluation import Unit, extract_features, query_then_gallery, rank_gallery, units
 from fedreid_mpi.model import FlatModel
 from fedreid_mpi.training import Client, train
 from fedreid_mpi.types import (

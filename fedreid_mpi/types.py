@@ -8,12 +8,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 CMC_RANKS = 50
 """Length of every CMC curve that is kept: rank-1 to rank-50."""
+
+EvaluationProtocol = Literal["standard", "published", "single-gallery-shot"]
+"""How a ranked gallery becomes scores; see `fedreid_mpi.algorithms.ranking`."""
+
+Weighting = Literal["samples", "uniform"]
+"""What a client's model weighs; see `fedreid_mpi.algorithms.weighting`."""
+
+BatchNormMode = Literal["average", "local", "reference"]
+"""What becomes of BatchNorm; see `fedreid_mpi.algorithms.weighting`."""
+
+Schedule = Literal["constant", "step", "cosine"]
+"""How the learning rate runs over the rounds; see `fedreid_mpi.algorithms.schedule`."""
 
 Advance = Callable[[int], None]
 """Called by long work with the number of items just finished; the command line draws a bar from it."""

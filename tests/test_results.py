@@ -255,7 +255,7 @@ def test_a_kill_at_any_moment_leaves_a_prefix_of_whole_rounds(tmp_path):
         run_dir = tmp_path / str(trial)
         run_dir.mkdir()
         started = fork.Event()
-        child = fork.Process(target=write_for_ever, args=(run_dir, started))
+        child = fork.Process(target=write_for_ever, args=(run_dir, started), daemon=True)
         child.start()
         assert started.wait(60)
         deadline = time.monotonic() + moments.uniform(0.0, 0.3)

@@ -2,39 +2,34 @@
 
 A query's score depends only on the ranks of its true matches, and a match's rank is its place among the
 matches plus the number of negatives before it. So no gallery is ever sorted: each query's few matches are,
-and the negatives are counted between them. Queries go through in blocks, which bounds the memory whatever
-the size of the gallery.
+and the negatives that come before the last of them are counted in between. Similarities are computed for a
+block of queries at a time, which bounds the memory whatever the size of the gallery.
 
-Every (query, gallery) pair gets one integer key: the cosine similarity rounded to a multiple of 2**-30,
-best first, and the gallery index below it. Keys of a query are distinct, so there are no ties to break:
-equal similarity ranks by lower gallery index. Products are summed in float64, whose error is about a
-millionth of that step, so the order in which a BLAS library adds them does not show in the keys.
+The order is exact and does not depend on the machine's arithmetic: similarities are summed in float64 and
+rounded to multiples of 2**-30, about a million times the error of the sum, so that the order in which a BLAS
+library adds does not show; what is then equal ranks by gallery index.
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from fedreid_mpi import seeds
-from fedreid_mpi.types import CMC_RANKS, Advance, Scores
-
-EvaluationProtocol = Literal["standard", "published", "single-gallery-shot"]
-"""How a ranked gallery becomes scores; see `evaluate_ranking`."""
+from fedreid_mpi.types import CMC_RANKS, Advance, EvaluationProtocol, Scores
 
 SHOTS = 10
 """Number of draws that `single-gallery-shot` averages over."""
 
 BLOCK_ELEMENTS = 1 << 22
-"""Most (query, gallery) pairs held at a time: about 150 MB."""
+"""Most similarities held at a time: 32 MiB."""
 
-_SIMILARITY_STEPS = float(1 << 30)
+_STEPS = 1 << 30
 _INDICES = 1 << 32
-_LAST = torch.iinfo(torch.int64).max  # behind every key
 
 _Features = NDArray[np.floating[Any]] | torch.Tensor
 _Labels = NDArray[np.integer[Any]] | torch.Tensor
@@ -78,27 +73,32 @@ class Ranking:
 
 @dataclass(frozen=True, slots=True)
 class _Images:
-    """Unit features (N, D) float64, person and camera ids (N,) int64, all on one device."""
+    """Unit features (N, D) float64 and camera ids (N,) int64 on the device; person ids (N,) on the host."""
 
     features: torch.Tensor
-    pids: torch.Tensor
+    pids: NDArray[np.int64]
     camids: torch.Tensor
-
-    def __len__(self) -> int:
-        return len(self.pids)
 
 
 @dataclass(frozen=True, slots=True)
-class _Block:
-    """Some queries against the whole gallery; all tensors are (queries, gallery).
+class _Comparison:
+    """One query against the gallery of G images.
 
-    ``key`` orders the gallery of each query, int64, lowest first. ``match`` marks the same person under
-    another camera; ``negative`` another person. What is neither is junk.
+    A distance is minus the cosine similarity, in whole steps of 2**-30.
+
+    Attributes
+    ----------
+    matches
+        Gallery indices of its n true matches, shape (n,) int64, ascending.
+    match_distances
+        Their distances, shape (n,) float64.
+    negative_distances
+        Distances of all images, shape (G,) float64: inf for what is no negative.
     """
 
-    key: torch.Tensor
-    match: torch.Tensor
-    negative: torch.Tensor
+    matches: torch.Tensor
+    match_distances: torch.Tensor
+    negative_distances: torch.Tensor
 
 
 def evaluate_ranking(
@@ -165,11 +165,13 @@ def evaluate_ranking(
         raise ValueError(
             f"query features have {query.features.shape[1]} dimensions, gallery {gallery.features.shape[1]}"
         )
-    blocks = _blocks(query, gallery, advance)
+    comparisons = _compare(query, gallery, advance)
     if protocol == "single-gallery-shot":
-        return _score_shots(_shot_ranks(blocks, gallery.pids, seed))
-    counts, ranks = _match_ranks(blocks)
-    return _score_matches(counts, ranks, published=protocol == "published")
+        draws = _draw_shots(gallery.pids, seed, device)
+        return _score_shots(torch.stack([_shot_ranks(each, *draws) for each in comparisons]).cpu().numpy())
+    ranks = [_match_ranks(each) for each in comparisons]
+    counts = np.array([len(each) for each in ranks])
+    return _score_matches(counts, torch.cat(ranks).cpu().numpy(), published=protocol == "published")
 
 
 def _images(name: str, features: _Features, pids: _Labels, camids: _Labels, device: torch.device) -> _Images:
@@ -186,62 +188,57 @@ def _images(name: str, features: _Features, pids: _Labels, camids: _Labels, devi
         raise ValueError(f"{name} features are not finite in {len(broken)} rows, first {int(broken[0])}")
     rows /= lengths.masked_fill_(lengths == 0, 1.0)
 
-    def labels(kind: str, values: _Labels) -> torch.Tensor:
-        tensor = values if isinstance(values, torch.Tensor) else torch.from_numpy(np.array(values, np.int64))
-        if tensor.shape != rows.shape[:1]:
-            raise ValueError(f"{name} {kind} have shape {tuple(tensor.shape)}, expected ({len(rows)},)")
-        return tensor.to(device, torch.int64)
+    def labels(kind: str, values: _Labels) -> NDArray[np.int64]:
+        on_host = values.cpu().numpy() if isinstance(values, torch.Tensor) else values
+        array: NDArray[np.int64] = np.array(on_host, dtype=np.int64)
+        if array.shape != rows.shape[:1]:
+            raise ValueError(f"{name} {kind} have shape {array.shape}, expected ({len(rows)},)")
+        return array
 
-    return _Images(rows, labels("pids", pids), labels("camids", camids))
+    return _Images(rows, labels("pids", pids), torch.from_numpy(labels("camids", camids)).to(device))
 
 
-def _blocks(query: _Images, gallery: _Images, advance: Advance | None) -> Iterator[_Block]:
-    """Compare the queries with the gallery, as many at a time as `BLOCK_ELEMENTS` allows."""
-    step = max(1, BLOCK_ELEMENTS // len(gallery))
-    index = torch.arange(len(gallery), device=gallery.pids.device)
-    for start in range(0, len(query), step):
-        rows = slice(start, start + step)
+def _compare(query: _Images, gallery: _Images, advance: Advance | None) -> Iterator[_Comparison]:
+    """Compare the queries with the gallery one by one; their similarities are computed in blocks."""
+    device = gallery.features.device
+    by_person = np.argsort(gallery.pids, kind="stable")
+    people = gallery.pids[by_person]
+    starts = np.searchsorted(people, query.pids, "left")
+    stops = np.where(query.pids == -1, starts, np.searchsorted(people, query.pids, "right"))
+    images = torch.from_numpy(by_person).to(device)
+    junk = torch.from_numpy(np.flatnonzero(gallery.pids == -1)).to(device)
+
+    size = max(1, BLOCK_ELEMENTS // len(gallery.pids))
+    for start in range(0, len(query.pids), size):
         # Scaling by a power of two is exact; the sign puts the most similar first.
-        steps = (query.features[rows] * -_SIMILARITY_STEPS) @ gallery.features.T
-        key = steps.round_().to(torch.int64).mul_(_INDICES).add_(index)
-        same = query.pids[rows, None] == gallery.pids
-        known = gallery.pids != -1
-        match = same & known & (query.camids[rows, None] != gallery.camids)
-        yield _Block(key, match, negative=~same & known)
+        block = (query.features[start : start + size] * -_STEPS) @ gallery.features.T
+        block.round_()
+        block[:, junk] = torch.inf
+        for i, distances in enumerate(block, start):
+            own = images[starts[i] : stops[i]]
+            matches = own[gallery.camids[own] != query.camids[i]]
+            match_distances = distances[matches]
+            distances[own] = torch.inf
+            yield _Comparison(matches, match_distances, distances)
         if advance is not None:
-            advance(len(key))
+            advance(len(block))
 
 
-def _match_ranks(blocks: Iterator[_Block]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rank every true match.
+def _match_ranks(comparison: _Comparison) -> torch.Tensor:
+    """Rank the true matches of a query: ranks from 1, shape (n,) int64, ascending."""
+    if len(comparison.matches) == 0:
+        return comparison.matches
+    matches = _keys(comparison.match_distances, comparison.matches).sort().values
+    rivals = torch.nonzero(comparison.negative_distances <= comparison.match_distances.max())[:, 0]
+    # Each rival is counted at the first match behind it; a running sum then gives all those before a match.
+    behind = torch.searchsorted(matches, _keys(comparison.negative_distances[rivals], rivals))
+    before = torch.bincount(behind, minlength=len(matches) + 1)[:-1].cumsum(0)
+    return before + torch.arange(1, len(matches) + 1, device=before.device)
 
-    Returns
-    -------
-    counts
-        Shape (all queries,): number of matches of each.
-    ranks
-        Shape (sum of counts,): ranks from 1, query after query, ascending within each.
-    """
-    all_counts, all_ranks = [], []
-    for block in blocks:
-        counts = block.match.sum(1)
-        place = torch.arange(int(counts.max()), device=counts.device)
-        present = place < counts[:, None]  # (queries, most matches), as are the next three
-        matches = torch.full_like(present, _LAST, dtype=torch.int64)
-        matches[present] = block.key[block.match]
-        matches = matches.sort(1).values
 
-        # Negatives are counted by the match they come right before; a running sum gives all those before.
-        negatives = block.key.masked_fill_(~block.negative, _LAST)
-        gap = torch.searchsorted(matches, negatives)
-        gaps = len(place) + 1
-        gap += gaps * torch.arange(len(gap), device=gap.device)[:, None]
-        histogram = torch.bincount(gap.flatten(), minlength=len(gap) * gaps).view(len(gap), gaps)
-        ranks = histogram.cumsum(1)[:, :-1] + place + 1
-
-        all_counts.append(counts.cpu().numpy())
-        all_ranks.append(ranks[present].cpu().numpy())
-    return np.concatenate(all_counts), np.concatenate(all_ranks)
+def _keys(distances: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    """Join finite distances and gallery indices into integers that sort by distance, then by index."""
+    return distances.to(torch.int64) * _INDICES + indices
 
 
 def _score_matches(counts: NDArray[np.int64], ranks: NDArray[np.int64], published: bool) -> Ranking:
@@ -274,25 +271,35 @@ def _score_matches(counts: NDArray[np.int64], ranks: NDArray[np.int64], publishe
     )
 
 
-def _shot_ranks(blocks: Iterator[_Block], gallery_pids: torch.Tensor, seed: int) -> NDArray[np.int64]:
-    """Rank each query's one true match in every draw: shape (all queries, SHOTS), 0 where there is none."""
-    size, device = len(gallery_pids), gallery_pids.device
-    pids = gallery_pids.cpu().numpy()
-    draws = []
+def _draw_shots(
+    gallery_pids: NDArray[np.int64], seed: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Draw the random orders of `single-gallery-shot`.
+
+    Returns
+    -------
+    turns
+        Shape (SHOTS, G): place of every image in the order of each draw.
+    firsts
+        Shape (SHOTS, people): index of every person's first image in it.
+    """
+    turns, firsts = [], []
     for draw in range(SHOTS):
-        order = seeds.generator(seed, "single-gallery-shot", draw).permutation(size)
-        turn = torch.from_numpy(np.argsort(order)).to(device)
-        firsts = order[np.unique(pids[order], return_index=True)[1]]
-        draws.append((turn, torch.from_numpy(firsts).to(device)))
+        order = seeds.generator(seed, "single-gallery-shot", draw).permutation(len(gallery_pids))
+        turns.append(np.argsort(order))
+        firsts.append(order[np.unique(gallery_pids[order], return_index=True)[1]])
+    return torch.from_numpy(np.stack(turns)).to(device), torch.from_numpy(np.stack(firsts)).to(device)
 
-    def ranks(block: _Block, turn: torch.Tensor, firsts: torch.Tensor) -> torch.Tensor:
-        match = torch.where(block.match, turn, size).argmin(1, keepdim=True)
-        before = (block.key[:, firsts] < block.key.gather(1, match)) & block.negative[:, firsts]
-        return (before.sum(1) + 1) * block.match.any(1)
 
-    return np.concatenate(
-        [torch.stack([ranks(block, *draw) for draw in draws], 1).cpu().numpy() for block in blocks]
-    )
+def _shot_ranks(comparison: _Comparison, turns: torch.Tensor, firsts: torch.Tensor) -> torch.Tensor:
+    """Rank the one true match of a query in every draw: shape (SHOTS,) int64, 0 if it has none."""
+    matches = comparison.matches
+    if len(matches) == 0:
+        return torch.zeros(SHOTS, dtype=torch.int64, device=matches.device)
+    chosen = turns[:, matches].argmin(1, keepdim=True)
+    match, distance = matches[chosen], comparison.match_distances[chosen]
+    others = comparison.negative_distances[firsts]
+    return ((others < distance) | ((others == distance) & (firsts < match))).sum(1) + 1
 
 
 def _score_shots(ranks: NDArray[np.int64]) -> Ranking:

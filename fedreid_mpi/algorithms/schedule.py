@@ -1,10 +1,8 @@
 """The learning rate as a function of the round, and of nothing else: resumed runs need no state."""
 
 import math
-from typing import Literal
 
-Schedule = Literal["constant", "step", "cosine"]
-"""Shape of the learning rate over the rounds; see `learning_rate`."""
+from fedreid_mpi.types import Schedule
 
 
 def learning_rate(

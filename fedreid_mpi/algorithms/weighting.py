@@ -1,16 +1,9 @@
 """How much each client's model counts in the average."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
 
-from fedreid_mpi.errors import FedReIDError
-from fedreid_mpi.types import AggregationPlan, ClientReport
-
-Weighting = Literal["samples", "uniform"]
-"""What a client's weight is: its number of training images, or 1."""
-
-BatchNormMode = Literal["average", "local", "reference"]
-"""How BatchNorm running statistics are joined; see `aggregation_plan`."""
+from fedreid_mpi.errors import TooFewClientsError
+from fedreid_mpi.types import AggregationPlan, BatchNormMode, ClientReport, Weighting
 
 
 def sample_weights(images: Mapping[int, int]) -> dict[int, float]:
@@ -57,12 +50,12 @@ def aggregation_plan(
 
     Raises
     ------
-    FedReIDError
+    TooFewClientsError
         If no client is left.
     """
     finite = {report.client: report.images for report in reports if report.finite}
     if not finite:
-        raise FedReIDError(
+        raise TooFewClientsError(
             f"after training, the parameters of none of {len(reports)} clients are finite, expected at "
             "least one finite model (a lower optimizer.lr may help)"
         )

@@ -1,1 +1,71 @@
-"""``fedreid-mpi inspect``: what is in an archive."""
+"""``fedreid-mpi inspect``: what is in any archive of this program."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+import numpy as np
+
+from fedreid_mpi.cli.console import print_table
+from fedreid_mpi.data.archive import KIND, DatasetArchive, Node, read_tree
+
+LONGEST = 72
+"""Characters of an attribute's value that are shown; a configuration would fill the screen."""
+
+
+@click.command(name="inspect")
+@click.argument("archive", type=click.Path(path_type=Path))
+def command(archive: Path) -> None:
+    """Say what is in ARCHIVE: a dataset, the results of a run, or saved features.
+
+    Of a dataset, tables of its splits and attributes are printed. Of the others, all groups and datasets with
+    their shapes, types, units and descriptions.
+    """
+    nodes = read_tree(archive)
+    attributes = nodes[0].attributes
+    if attributes["kind"] == KIND:
+        _print_dataset(DatasetArchive.open(archive))
+    else:
+        _print_tree(archive, nodes)
+    _print_attributes(attributes)
+
+
+def _print_dataset(archive: DatasetArchive) -> None:
+    from rich.table import Table
+
+    size = f"{archive.height}x{archive.width}"
+    table = Table(title=f"{archive.name}: {len(archive.pids):,} images of {size} pixels")
+    for heading in ("split", "role"):
+        table.add_column(heading)
+    for heading in ("images", "identities", "cameras"):
+        table.add_column(heading, justify="right")
+    for split in range(archive.splits):
+        for role in archive.roles(split):
+            chosen = archive.split(role, split)
+            pids = archive.pids[chosen]
+            counts = (len(chosen), len(np.unique(pids[pids >= 0])), len(np.unique(archive.camids[chosen])))
+            table.add_row(str(split), role, *(f"{count:,}" for count in counts))
+    print_table(table)
+
+
+def _print_tree(path: Path, nodes: list[Node]) -> None:
+    from rich.table import Table
+
+    table = Table(title=str(path))
+    for heading in ("name", "shape", "type", "units", "description"):
+        table.add_column(heading)
+    for node in nodes[1:]:
+        shape = "" if node.shape is None else " × ".join(map(str, node.shape)) or "scalar"
+        described = (str(node.attributes.get(key, "")) for key in ("units", "description"))
+        table.add_row(node.name, shape, node.dtype or "group", *described)
+    print_table(table)
+
+
+def _print_attributes(attributes: Mapping[str, object]) -> None:
+    from rich.table import Table
+
+    table = Table(title="Attributes", show_header=False)
+    for name, value in attributes.items():
+        text = " ".join(str(value).split())
+        table.add_row(name, text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
+    print_table(table)

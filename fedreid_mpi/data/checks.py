@@ -60,7 +60,7 @@ def count(records: Sequence[Record]) -> dict[str, int]:
     cameras = len({record.camid for record in records})
 
     def identities(role: SplitRole) -> int:
-        return len({record.pid for record in records if record.role is role})
+        return len({record.pid for record in records if record.role == role})
 
     if SplitRole.PUBLIC in images:
         return {
@@ -119,7 +119,7 @@ def check_splits(root: Path, records: Sequence[Record]) -> None:
     uses = Counter(record.path for record in records)
     if repeated := sorted(path for path, number in uses.items() if number > 1):
         raise DataError(f"{root}: {len(repeated)} images are in more than one split: {few(repeated)}")
-    trained = {record.pid for record in records if record.role is SplitRole.TRAIN}
+    trained = {record.pid for record in records if record.role == SplitRole.TRAIN}
     tested = {record.pid for record in records if record.role in (SplitRole.QUERY, SplitRole.GALLERY)}
     if both := sorted(trained & tested):
         raise DataError(f"{root}: {len(both)} people are both in training and in test: {few(both)}")
@@ -129,10 +129,10 @@ def unmatched_queries(records: Sequence[Record]) -> list[str]:
     """Return the paths of queries whose person no other camera shows in the gallery."""
     seen: defaultdict[int, set[int]] = defaultdict(set)
     for record in records:
-        if record.role is SplitRole.GALLERY:
+        if record.role == SplitRole.GALLERY:
             seen[record.pid].add(record.camid)
     return [
         record.path
         for record in records
-        if record.role is SplitRole.QUERY and not seen.get(record.pid, set()) - {record.camid}
+        if record.role == SplitRole.QUERY and not seen.get(record.pid, set()) - {record.camid}
     ]

@@ -97,6 +97,8 @@ def survey(name: str, root: Path, split_seed: int) -> Survey:
     DataError
         When the folder does not hold the dataset at all, or its training and test sets touch.
     """
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder")
     reader = READERS[name]
     records = tuple(sorted(reader.read(root, split_seed)))
     check_splits(root, records)
@@ -105,6 +107,21 @@ def survey(name: str, root: Path, split_seed: int) -> Survey:
     if unmatched := unmatched_queries(records):
         complaints.append(f"{len(unmatched)} queries without a match in another camera: {few(unmatched)}")
     return Survey(reader, root, records, counts, tuple(complaints))
+
+
+def require_whole(survey: Survey, options: Options) -> None:
+    """Refuse a dataset that is not whole, unless that is allowed.
+
+    Raises
+    ------
+    DataError
+        Naming what was found and what was expected.
+    """
+    if survey.complaints and not options.allow_subset:
+        raise DataError(
+            f"{survey.root}: not the whole of {survey.reader.name}: {'; '.join(survey.complaints)} "
+            "(--allow-subset accepts it)"
+        )
 
 
 def prepare(survey: Survey, output: Path, options: Options, advance: Advance) -> tuple[str, ...]:
@@ -133,11 +150,7 @@ def prepare(survey: Survey, output: Path, options: Options, advance: Advance) ->
     ConfigurationError
         When the archive cannot be written.
     """
-    if survey.complaints and not options.allow_subset:
-        raise DataError(
-            f"{survey.root}: not the whole of {survey.reader.name}: {'; '.join(survey.complaints)} "
-            "(--allow-subset accepts it)"
-        )
+    require_whole(survey, options)
     try:
         _write(survey, survey.records, (), output, options, advance)
     except BrokenImagesError as error:

@@ -20,9 +20,9 @@ class ReIDNetwork(nn.Module):
 
     Notes
     -----
-    ``neck = "none"`` is the paper's head: Linear, BatchNorm, Dropout, then Linear (Zhuang et al., ACM TOMM 2023).
-    ``"bnneck"`` takes the shift out of the BatchNorm and the biases out of both Linear layers, so that classes
-    are separated by angle alone (Luo et al., CVPR Workshops 2019, section 3.5).
+    ``neck = "none"`` is the paper's head: Linear, BatchNorm, Dropout, then Linear (Zhuang et al., ACM TOMM
+    2023). ``"bnneck"`` takes the shift out of the BatchNorm and the biases out of both Linear layers, so that
+    classes are separated by angle alone (Luo et al., CVPR Workshops 2019, section 3.5).
     """
 
     def __init__(self, settings: config.Model, identities: int | None) -> None:

@@ -48,7 +48,7 @@ def read_segment(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
 def _read_dataset(file: h5py.File, field: Field) -> NDArray[Any]:
     """Read one dataset; words become NumPy strings."""
     dataset = file[field.path]
-    if field.dtype == TEXT:
+    if field.dtype is TEXT:  # HDF5 types of variable length all equal NumPy's object
         return np.array(dataset.asstr()[()].tolist(), dtype=np.str_)
     return np.asarray(dataset[()])
 

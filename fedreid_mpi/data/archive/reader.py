@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.data.archive.format import open_archive, require_dataset
+from fedreid_mpi.data.archive.format import SplitRole, open_archive, require_dataset
 from fedreid_mpi.data.archive.tree import plain
 from fedreid_mpi.errors import DataError
 
@@ -84,6 +84,10 @@ class DatasetArchive:
         """Number of splits."""
         return len(self._splits)
 
+    def roles(self, index: int = 0) -> tuple[str, ...]:
+        """Name the roles that split ``index`` has images for, in the order of `SplitRole`."""
+        return tuple(role.value for role in SplitRole if self.has(role, index))
+
     def has(self, role: str, index: int = 0) -> bool:
         """Whether split ``index`` has images for ``role``."""
         return index < self.splits and role in self._splits[index]
@@ -109,8 +113,8 @@ class DatasetArchive:
             When the archive has no such split.
         """
         if not self.has(role, index):
-            held = "; ".join(f"{k}: {', '.join(sorted(split))}" for k, split in enumerate(self._splits))
-            raise DataError(f"{self.path}: no images for {role} in split {index}, found {held}")
+            held = "; ".join(f"{number}: {', '.join(self.roles(number))}" for number in range(self.splits))
+            raise DataError(f"{self.path}: no split {index} for {role}, found {held}")
         return self._splits[index][role]
 
     @cached_property

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from fedreid_mpi import __version__
 from fedreid_mpi.data.archive.format import FORMAT_VERSION, KIND
 from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.files import replacing
 
 PAGE = 4096
 """Bytes; ``/images`` starts on a multiple of it, so that it can be mapped or read straight to a device."""
@@ -88,7 +88,7 @@ def write_archive(
         temporary file is left.
     """
     digest = hashlib.sha256()
-    with replaced_when_whole(path) as temporary, _create(temporary) as file:
+    with _writing(path) as file:
         pixels = _create_images(file, (len(contents.paths), contents.height, contents.width, 3))
         for index, (name, (image, file_digest)) in enumerate(zip(contents.paths, images, strict=True)):
             pixels[index] = image
@@ -111,33 +111,20 @@ def write_archive(
 
 
 @contextmanager
-def replaced_when_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside ``path``; rename it to ``path`` when the block ends well.
-
-    Raises
-    ------
-    ConfigurationError
-        When nothing can be written there.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+def _writing(path: Path) -> Iterator[h5py.File]:
+    """Open a temporary file that takes the place of ``path`` when the block ends well."""
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder")
-        temporary.touch()
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.touch()  # fails with a clearer reason than HDF5's
+            # Small objects stay packed; only those of a megabyte or more, the images, start on a page.
+            with h5py.File(
+                temporary, "w", locking=False, alignment_threshold=1 << 20, alignment_interval=PAGE
+            ) as file:
+                yield file
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        if temporary.is_file():
-            temporary.unlink()
-
-
-def _create(path: Path) -> h5py.File:
-    # Small objects stay packed; from one megabyte on, which only the images reach, they start on a page.
-    return h5py.File(path, "w", locking=False, alignment_threshold=1 << 20, alignment_interval=PAGE)
 
 
 def _create_images(file: h5py.File, shape: tuple[int, ...]) -> h5py.Dataset:

@@ -174,7 +174,7 @@ def match_names(
             matches.append((name, match))
     if strangers:
         raise DataError(
-            f"{where}: {len(strangers)} of {len(strangers) + len(matches)} image names are not the dataset's: "
+            f"{where}: {len(strangers)} of {len(strangers) + len(matches)} images are named otherwise: "
             f"{few(strangers)}; expected {pattern.pattern}"
         )
     return matches

@@ -38,10 +38,10 @@ def read(root: Path, seed: int) -> list[Record]:
     records = [record for name, folder, role in LISTS for record in _read_list(root, name, folder, role)]
     for folder in ("train", "test"):
         _compare(root, folder, {record.path for record in records if record.path.startswith(folder + "/")})
-    first = 1 + max(record.pid for record in records if record.role is SplitRole.TRAIN)
+    first = 1 + max(record.pid for record in records if record.role == SplitRole.TRAIN)
     return [
         record
-        if record.role is SplitRole.TRAIN
+        if record.role == SplitRole.TRAIN
         else Record(record.path, first + record.pid, record.camid, record.role)
         for record in records
     ]
@@ -51,8 +51,10 @@ def _read_list(root: Path, name: str, folder: str, role: SplitRole) -> list[Reco
     path = root / name
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not a text file: {error}") from error
     pids: dict[str, int] = {}
     for number, line in enumerate(lines, start=1):
         entry = LINE.fullmatch(line.strip())

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
+"""Always float32 in fact; NumPy's stubs call the result of ``array * 0.5`` float64."""
 Rows = NDArray[np.int64]
 
 
@@ -18,18 +19,22 @@ def column(values: NDArray[np.generic]) -> Floats:
     return values.astype(np.float32)[:, None, None]
 
 
-def box(x: Floats, y: Floats, half_width: Floats | float, half_height: Floats | float) -> Floats:
+def box(x: Floats, y: Floats | float, half_width: Floats | float, half_height: Floats | float) -> Floats:
     """Distance to a box about the origin, exact along its sides."""
     return np.maximum(np.abs(x) - half_width, np.abs(y) - half_height)
 
 
 def disc(x: Floats, y: Floats, radius: float) -> Floats:
     """Distance to a disc about the origin."""
-    return np.sqrt(x * x + y * y) - np.float32(radius)
+    return np.sqrt(x * x + y * y) - radius
 
 
 def capsule(
-    x: Floats, y: Floats, start: tuple[Floats, Floats], end: tuple[Floats, Floats], radii: tuple[Floats, Floats]
+    x: Floats,
+    y: Floats,
+    start: tuple[Floats, Floats | float],
+    end: tuple[Floats, Floats | float],
+    radii: tuple[Floats, Floats | float],
 ) -> tuple[Floats, Floats]:
     """Distance to a limb that tapers from ``start`` to ``end``, and the position along it in [0, 1]."""
     (x0, y0), (x1, y1), (r0, r1) = start, end, radii
@@ -68,7 +73,7 @@ class Patch:
             Pixels that may be painted; all, unless given.
         """
         rows = slice(None) if self.rows is None else self.rows
-        coverage = np.clip(np.float32(0.5) - distance / self.canvas.pixel[rows], 0, 1)
+        coverage = np.clip(0.5 - distance / self.canvas.pixel[rows], 0, 1)
         if mask is not None:
             coverage = coverage * mask
         for plane, tone in zip(self.canvas.pixels[:, :, self.band], colour, strict=True):
@@ -85,8 +90,8 @@ class Canvas:
     Attributes
     ----------
     pixels
-        Shape (3, n, height, width), float32, RGB planes; about [0, 1] but not clipped. Planes come first since
-        NumPy is quick over long inner axes only.
+        Shape (3, n, height, width), float32, RGB planes; about [0, 1] but not clipped. Planes come first
+        since NumPy is quick over long inner axes only.
     x
         Shape (n, height, width): figure coordinate across, 0 on the figure's axis.
     y

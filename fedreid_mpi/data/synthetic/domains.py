@@ -1,8 +1,8 @@
 """What sets one dataset apart from another: how its people dress, and what its cameras make of them.
 
-The spread of every trait is a constant of this module. Clothes, light, colours, views and backgrounds differ by
-dataset and, more mildly, by camera, as they do between the real datasets: the clients' data are heterogeneous
-by construction.
+The spread of every trait is a constant of this module. Clothes, light, colours, views and backgrounds differ
+by dataset and, more mildly, by camera, as they do between the real datasets: the clients' data are
+heterogeneous by construction.
 """
 
 from dataclasses import dataclass
@@ -56,7 +56,7 @@ NOISE, BLUR = 0.03, 1.0
 PATTERN_SHARE, BAG_SHARE = 0.5, 0.6
 
 REFERENCE_HEIGHT = 64
-"""Image height in pixels for which lengths in pixels (blur, stripes) are given; they scale with the height."""
+"""Image height for which lengths in pixels (blur, stripes) are given; they scale with the height."""
 
 BACKDROP_HEIGHTS = 2.5
 """Side of a camera's backdrop in image heights."""
@@ -152,7 +152,8 @@ def draw_domain(seed: int, dataset: str) -> Domain:
 
 def draw_cameras(seed: int, dataset: str, domain: Domain, cameras: int, height: int) -> Cameras:
     """Draw the cameras of a dataset, each from a stream of its own, for images ``height`` pixels high."""
-    drawn = [_draw_camera(generator(seed, dataset, "camera", camera), domain, height) for camera in range(cameras)]
+    streams = (generator(seed, dataset, "camera", camera) for camera in range(cameras))
+    drawn = [_draw_camera(rng, domain, height) for rng in streams]
     return Cameras(**{name: np.stack([camera[name] for camera in drawn]) for name in drawn[0]})
 
 
@@ -188,7 +189,8 @@ def _draw_backdrop(rng: np.random.Generator, domain: Domain, height: int) -> NDA
     if rng.random() < 0.5:
         period, angle = rng.uniform(5, 20) * height / REFERENCE_HEIGHT, rng.uniform(0, np.pi)
         down, across = np.mgrid[:side, :side]
-        backdrop += 0.15 * np.sign(np.sin((down * np.cos(angle) + across * np.sin(angle)) * 2 * np.pi / period))
+        distance = down * np.cos(angle) + across * np.sin(angle)
+        backdrop += 0.15 * np.sign(np.sin(2 * np.pi * distance / period))
     return backdrop
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.data.synthetic.canvas import Canvas, Floats, box, column
+from fedreid_mpi.data.synthetic.canvas import Canvas, Floats, column
 from fedreid_mpi.data.synthetic.domains import (
     IMAGE_GAIN,
     REFERENCE_HEIGHT,
@@ -53,14 +53,14 @@ def draw_images(
     pixels = _expose(rng, cameras, camera, canvas.pixels)
     pixels = _blur(cameras.blur[camera] * size[0] / REFERENCE_HEIGHT, pixels)
     pixels += cameras.noise[camera][:, None, None] * rng.standard_normal(pixels.shape, dtype=np.float32)
-    images = (np.clip(pixels, 0, 1) * 255 + np.float32(0.5)).astype(np.uint8)
+    images = (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
     return np.ascontiguousarray(np.moveaxis(images, 0, -1))
 
 
 def _frame(height: int, width: int) -> tuple[Floats, Floats]:
     """Return image coordinates in image heights: across (width,) about 0, down (height,) from 0 to 1."""
-    across = ((np.arange(width, dtype=np.float32) + 0.5) / width - 0.5) * np.float32(width / height)
-    return across, (np.arange(height, dtype=np.float32) + np.float32(0.5)) / height
+    across = ((np.arange(width, dtype=np.float32) + 0.5) / width - 0.5) * (width / height)
+    return across, (np.arange(height, dtype=np.float32) + 0.5) / height
 
 
 def _place_figures(
@@ -80,7 +80,7 @@ def _place_figures(
     lean = column(cameras.shear[camera] + 0.02 * rng.standard_normal(n))
     across, down = _frame(height, width)
     y = (down[None, :, None] - top) / scale
-    x = (across - left) / scale + lean * (y - np.float32(0.5))
+    x = (across - left) / scale + lean * (y - 0.5)
     return Canvas(np.empty((3, n, height, width), np.float32), x, y, 1 / (height * scale))
 
 
@@ -95,23 +95,24 @@ def _fill_background(
         canvas.pixels[:, image] = cameras.backdrop[eye, :, row : row + height, left : left + width]
     _, down = _frame(height, width)
     horizon = column(cameras.horizon[camera] + 0.04 * rng.standard_normal(n))
-    ground = np.float32(0.75) * np.clip((down[None, :, None] - horizon) * 20, 0, 1)
+    ground = 0.75 * np.clip((down[None, :, None] - horizon) * 20, 0, 1)
     for plane, tone in zip(canvas.pixels, cameras.ground[camera].T, strict=True):
-        texture = np.float32(0.5) * (plane - plane.mean(axis=(1, 2), keepdims=True))
+        texture = 0.5 * (plane - plane.mean(axis=(1, 2), keepdims=True))
         plane += ground * (column(tone) + texture - plane)
 
 
 def _occlude(rng: np.random.Generator, share: float, canvas: Canvas) -> None:
     """Hide part of some figures behind a wall below, a wall at one side or a post."""
     _, n, height, width = canvas.pixels.shape
-    kind = rng.integers(0, 3, n)
+    kind = rng.integers(0, 3, (n,))
     colour = np.clip(0.4 + 0.25 * rng.standard_normal((3, n)), 0, 1).astype(np.float32)
-    edge, offset = rng.uniform(0.55, 0.85, n), rng.uniform(0.02, 0.16, n) * rng.choice([-1.0, 1.0], n)
+    edge = rng.uniform(0.55, 0.85, (n,))
+    offset = rng.uniform(0.02, 0.16, (n,)) * rng.choice([-1.0, 1.0], (n,))
     across, down = _frame(height, width)
     for image in np.flatnonzero(rng.random(n) < share):
         below = down[:, None] > edge[image]
         beside = across * np.sign(offset[image]) > np.abs(offset[image])
-        post = box(across - np.float32(offset[image]), np.float32(0), 0.035, 1.0) < 0
+        post = np.abs(across - offset[image]) < 0.035
         hidden = np.broadcast_to((below, beside, post)[kind[image]], (height, width))
         canvas.pixels[:, image, hidden] = colour[:, image, None]
 
@@ -124,7 +125,7 @@ def _expose(rng: np.random.Generator, cameras: Cameras, camera: NDArray[np.int64
     pixels = np.clip(pixels, 0, 1.5) * exposure.T.astype(np.float32)[:, :, None, None]
     # x ** gamma; NumPy's float32 exp and log are several times quicker than its power.
     pixels = np.exp(column(cameras.gamma[camera]) * np.log(np.clip(pixels, 1e-3, 1.6)))
-    middle = np.float32(0.45)
+    middle = 0.45
     exposed: Floats = (pixels - middle) * column(cameras.contrast[camera]) + middle
     return exposed
 
@@ -139,6 +140,7 @@ def _blur(sigma: Floats, pixels: Floats) -> Floats:
     kernel /= kernel.sum(axis=1, keepdims=True)
     taps = kernel.T[:, :, None, None]
     padded = np.pad(pixels, ((0, 0), (0, 0), (reach, reach), (0, 0)), mode="edge")
-    pixels = sum(tap * padded[:, :, i : i + height] for i, tap in enumerate(taps))
-    padded = np.pad(pixels, ((0, 0), (0, 0), (0, 0), (reach, reach)), mode="edge")
-    return sum(tap * padded[:, :, :, i : i + width] for i, tap in enumerate(taps))
+    upright: Floats = sum(tap * padded[:, :, i : i + height] for i, tap in enumerate(taps))
+    padded = np.pad(upright, ((0, 0), (0, 0), (0, 0), (reach, reach)), mode="edge")
+    blurred: Floats = sum(tap * padded[:, :, :, i : i + width] for i, tap in enumerate(taps))
+    return blurred

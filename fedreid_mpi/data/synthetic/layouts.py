@@ -1,7 +1,7 @@
 """The ten datasets as file trees: original folders, original names, one function a layout.
 
-Each function says which picture goes into which file; nothing is drawn here. A tree also lists its own counts,
-as far as they hold for any seed of the reader's split.
+Each function says which picture goes into which file; nothing is drawn here. A tree also lists its own
+counts, as far as they hold for any seed of the reader's split.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from fedreid_mpi.seeds import generator
 
 
 class Shot(NamedTuple):
-    """One image file: its path below the dataset's root, who is on it (from 0), who took it (camera from 0)."""
+    """One image file: path below the reader's root, who is on it and which camera took it (both from 0)."""
 
     path: str
     person: int
@@ -46,9 +46,15 @@ class Tree:
 
 
 def _published(counts: FixedSplit) -> dict[str, int]:
-    """Counts of a dataset with a split of its own; they hold for any seed."""
-    names = ("train_identities", "train_images", "query_identities", "query_images", "gallery_images", "cameras")
-    return {name: getattr(counts, name) for name in names}
+    """Return the counts of a dataset with a split of its own."""
+    return {
+        "train_identities": counts.train_identities,
+        "train_images": counts.train_images,
+        "query_identities": counts.query_identities,
+        "query_images": counts.query_images,
+        "gallery_images": counts.gallery_images,
+        "cameras": counts.cameras,
+    }
 
 
 FOLDERS: Mapping[Role, str] = {
@@ -86,16 +92,17 @@ def _msmt17(rng: np.random.Generator, counts: FixedSplit) -> Tree:
     lists: dict[str, list[str]] = {"train": [], "val": [], "query": [], "gallery": []}
     seen: Counter[int] = Counter()
     # 2,373 of the original's 32,621 training images are listed for validation.
-    validation = set(rng.choice(counts.train_images, round(counts.train_images * 2373 / 32_621), replace=False))
+    listed = round(counts.train_images * 2373 / 32_621)
+    validation = set(rng.choice(counts.train_images, listed, replace=False))
     for number, (person, camera, role) in enumerate(fixed_split(rng, counts)):
         # People are counted from 0 again in the test half.
         pid = person if role == "train" else person - counts.train_identities
-        slot = rng.choice(["0113morning", "0114noon", "0302afternoon", "0303morning"])
+        slot = ("0113morning", "0114noon", "0302afternoon", "0303morning")[person % 4]
         suffix = "_ex" if rng.random() < 0.1 else ""
-        name = f"{pid:04d}/{pid:04d}_{seen[person]:03d}_{camera:02d}_{slot}_{number % 10_000:04d}_0{suffix}.jpg"
+        name = f"{pid:04d}_{seen[person]:03d}_{camera:02d}_{slot}_{number % 10_000:04d}_0{suffix}.jpg"
         seen[person] += 1
-        tree.add(f"{'train' if role == 'train' else 'test'}/{name}", person, camera)
-        lists["val" if role == "train" and number in validation else role].append(f"{name} {pid}\n")
+        tree.add(f"{'train' if role == 'train' else 'test'}/{pid:04d}/{name}", person, camera)
+        lists["val" if role == "train" and number in validation else role].append(f"{pid:04d}/{name} {pid}\n")
     tree.texts = {f"list_{part}.txt": "".join(lines) for part, lines in lists.items()}
     return tree
 
@@ -243,9 +250,9 @@ class Layout:
 
 
 LAYOUTS: Mapping[str, Layout] = {
-    "market1501": Layout("Market-1501-v15.09.15", ".", _market1501),
-    "dukemtmc-reid": Layout("DukeMTMC-reID", ".", _dukemtmc_reid),
     "msmt17": Layout("MSMT17_V1", ".", _msmt17),
+    "dukemtmc-reid": Layout("DukeMTMC-reID", ".", _dukemtmc_reid),
+    "market1501": Layout("Market-1501-v15.09.15", ".", _market1501),
     "cuhk03-np": Layout("cuhk03-np", "detected", _cuhk03_np),
     "prid2011": Layout("prid_2011", ".", _prid2011),
     "cuhk01": Layout("CUHK01", "campus", _cuhk01),

@@ -1,4 +1,4 @@
-"""Who is seen by which camera, how often, and in which split: the part of a dataset that has no pictures yet."""
+"""Who is seen by which camera, how often, and in which split: a dataset before it has pictures."""
 
 from collections.abc import Iterator
 from typing import Literal, NamedTuple
@@ -25,8 +25,9 @@ def share_out(rng: np.random.Generator, total: int, shares: int, least: int) -> 
     What is above ``least`` differs from the mean by up to 40 % either way, before rounding.
     """
     ends = np.cumsum(rng.uniform(0.6, 1.4, shares))
-    parts = np.diff(np.rint(ends / ends[-1] * (total - least * shares)), prepend=0).astype(np.int64)
-    return parts + least
+    bounds = np.rint(ends / ends[-1] * (total - least * shares)).astype(np.int64)
+    parts: NDArray[np.int64] = least + np.diff(bounds, prepend=0)
+    return parts
 
 
 def fixed_split(rng: np.random.Generator, counts: FixedSplit) -> Iterator[Sighting]:

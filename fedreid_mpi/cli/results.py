@@ -1,0 +1,168 @@
+"""``fedreid-mpi results``: read the results archive of a run."""
+
+from __future__ import annotations
+
+from math import isnan
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fedreid_mpi.cli.console import print_table
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from rich.table import Table
+
+    from fedreid_mpi.report.tables import ScoreTable
+    from fedreid_mpi.results import RunResults
+
+_EVENTS_SHOWN = 10
+
+
+@click.group()
+def command() -> None:
+    """Read the results of a run.
+
+    A run directory holds results_<attempt>_<segment>.h5 files. They are HDF5 and describe themselves; they
+    can be read, also while the run goes on, with `results show` or with any HDF5 library.
+    """
+
+
+@command.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    metavar="RUN_DIR",
+    help='A run of mode "local" on the same archives: adds the scores of each client trained alone, and '
+    "how much the global model gains or loses against them.",
+)
+@click.option("--round", "round_", type=int, metavar="N", help="An evaluated round (default: the last one).")
+@click.option(
+    "--plots",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for the plots (default: RUN_DIR/plots).",
+)
+def show(run_dir: Path, baseline: Path | None, round_: int | None, plots: Path | None) -> None:
+    """Print the table of scores of a run, and plot them.
+
+    \b
+    The table has a row a dataset and, in percent, rank-1, rank-5 and mAP of
+      untrained   the model before the first round
+      global      the model that the federation learned together
+      local       each client's own model, just trained, before it is averaged
+      alone       each client trained without the others (--baseline, or a run of mode "local")
+
+    A dash stands where nothing was scored. Plots are PNG files: scores and training loss by round, scores by
+    dataset, and where the time went.
+    """  # noqa: D301 (\b is click's mark for text that must not be rewrapped)
+    from fedreid_mpi.report.plots import write_plots
+    from fedreid_mpi.report.tables import score_table
+    from fedreid_mpi.results import read_run
+
+    results = read_run(run_dir)
+    alone = None if baseline is None else read_run(baseline)
+    table = score_table(results, alone, round_)
+    print_table(_render(results, table))
+    _print_costs(results)
+    _print_events(results)
+    parent = results.files[0].parent
+    files = write_plots(results, table, plots or parent / "plots", alone)
+    click.echo(f"Results: {', '.join(map(str, results.files))}")
+    if files:
+        click.echo(f"Plots:   {files[0].parent}: {', '.join(path.name for path in files)}")
+
+
+def _render(results: RunResults, table: ScoreTable) -> Table:
+    """Turn the table of scores into one that rich can draw: a column a model, three figures in each."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    from fedreid_mpi.report.tables import METRICS, Column, mean_over_datasets
+
+    run = results.header
+    title = escape(f"{run.name} · mode {results.mode} · seed {run.seed} · round {table.round} · in percent")
+    rendered = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
+    rendered.add_column("\ndataset", no_wrap=True)
+    names = " ".join(f"{name:>6}" for name in METRICS)
+    for column in table.scores:
+        heading = str(column)
+        if column is Column.ALONE and table.baseline_round not in (None, table.round):
+            heading += f", round {table.baseline_round}"
+        rendered.add_column(f"{heading:^{len(names)}}\n{names}", no_wrap=True)
+    gains = None if table.change is None else table.change[:, [0, 2]]
+    if gains is not None:
+        rendered.add_column("global - alone\nrank-1    mAP", justify="right", no_wrap=True)
+    for row, dataset in enumerate(table.datasets):
+        cells = [_percent(scores[row]) for scores in table.scores.values()]
+        rendered.add_row(escape(dataset), *cells, *([] if gains is None else [_signed(gains[row])]))
+    rendered.add_section()
+    tested = [client.test_images for client in run.clients]
+    cells = [_percent(mean_over_datasets(scores, tested)) for scores in table.scores.values()]
+    cells += [] if gains is None else [_signed(mean_over_datasets(gains, tested))]
+    rendered.add_row("mean", *cells, style="bold")
+    return rendered
+
+
+def _percent(scores: NDArray[np.float64]) -> str:
+    """Format scores as percent with one decimal, a dash for NaN."""
+    return " ".join(f"{'–' if isnan(score) else f'{100 * score:.1f}':>6}" for score in scores.tolist())
+
+
+def _signed(gains: NDArray[np.float64]) -> str:
+    """Format differences of scores with sign and colour, in rich's markup."""
+    cells = []
+    for gain in gains.tolist():
+        text = "–" if isnan(gain) else f"{100 * gain:+.1f}"
+        cell = f"{text:>6}"
+        if text.strip("+-.0–"):
+            cell = f"[{'green' if gain > 0 else 'red'}]{cell}[/]"
+        cells.append(cell)
+    return " ".join(cells)
+
+
+def _print_costs(results: RunResults) -> None:
+    """Say in two lines where time and bytes went."""
+    import numpy as np
+
+    from fedreid_mpi.report.tables import shares
+
+    seconds = dict(zip(results.phases, np.nansum(results.phase_seconds, axis=0).tolist(), strict=True))
+    sent = dict(zip(results.traffic, results.bytes_sent.sum(axis=0).tolist(), strict=True))
+    for heading, total, amounts in (
+        ("Time:   ", _duration(sum(seconds.values())), seconds),
+        ("Traffic:", _size(sum(sent.values())), sent),
+    ):
+        parts = ", ".join(f"{label} {share:.0%}" for label, share in shares(amounts))
+        click.echo(f"{heading} {total}" + (f" ({parts})" if parts else ""))
+
+
+def _print_events(results: RunResults) -> None:
+    """List the latest events."""
+    for event in results.events[-_EVENTS_SHOWN:]:
+        click.echo(f"Event:   round {event.round}, {event.kind}: {event.text}")
+    if len(results.events) > _EVENTS_SHOWN:
+        click.echo(f"         ({len(results.events) - _EVENTS_SHOWN} earlier events are in the archive)")
+
+
+def _duration(seconds: float) -> str:
+    """Format seconds for people."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def _size(size: float) -> str:
+    """Format a number of bytes for people."""
+    units = ["kB", "MB", "GB", "TB"]
+    size /= 1000
+    while size >= 1000 and len(units) > 1:
+        size /= 1000
+        units.pop(0)
+    return f"{size:.1f} {units[0]}"

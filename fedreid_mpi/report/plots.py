@@ -1,0 +1,240 @@
+"""Plots of a run, as PNG files: scores, training loss and time."""
+
+import os
+from collections.abc import Sequence
+from math import ceil, sqrt
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.report.tables import Column, ScoreTable, shares
+from fedreid_mpi.results import RunResults
+from fedreid_mpi.types import ModelKind
+
+_STYLE: dict[Any, Any] = {
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.w_pad": 0.08,
+    "figure.constrained_layout.h_pad": 0.06,
+    "savefig.dpi": 160,
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#e6e6e6",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 3.5,
+}
+
+# Okabe and Ito's colours, told apart by everyone; dashes and markers say the same again.
+_COLOURS = {
+    Column.UNTRAINED: "#b0b0b0",
+    Column.GLOBAL: "#0072b2",
+    Column.LOCAL: "#e69f00",
+    Column.ALONE: "#d55e00",
+}
+_LINES: dict[Column, dict[str, Any]] = {
+    Column.GLOBAL: {"marker": "o", "zorder": 3},
+    Column.LOCAL: {"marker": "s", "linestyle": ":"},
+    Column.ALONE: {"linestyle": "--"},
+}
+_NAMES = {
+    Column.UNTRAINED: "untrained",
+    Column.GLOBAL: "global model",
+    Column.LOCAL: "local model before averaging",
+    Column.ALONE: "client trained alone",
+}
+
+
+def write_plots(
+    results: RunResults, table: ScoreTable, directory: Path, baseline: RunResults | None = None
+) -> tuple[Path, ...]:
+    """Write all plots for which the run has figures.
+
+    Parameters
+    ----------
+    results
+        The run.
+    table
+        Its scores, for the bars.
+    directory
+        Folder for the PNG files, made if need be; earlier plots in it are replaced.
+    baseline
+        The clients trained alone.
+
+    Returns
+    -------
+    tuple of Path
+        The files written.
+
+    Raises
+    ------
+    ConfigurationError
+        The folder cannot be written to.
+    """
+    written = []
+    with matplotlib.rc_context(_STYLE):
+        figures: dict[str, Figure] = {}
+        if results.evaluations.size:
+            figures["rank1_by_round.png"] = plot_scores_by_round(results, "rank-1", baseline)
+            figures["rank1_by_dataset.png"] = plot_scores_by_dataset(results.header.name, table)
+        if np.isfinite(results.mean_ap).any():
+            figures["map_by_round.png"] = plot_scores_by_round(results, "mAP", baseline)
+        if np.isfinite(results.loss).any():
+            figures["loss.png"] = plot_losses(results)
+        if np.isfinite(results.seconds).any():
+            figures["seconds.png"] = plot_seconds(results)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            for name, figure in figures.items():
+                temporary = directory / f".{name}.tmp"
+                figure.savefig(temporary, format="png")
+                os.replace(temporary, directory / name)  # noqa: PTH105 (said as POSIX says it: atomic)
+                written.append(directory / name)
+        except OSError as error:
+            raise ConfigurationError(f"{directory}: plots cannot be written: {error}") from error
+    return tuple(written)
+
+
+def plot_scores_by_round(results: RunResults, metric: str, baseline: RunResults | None = None) -> Figure:
+    """Draw rank-1 or mAP by round, a panel a dataset: global, local and alone."""
+    clients = [client for client in results.header.clients if (results.queries[:, client.id] >= 0).any()]
+    figure, panels = _panels([client.name for client in clients])
+    curves = [(results, ModelKind.GLOBAL, Column.GLOBAL)]
+    curves.append((results, ModelKind.LOCAL, Column.ALONE if results.mode == "local" else Column.LOCAL))
+    if baseline is not None:
+        curves.append((baseline, ModelKind.LOCAL, Column.ALONE))
+    for run, model, column in curves:
+        scores = run.cmc[..., 0] if metric == "rank-1" else run.mean_ap
+        for client, axes in zip(clients, panels, strict=True):
+            percent = 100 * scores[:, client.id, list(ModelKind).index(model)]
+            scored = np.isfinite(percent)
+            if scored.any():
+                axes.plot(
+                    run.evaluations[scored],
+                    percent[scored],
+                    color=_COLOURS[column],
+                    label=_NAMES[column],
+                    **_LINES[column],
+                )
+    panels[0].set_ylim(bottom=0)
+    figure.suptitle(f"{results.header.name}: {metric} by round", fontsize="large")
+    figure.supylabel(f"{metric} (%)", fontsize="medium")
+    _legend(figure, panels)
+    return figure
+
+
+def plot_scores_by_dataset(name: str, table: ScoreTable) -> Figure:
+    """Draw bars of rank-1 by dataset: untrained, global and alone."""
+    columns = [column for column in table.scores if column is not Column.LOCAL]
+    figure = Figure(figsize=(6.4, 1.2 + 0.15 * (len(columns) + 1) * len(table.datasets)))
+    axes = figure.subplots()
+    height = 0.8 / len(columns)
+    for index, column in enumerate(columns):
+        positions = np.arange(len(table.datasets)) + (index - (len(columns) - 1) / 2) * height
+        percent = 100 * table.scores[column][:, 0]
+        bars = axes.barh(
+            positions, percent, height=0.92 * height, color=_COLOURS[column], label=_NAMES[column]
+        )
+        labels = ["" if np.isnan(value) else f"{value:.1f}" for value in percent]
+        axes.bar_label(bars, labels=labels, padding=2, fontsize="x-small")
+    axes.set_yticks(range(len(table.datasets)), table.datasets)
+    axes.margins(x=0.08)
+    _order_bars(axes, len(table.datasets))
+    axes.set_xlabel("rank-1 (%)")
+    figure.suptitle(f"{name}: rank-1 after round {table.round}", fontsize="large")
+    _legend(figure, [axes])
+    return figure
+
+
+def plot_losses(results: RunResults) -> Figure:
+    """Draw training loss by round, a panel a client, the other clients in grey behind it."""
+    figure, panels = _panels([client.name for client in results.header.clients])
+    losses = np.where(np.isfinite(results.loss), results.loss, np.nan)
+    for client, axes in enumerate(panels):
+        others = np.delete(losses, client, axis=1)
+        axes.plot(results.rounds, others, color="#d9d9d9", linewidth=0.8)
+        axes.plot(results.rounds, losses[:, client], color=_COLOURS[Column.GLOBAL], marker="o")
+    panels[0].set_ylim(bottom=0)
+    figure.suptitle(
+        f"{results.header.name}: training loss by round (grey: the other clients)", fontsize="large"
+    )
+    figure.supylabel("mean training loss", fontsize="medium")
+    return figure
+
+
+def plot_seconds(results: RunResults) -> Figure:
+    """Draw where the time went: training by client, and all of it by phase."""
+    clients = results.header.clients
+    figure = Figure(figsize=(8.4, 1.4 + 0.27 * max(len(clients), len(results.phases))))
+    left, right = figure.subplots(1, 2)
+    trained = [client for client in clients if np.isfinite(results.seconds[:, client.id]).any()]
+    seconds = results.seconds[:, [client.id for client in trained]]
+    mean = np.nanmean(seconds, axis=0)
+    spread = np.stack([mean - np.nanmin(seconds, axis=0), np.nanmax(seconds, axis=0) - mean])
+    left.barh(
+        [client.name for client in trained],
+        mean,
+        xerr=spread,
+        color=_COLOURS[Column.GLOBAL],
+        error_kw={"elinewidth": 1, "capsize": 2},
+    )
+    left.set_xlabel("seconds a round: mean, least and most")
+    left.set_title("training, by client")
+    totals = dict(zip(results.phases, np.nansum(results.phase_seconds, axis=0).tolist(), strict=True))
+    parts = shares(totals)
+    bars = right.barh(
+        [phase for phase, _ in parts], [totals[phase] for phase, _ in parts], color=_COLOURS[Column.LOCAL]
+    )
+    right.bar_label(bars, labels=[f"{share:.0%}" for _, share in parts], padding=2)
+    right.margins(x=0.12)
+    right.set_xlabel("seconds in the whole run")
+    right.set_title("all rounds, by phase on the server")
+    for axes in (left, right):
+        _order_bars(axes, max(len(trained), len(results.phases)))
+    figure.suptitle(f"{results.header.name}: where the time went", fontsize="large")
+    return figure
+
+
+def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    """Make a figure with a titled panel each, by round, on common scales."""
+    columns = ceil(sqrt(len(titles)))
+    rows = ceil(len(titles) / columns)
+    figure = Figure(figsize=(0.6 + 2.5 * columns, 1.1 + 1.65 * rows))
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
+    panels, unused = grid[: len(titles)], grid[len(titles) :]
+    for axes in unused:
+        axes.set_visible(False)
+    for axes in panels[-columns:]:
+        axes.tick_params(labelbottom=True)
+        axes.set_xlabel("round")
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_title(title)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure, panels
+
+
+def _order_bars(axes: Axes, rows: int) -> None:
+    """Draw horizontal bars from the top down, as thick as if there were ``rows`` of them."""
+    axes.set_ylim(rows - 0.4, -0.6)
+    axes.grid(visible=False, axis="y")
+    axes.tick_params(axis="y", length=0)
+
+
+def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
+    """Put one legend for all panels below them, where it hides no data."""
+    entries: dict[str, Artist] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=len(entries))
