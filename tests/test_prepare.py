@@ -328,18 +328,22 @@ def test_inspect_counts_a_dataset(market, output, capsys):
 def test_inspect_lists_other_archives(tmp_path, capsys):
     path = tmp_path / "results.h5"
     with h5py.File(path, "w") as file:
-        file.attrs.update({"kind": "fedreid_mpi results", "configuration": "lr = 0.05\n" * 50})
+        file.attrs.update(
+            {"kind": "fedreid_mpi results", "configuration": "[optimizer]\n" + "lr = 0.05\n" * 50}
+        )
         file["rounds/loss"] = np.zeros((12, 9))
         file["rounds/loss"].attrs.update({"description": "mean training loss", "units": "nat"})
         file["rounds/round"] = np.arange(12)
         file["rounds/round"].make_scale("round")
         file["rounds/loss"].dims[0].attach_scale(file["rounds/round"])
+        file.create_dataset("ranks/cores", (2,), h5py.vlen_dtype(np.int32))
         file["events/text"] = np.array(["a rank was lost"], dtype=h5py.string_dtype())
     assert cli.run(["inspect", str(path)]) == 0
     text = re.sub(r"[│\s]+", " ", capsys.readouterr().out)
     assert "/rounds/loss 12 × 9 float64 nat mean training loss" in text
     assert "/events/text 1 text" in text
-    assert "lr = 0.05 lr = 0.05" in text
+    assert "/ranks/cores 2 lists of int32" in text
+    assert "[optimizer] lr = 0.05 lr = 0.05" in text
     assert "…" in text
 
 

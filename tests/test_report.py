@@ -169,11 +169,27 @@ def test_results_show_prints_scores_changes_costs_and_paths(runs, capsys, tmp_pa
     assert str(plots) in output
 
 
-def test_results_show_of_another_round_and_mode(runs, capsys, tmp_path):
-    plots = ["--plots", str(tmp_path)]
-    assert fedreid(["results", "show", str(runs[1]), "--round", "0", *plots]) == 0
-    assert figures_of(capsys.readouterr().out, "mean") == [4.0, 52.0, 2.0]
-    assert fedreid(["results", "show", str(runs[1]), *plots]) == 0
+def test_a_narrow_terminal_gets_a_table_a_metric(runs, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    federated, local = map(str, runs)
+    assert fedreid(["results", "show", federated, "--baseline", local, "--plots", str(tmp_path)]) == 0
+    coloured, _ = capsys.readouterr().out.split("Time:")
+    output = re.sub(r"\x1b\[[\d;]*m", "", coloured)
+    assert "…" not in output
+    assert max(map(len, output.splitlines())) <= 80
+    rows = [line.split()[1:] for line in output.splitlines() if "Market-1501" in line]
+    assert rows == [
+        ["4.0", "40.0", "38.1", "50.0", "-10.0"],
+        ["52.0", "70.0", "69.1", "75.0", "-5.0"],
+        ["2.0", "20.0", "19.1", "25.0", "-5.0"],
+    ]
+    assert re.search(r"\x1b\[31m *-10\.0", coloured)  # red
+    assert re.search(r"\x1b\[32m *\+8\.0", coloured)  # green
+
+
+def test_results_show_of_a_local_run(runs, capsys, tmp_path):
+    assert fedreid(["results", "show", str(runs[1]), "--round", "12", "--plots", str(tmp_path)]) == 0
     output = capsys.readouterr().out
     assert figures_of(output, "Market-1501") == [4.0, 52.0, 2.0, 50.0, 75.0, 25.0]
     assert "global" not in output
@@ -235,7 +251,7 @@ def test_plots_are_png_files_that_show_something(runs, tmp_path):
     for path in files:
         pixels = matplotlib.image.imread(path)
         assert min(pixels.shape[:2]) > 300, path.name
-        colours = np.unique((pixels[..., :3] * 255).round().astype(int).reshape(-1, 3), axis=0).tolist()
-        assert [0x00, 0x72, 0xB2] in colours, path.name  # the global model's blue
+        red, green, blue = (np.rint(255 * pixels[..., channel]) for channel in range(3))
+        assert ((red == 0x00) & (green == 0x72) & (blue == 0xB2)).any(), path.name  # the global model's blue
         ink = (pixels[..., :3] < 0.9).any(axis=-1)
         assert 0.01 < ink.mean() < 0.6, path.name

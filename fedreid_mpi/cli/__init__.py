@@ -45,7 +45,7 @@ class LazyGroup(click.Group):
 )
 @click.version_option(__version__, prog_name="fedreid-mpi")
 def group() -> None:
-    r"""Federated person re-identification on clusters, over MPI.
+    """Federated person re-identification on clusters, over MPI.
 
     Each site trains on its own images; only model updates travel. A typical way through:
 
@@ -53,7 +53,7 @@ def group() -> None:
       fedreid-mpi prepare --all datasets archives   folders -> HDF5 archives
       mpirun -n 10 fedreid-mpi train paper.toml --run-dir runs/1
       fedreid-mpi results show runs/1               the table of scores
-    """
+    """  # noqa: D301 (click needs the backspace)
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -1,12 +1,31 @@
 """What every command prints with: tables, progress bars and the one-line error."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import click
 
 from fedreid_mpi.types import Advance
+
+
+def is_seen_on_terminal() -> bool:
+    """Tell whether a person's terminal shows this process's output.
+
+    Open MPI gives its ranks a pseudo-terminal even when its own output goes into a job's log. So a process
+    that a launcher started asks what the launcher itself writes to.
+    """
+    launched = any(name in os.environ for name in ("PMIX_RANK", "PMI_RANK", "SLURM_PROCID"))
+    if not launched:
+        return sys.stdout.isatty()
+    try:
+        launcher_output = Path(f"/proc/{os.getppid()}/fd/1").readlink()
+    except OSError:
+        return False
+    return str(launcher_output).startswith(("/dev/pts/", "/dev/tty"))
 
 
 def print_error(message: str) -> None:

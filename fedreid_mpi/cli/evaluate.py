@@ -18,8 +18,8 @@ PROTOCOLS = ("standard", "published", "single-gallery-shot")
     type=click.Choice(PROTOCOLS),
     default="standard",
     show_default=True,
-    help="standard: AP is the mean precision at the matches. published: trapezoid AP, a query without a match "
-    "counts as zero. single-gallery-shot: one random gallery image a person, mean of 10 draws.",
+    help="standard: AP is the mean precision at the matches. published: trapezoid AP, a query without a "
+    "match counts as zero. single-gallery-shot: one random gallery image a person, mean of 10 draws.",
 )
 @click.option(
     "--save", type=click.Path(path_type=Path), help="Write features and each query's AP to this file."
@@ -38,7 +38,7 @@ def command(
     threads: int,
     seed: int,
 ) -> None:
-    r"""Score MODEL on the test splits of one or more dataset archives.
+    """Score MODEL on the test splits of one or more dataset archives.
 
     MODEL is a .safetensors file from a run's folder models/. Features are the embedding of an image plus
     that of its mirror image; galleries are ranked by cosine similarity.
@@ -46,7 +46,7 @@ def command(
     \b
       fedreid-mpi evaluate runs/1/models/global.safetensors archives/*.h5
       fedreid-mpi evaluate MODEL archives/viper.h5 --save features.h5
-    """
+    """  # noqa: D301 (click needs the backspace)
     import socket
 
     from rich.table import Table

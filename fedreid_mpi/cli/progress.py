@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from fedreid_mpi.cli.console import is_seen_on_terminal
 from fedreid_mpi.types import ModelKind, RoundRecord, RunHeader
 
 
@@ -23,10 +24,10 @@ class RunPrinter:
 
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
-        console = Console()
-        self._console = console if console.is_terminal else Console(width=120)
+        seen = is_seen_on_terminal()
+        self._console = Console(force_terminal=seen, width=None if seen else 120)
         columns = (TextColumn("round"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=self._console, disable=not console.is_terminal)
+        self._progress = Progress(*columns, console=self._console, disable=not seen)
         self._bar = self._progress.add_task("round", total=rounds)
         self._began = time.monotonic()
 

@@ -11,6 +11,8 @@ import click
 from fedreid_mpi.cli.console import print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
     from rich.table import Table
@@ -66,7 +68,7 @@ def show(run_dir: Path, baseline: Path | None, round_: int | None, plots: Path |
     results = read_run(run_dir)
     alone = None if baseline is None else read_run(baseline)
     table = score_table(results, alone, round_)
-    print_table(_render(results, table))
+    _print_scores(results, table)
     _print_costs(results)
     _print_events(results)
     parent = results.files[0].parent
@@ -76,8 +78,26 @@ def show(run_dir: Path, baseline: Path | None, round_: int | None, plots: Path |
         click.echo(f"Plots:   {files[0].parent}: {', '.join(path.name for path in files)}")
 
 
-def _render(results: RunResults, table: ScoreTable) -> Table:
-    """Turn the table of scores into one that rich can draw: a column a model, three figures in each."""
+def _print_scores(results: RunResults, table: ScoreTable) -> None:
+    """Print the table of scores, or one table a metric where the terminal is too narrow for all of them."""
+    from rich.console import Console
+    from rich.measure import Measurement
+
+    from fedreid_mpi.report.tables import METRICS
+
+    metrics = list(range(len(METRICS)))
+    rendered = _render(results, table, metrics)
+    console = Console()
+    width = Measurement.get(console, console.options.update(max_width=1000), rendered).maximum
+    if width <= console.width or not console.is_terminal:
+        print_table(rendered)
+        return
+    for metric in metrics:
+        print_table(_render(results, table, [metric]))
+
+
+def _render(results: RunResults, table: ScoreTable, metrics: list[int]) -> Table:
+    """Turn the table of scores into one that rich can draw: a column a model, its metrics side by side."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -87,24 +107,26 @@ def _render(results: RunResults, table: ScoreTable) -> Table:
     run = results.header
     title = escape(f"{run.name} · mode {results.mode} · seed {run.seed} · round {table.round} · in percent")
     rendered = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
+    columns: list[tuple[NDArray[np.float64], Callable[[NDArray[np.float64]], str]]] = []
     rendered.add_column("\ndataset", no_wrap=True)
-    names = " ".join(f"{name:>6}" for name in METRICS)
-    for column in table.scores:
+    for column, scores in table.scores.items():
         heading = str(column)
         if column is Column.ALONE and table.baseline_round not in (None, table.round):
             heading += f", round {table.baseline_round}"
-        rendered.add_column(f"{heading:^{len(names)}}\n{names}", no_wrap=True)
-    gains = None if table.change is None else table.change[:, [0, 2]]
-    if gains is not None:
-        rendered.add_column("global - alone\nrank-1    mAP", justify="right", no_wrap=True)
+        names = " ".join(f"{METRICS[metric]:>6}" for metric in metrics)
+        rendered.add_column(f"{heading:^{len(names)}}\n{names}", justify="right", no_wrap=True)
+        columns.append((scores[:, metrics], _percent))
+    if table.change is not None:
+        metrics = [metric for metric in metrics if METRICS[metric] != "rank-5" or len(metrics) == 1]
+        names = " ".join(f"{METRICS[metric]:>6}" for metric in metrics)
+        rendered.add_column(f"global - alone\n{names}", justify="right", no_wrap=True)
+        columns.append((table.change[:, metrics], _signed))
     for row, dataset in enumerate(table.datasets):
-        cells = [_percent(scores[row]) for scores in table.scores.values()]
-        rendered.add_row(escape(dataset), *cells, *([] if gains is None else [_signed(gains[row])]))
+        rendered.add_row(escape(dataset), *(formatted(scores[row]) for scores, formatted in columns))
     rendered.add_section()
     tested = [client.test_images for client in run.clients]
-    cells = [_percent(mean_over_datasets(scores, tested)) for scores in table.scores.values()]
-    cells += [] if gains is None else [_signed(mean_over_datasets(gains, tested))]
-    rendered.add_row("mean", *cells, style="bold")
+    means = (formatted(mean_over_datasets(scores, tested)) for scores, formatted in columns)
+    rendered.add_row("mean", *means, style="bold")
     return rendered
 
 

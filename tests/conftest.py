@@ -1,0 +1,14 @@
+"""What several test modules share."""
+
+import pytest
+from small import write_experiment, write_sites
+
+
+@pytest.fixture(scope="session")
+def archives(tmp_path_factory):
+    return write_sites(tmp_path_factory.mktemp("archives"))
+
+
+@pytest.fixture(scope="session")
+def experiment_file(archives, tmp_path_factory):
+    return write_experiment(tmp_path_factory.mktemp("experiment") / "small.toml", archives)

@@ -1,0 +1,122 @@
+"""Real launches for the tests: a program on several ranks, with a time limit, on however few cores."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+ERROR = "fedreid-mpi: error:"
+
+ENVIRONMENT = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "PRTE_MCA_hwloc_default_binding_policy": "none",
+    # Ranks outnumber cores; a library that started a thread a core would only slow the others down.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """An ``mpirun`` and what its processes need in their environment."""
+
+    command: str
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a launch left behind."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines of both streams that report a failed run."""
+        lines = (self.stdout + "\n" + self.stderr).splitlines()
+        return [line for line in lines if line.startswith(ERROR)]
+
+
+def mpirun() -> Launcher:
+    """The launcher of this environment's MPI; skips the test where there is none."""
+    beside = Path(sys.executable).parent / "mpirun"
+    command = str(beside) if beside.exists() else shutil.which("mpirun")
+    if command is None:
+        pytest.skip("no mpirun in this environment or on the PATH")
+    return Launcher(command, {})
+
+
+def mpich() -> Launcher:
+    """MPICH's launcher, where the tests were told of one; the same mpi4py then loads MPICH's library."""
+    prefix = os.environ.get("FEDREID_TEST_MPICH")
+    if not prefix:
+        pytest.skip("FEDREID_TEST_MPICH does not name a prefix that holds MPICH")
+    root = Path(prefix).resolve()
+    return Launcher(str(root / "bin" / "mpiexec"), {"MPI4PY_LIBMPI": str(root / "lib" / "libmpi.so.12")})
+
+
+def launch(
+    ranks: int,
+    *command: str | Path,
+    cwd: Path,
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 180,
+    launcher: Launcher | None = None,
+) -> Ended:
+    """Run a command on several ranks; fail the test if it has not ended after ``timeout`` seconds."""
+    launcher = launcher or mpirun()
+    # Short, as the launchers put Unix sockets there, and gone afterwards even if they were killed.
+    with tempfile.TemporaryDirectory(prefix="mpi") as scratch:
+        full = {**os.environ, **ENVIRONMENT, **launcher.environment, **(environment or {}), "TMPDIR": scratch}
+        full["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
+        process = subprocess.Popen(
+            [launcher.command, "-n", str(ranks), *map(str, command)],
+            cwd=cwd,
+            env=full,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            _kill_session(process.pid)
+            stdout, stderr = process.communicate()
+            pytest.fail(f"still running after {timeout} s: {process.args}\n{stdout}\n{stderr}")
+        finally:
+            _kill_session(process.pid)
+    return Ended(process.returncode, stdout, stderr)
+
+
+def launch_program(ranks: int, name: str, *arguments: str | Path, **options) -> Ended:
+    """Run one of the tests' own programs; an error that it does not handle ends all ranks."""
+    return launch(ranks, sys.executable, "-m", "mpi4py", TESTS / name, *arguments, **options)
+
+
+def fedreid(ranks: int, *arguments: str | Path, **options) -> Ended:
+    """Run the command line as its user does."""
+    return launch(ranks, Path(sys.executable).parent / "fedreid-mpi", *arguments, **options)
+
+
+def _kill_session(leader: int) -> None:
+    """Kill what is left of a launch: ranks have process groups of their own, but share its session."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                if os.getsid(int(entry.name)) == leader:
+                    os.kill(int(entry.name), signal.SIGKILL)

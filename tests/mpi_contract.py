@@ -1,0 +1,211 @@
+"""What every communicator promises, as functions of one; alone, or under mpirun on groups of ranks.
+
+Usage: mpirun -n RANKS python -m mpi4py mpi_contract.py SIZE...  (sizes of the groups, each at most RANKS)
+"""
+
+import sys
+
+import numpy as np
+
+from fedreid_mpi.comm import Communicator, PhaseError
+from fedreid_mpi.errors import DataError
+
+
+def vector(rank: int, number: int, length: int):
+    return np.arange(length, dtype=np.float32) + np.float32(1000 * rank + 100 * number)
+
+
+def caught(comm: Communicator, work, name="train"):
+    try:
+        comm.phase(name, work)
+    except PhaseError as error:
+        return error
+    return None
+
+
+def raising(comm: Communicator, ranks, error):
+    def work():
+        if comm.rank in ranks:
+            raise error
+        return comm.rank
+
+    return work
+
+
+def roles(comm):
+    assert comm.is_server == (comm.rank == 0)
+    assert comm.client_ranks == (tuple(range(1, comm.size)) if comm.size > 1 else (0,))
+
+
+def location(comm):
+    assert comm.location.count == max(comm.size - 1, 1)
+    assert comm.location.index == (comm.rank - 1 if comm.rank else comm.location.count - 1)
+    assert comm.location.host
+    assert comm.location.cores
+
+
+def broadcast(comm):
+    value = {"round": 3, "weights": (1.0, float("inf"))} if comm.is_server else None
+    assert comm.broadcast(value) == {"round": 3, "weights": (1.0, float("inf"))}
+    assert comm.broadcast("server" if comm.is_server else "another") == "server"
+
+
+def gather(comm):
+    gathered = comm.gather(("from", comm.rank))
+    assert gathered == ([("from", rank) for rank in range(comm.size)] if comm.is_server else None)
+
+
+def broadcast_rows(comm):
+    comm.bytes_sent.clear()
+    rows = np.full((3, 5), comm.rank + 7, np.float32)
+    comm.broadcast_rows(rows, "models")
+    assert (rows == 7).all()
+    assert comm.bytes_sent["models"] == (60 * (comm.size - 1) if comm.is_server else 0)
+
+
+def gather_rows_on_each_rank(comm):
+    counts = [(2 * rank) % 5 for rank in range(comm.size)]  # 0, 2, 4, 1: uneven, and none
+    for root in range(comm.size):
+        comm.bytes_sent.clear()
+        mine = np.full((counts[comm.rank], 3), comm.rank, np.float32)
+        stacked = comm.gather_rows(mine, counts, root, "features")
+        if comm.rank != root:
+            assert stacked is None
+            assert comm.bytes_sent["features"] == mine.nbytes
+        else:
+            assert stacked.dtype == np.float32
+            expected = np.repeat(np.arange(comm.size), counts)[:, None] * np.ones((1, 3))
+            np.testing.assert_array_equal(stacked, expected)
+            assert comm.bytes_sent["features"] == 0
+
+
+def gather_no_rows_at_all(comm):
+    stacked = comm.gather_rows(np.empty((0, 4), np.float32), [0] * comm.size, comm.size - 1, "features")
+    assert (stacked is None) if comm.rank < comm.size - 1 else stacked.shape == (0, 4)
+
+
+def stream(comm, length, chunk, counts):
+    comm.bytes_sent.clear()
+    vectors = [vector(comm.rank, number, length) for number in range(counts[comm.rank])]
+    expected = [vector(rank, number, length) for rank in range(comm.size) for number in range(counts[rank])]
+    parts = []
+    for part, chunks in comm.stream_to_server(vectors, counts, length, chunk, "models"):
+        parts.append((part.start, part.stop))
+        assert len(chunks) == (len(expected) if comm.is_server else 0)
+        for arrived, whole in zip(chunks, expected, strict=False):
+            np.testing.assert_array_equal(arrived, whole[part])
+    assert parts == [(start, min(start + chunk, length)) for start in range(0, length, chunk)]
+    assert comm.bytes_sent["models"] == (0 if comm.is_server else 4 * length * len(vectors))
+
+
+def stream_one_vector_a_rank(comm):
+    for length, chunk in ((10, 3), (10, 5), (10, 10), (10, 64), (1, 1), (7, 1)):
+        stream(comm, length, chunk, [1] * comm.size)
+
+
+def stream_several_vectors_on_a_rank_and_none_on_others(comm):
+    for counts in ([3, 0, 2, 0], [1, 4, 0, 1], [2, 0, 0, 0]):
+        for chunk in (4, 11, 30):
+            stream(comm, 11, chunk, counts[: comm.size])
+
+
+def stream_from_clients_alone(comm):
+    if comm.size > 1:
+        stream(comm, 100, 32, [0] + [2] * (comm.size - 1))
+
+
+def phase_that_goes_well(comm):
+    assert comm.phase("train", lambda: 10 * comm.rank) == 10 * comm.rank
+
+
+def unexpected_error_on_the_server(comm):
+    error = caught(comm, raising(comm, [0], ZeroDivisionError("no weights")), "aggregate")
+    assert str(error) == "rank 0, aggregate: ZeroDivisionError: no weights"
+    assert error.exit_code == 1
+    assert "in work\n" in error.failure.trace
+
+
+def unexpected_error_on_the_last_rank(comm):
+    last = comm.size - 1
+    error = caught(comm, raising(comm, [last], MemoryError("4 GB")))
+    assert str(error) == f"rank {last}, train: MemoryError: 4 GB"
+    assert (error.failure.rank, error.failure.phase) == (last, "train")
+
+
+def errors_on_all_ranks(comm):
+    error = caught(comm, raising(comm, range(comm.size), OSError(f"disk of rank {comm.rank}")))
+    assert str(error) == "rank 0, train: OSError: disk of rank 0"
+
+
+def exits_count_as_errors(comm):
+    for leaving, code in ((SystemExit(7), 7), (SystemExit(0), 1), (SystemExit(), 1), (SystemExit("x"), 1)):
+        error = caught(comm, raising(comm, [comm.size - 1], leaving))
+        assert error.exit_code == code
+        assert str(error).startswith(f"rank {comm.size - 1}, train: SystemExit")
+
+
+def an_interrupt_counts_as_an_error(comm):
+    error = caught(comm, raising(comm, [comm.size - 1], KeyboardInterrupt()))
+    assert error.exit_code == 130
+    assert "interrupted" in str(error)
+    assert error.failure.trace == ""
+
+
+def errors_raised_on_purpose_keep_message_and_code(comm):
+    error = caught(comm, raising(comm, [comm.size - 1], DataError("viper.h5: damaged")), "datasets")
+    assert str(error) == "viper.h5: damaged"
+    assert error.exit_code == DataError.exit_code == 3
+    assert error.failure.trace == ""
+
+
+def life_goes_on_after_a_failed_phase(comm):
+    assert caught(comm, raising(comm, [0], ValueError()))
+    assert comm.broadcast(comm.rank) == 0
+    assert comm.phase("again", lambda: "well") == "well"
+
+
+CASES = {
+    case.__name__: case
+    for case in (
+        roles,
+        location,
+        broadcast,
+        gather,
+        broadcast_rows,
+        gather_rows_on_each_rank,
+        gather_no_rows_at_all,
+        stream_one_vector_a_rank,
+        stream_several_vectors_on_a_rank_and_none_on_others,
+        stream_from_clients_alone,
+        phase_that_goes_well,
+        unexpected_error_on_the_server,
+        unexpected_error_on_the_last_rank,
+        errors_on_all_ranks,
+        exits_count_as_errors,
+        an_interrupt_counts_as_an_error,
+        errors_raised_on_purpose_keep_message_and_code,
+        life_goes_on_after_a_failed_phase,
+    )
+}
+
+
+def main(sizes: list[int]) -> None:
+    from mpi4py import MPI
+
+    from fedreid_mpi.comm.mpi.communicator import MPICommunicator
+
+    world = MPI.COMM_WORLD
+    for size in sizes:
+        part = world.Split(0 if world.rank < size else MPI.UNDEFINED)
+        if part == MPI.COMM_NULL:
+            continue
+        comm = MPICommunicator(part)
+        for name, case in CASES.items():
+            case(comm)
+            comm.gather(None)  # no rank may still be failing
+            if comm.is_server:
+                print(f"passed {size} {name}", flush=True)
+
+
+if __name__ == "__main__":
+    main([int(size) for size in sys.argv[1:]])
