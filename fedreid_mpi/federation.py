@@ -18,7 +18,7 @@ from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.files import replacing
 from fedreid_mpi.model import FlatModel, build_network, load_backbone_weights, save_model
 from fedreid_mpi.results import ResultsWriter
-from fedreid_mpi.round import Member, plan_round, play_round, untrained_round
+from fedreid_mpi.round import Member, plan_round, play_round
 from fedreid_mpi.training import build_client, describe_client
 from fedreid_mpi.types import ClientSpec, RankInfo, RoundRecord, RunHeader
 
@@ -58,10 +58,8 @@ def run_federation(
     PhaseError
         On every rank alike, if any failed in a phase.
     """
-    comm.phase("run directory", lambda: _claim(run_dir) if comm.is_server else None)
-    specs = comm.broadcast(
-        comm.phase("datasets", lambda: _describe_clients(experiment) if comm.is_server else ())
-    )
+    specs = comm.decide("datasets", partial(_describe_clients, experiment))
+    comm.decide("run directory", partial(_claim, run_dir))
     member = _join(comm, experiment, specs)
     ranks = comm.gather(_introduce(member))
     writer = None
@@ -70,11 +68,8 @@ def run_federation(
         writer = ResultsWriter(run_dir, header)
         observer.started(header)
     for round in range(experiment.run.rounds + 1):
-        record = (
-            play_round(member, plan_round(experiment, len(specs), round))
-            if round
-            else untrained_round(member)
-        )
+        plan = comm.decide("plan", partial(plan_round, experiment, len(specs), round))
+        record = play_round(member, plan)
         comm.phase("commit", partial(_commit, member, run_dir, writer, record, round))
         if record is not None:
             observer.finished(record)
@@ -148,13 +143,13 @@ def _join(comm: Communicator, experiment: Experiment, specs: tuple[ClientSpec, .
 
 
 def _introduce(member: Member) -> RankInfo:
-    comm = member.comm
+    """Say where this rank runs and what it does."""
+    comm, device = member.comm, member.shared.buffer.device
     clients = member.placement[comm.rank]
-    host = "client" if clients else "idle"
-    role = "server" if comm.size > 1 and comm.is_server else "server and client" if comm.size == 1 else host
-    device = member.shared.buffer.device
+    tasks = ["server"] * comm.is_server + ["client"] * bool(clients)
     name = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
-    return RankInfo(comm.rank, comm.location.host, role, name, clients, comm.location.cores)
+    where = comm.location
+    return RankInfo(comm.rank, where.host, " and ".join(tasks) or "idle", name, clients, where.cores)
 
 
 def _header(member: Member, ranks: Sequence[RankInfo], git_commit: str) -> RunHeader:

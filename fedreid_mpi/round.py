@@ -5,7 +5,8 @@ every rank has said that its part went well.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -78,8 +79,13 @@ class Member:
 
 
 def plan_round(experiment: Experiment, clients: int, round: int) -> RoundPlan:
-    """Decide what a round does: who trains, how fast, and whether it ends with an evaluation."""
+    """Decide what a round does: who trains, how fast, and whether it ends with an evaluation.
+
+    In round 0 nobody trains: it scores the model that all clients start from.
+    """
     run, optimizer, every = experiment.run, experiment.optimizer, experiment.evaluation.every
+    if round == 0:
+        return RoundPlan(round=0, participants=(), learning_rate=0.0, evaluate=True)
     return RoundPlan(
         round=round,
         participants=select_participants(clients, experiment.federation.clients_per_round, run.seed, round),
@@ -112,14 +118,16 @@ def play_round(member: Member, plan: RoundPlan) -> RoundRecord | None:
     comm = member.comm
     member.seconds.clear()
     comm.bytes_sent.clear()
+    reports: tuple[ClientReport, ...] = ()
+    weights: Mapping[int, float] = {}
+    evaluations: tuple[Evaluation, ...] = ()
     federated = member.experiment.federation.mode == "federated"
-    reports = _train(member, plan)
-    weights, events = {}, _events(plan, reports)
-    evaluations = _local_evaluations(plan, reports)
-    if federated:
-        weights = dict(_aggregate(member, plan, reports).weights)
-        if plan.evaluate:
-            evaluations = evaluate_shared(member, plan.round) + evaluations
+    if plan.participants:
+        reports = _train(member, plan)
+        if federated:
+            weights = _aggregate(member, plan, reports).weights
+    if plan.evaluate and (federated or not plan.participants):
+        evaluations = evaluate_shared(member, plan.round)
     traffic = comm.gather(comm.bytes_sent)
     if traffic is None:
         return None
@@ -127,20 +135,11 @@ def play_round(member: Member, plan: RoundPlan) -> RoundRecord | None:
         plan=plan,
         reports=reports,
         weights=weights,
-        evaluations=evaluations,
-        events=events,
+        evaluations=evaluations + _local_evaluations(plan, reports),
+        events=_events(plan, reports),
         phase_seconds=dict(member.seconds),
-        bytes_sent=dict(sum(traffic, start=type(traffic[0])())),
+        bytes_sent=dict(sum(traffic, start=Counter())),
     )
-
-
-def untrained_round(member: Member) -> RoundRecord | None:
-    """Score the model that all clients start from; the record of round 0, on the server alone."""
-    plan = RoundPlan(round=0, participants=(), learning_rate=0.0, evaluate=True)
-    evaluations = evaluate_shared(member, 0)
-    if not member.comm.is_server:
-        return None
-    return RoundRecord(plan, evaluations=evaluations, phase_seconds=dict(member.seconds))
 
 
 def evaluate_shared(member: Member, round: int) -> tuple[Evaluation, ...]:
@@ -228,14 +227,11 @@ def _aggregate(member: Member, plan: RoundPlan, reports: Sequence[ClientReport])
     """Average the participants' shared parts and give the result to every rank."""
     comm, settings, model = member.comm, member.experiment.aggregation, member.shared
 
-    def decide() -> AggregationPlan | None:
-        if not comm.is_server:
-            return None
-        return aggregation_plan(reports, plan.participants, settings.weights, settings.bn)
-
     with member.timed("aggregate"):
-        decision = comm.broadcast(comm.phase("aggregate", decide))
-        assert decision is not None
+        decision = comm.decide(
+            "aggregate",
+            lambda: aggregation_plan(reports, plan.participants, settings.weights, settings.bn),
+        )
         statistics = model.statistics
         parameters = slice(0, statistics.start)
         for part, weights in ((parameters, decision.weights), (statistics, decision.statistics_weights)):

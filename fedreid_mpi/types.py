@@ -229,8 +229,8 @@ class Event:
 class RoundRecord:
     """All that is kept of one round.
 
-    ``phase_seconds``, ``bytes_sent`` and the reports' ``seconds`` are volatile: they differ from run to run.
-    Everything else is stable: equal to the last bit for any number of ranks.
+    ``phase_seconds``, ``bytes_sent``, ``events`` and the reports' ``seconds`` are volatile: they differ from
+    run to run. Everything else is stable: equal to the last bit for any number of ranks.
 
     Attributes
     ----------

@@ -70,9 +70,7 @@ def _train(
 
     if weights is not None:
         overrides = (*overrides, f"model.weights={weights.resolve()}")
-    load = partial(load_experiment, path, overrides)
-    experiment = comm.broadcast(comm.phase("experiment", lambda: load() if comm.is_server else None))
-    assert experiment is not None
+    experiment = comm.decide("experiment", partial(load_experiment, path, overrides))
     if comm.is_server:
         click.echo(f"{experiment.run.name}: starting {comm.size} rank{'s' * (comm.size > 1)}", err=True)
     federation = comm.phase("start", partial(import_module, "fedreid_mpi.federation"))

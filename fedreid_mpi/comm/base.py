@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,6 +144,24 @@ class Communicator(ABC):
             raise PhaseError(verdict)
         return result
 
+    def decide(self, name: str, work: Callable[[], T]) -> T:
+        """Do work on the server alone and give its result, a small value, to every rank.
+
+        Parameters
+        ----------
+        name
+            What is being decided, for the message.
+        work
+            Called on the server.
+
+        Raises
+        ------
+        PhaseError
+            On every rank, if the work failed.
+        """
+        decision: T = self.broadcast(self.phase(name, work if self.is_server else _nothing))
+        return decision
+
     def describe(self, phase: str, error: BaseException) -> Failure:
         """Put an error into words for the other ranks; an unexpected one brings its traceback."""
         if isinstance(error, FedReIDError):
@@ -231,6 +249,10 @@ class Communicator(ABC):
     @abstractmethod
     def abort(self, exit_code: int) -> None:
         """End all ranks now: for errors that were not agreed upon in a phase."""
+
+
+def _nothing() -> Any:  # noqa: ANN401 (stands in for a value that only the server has)
+    """Do no work."""
 
 
 def spans(length: int, chunk: int) -> Iterator[slice]:

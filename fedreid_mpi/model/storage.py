@@ -19,6 +19,9 @@ from fedreid_mpi.types import Role
 
 FORMAT = "fedreid_mpi model 1"
 
+ABOUT = "fedreid_mpi"
+"""Name of the file's one entry of metadata: JSON with the format, settings, image size and round."""
+
 
 @dataclass(frozen=True, slots=True)
 class StoredModel:
@@ -65,12 +68,14 @@ def save_model(
     }
     about = {
         "format": FORMAT,
-        "settings": settings.model_copy(update={"weights": None}).model_dump_json(),
-        "image_size": json.dumps([height, width]),
-        "round": str(round),
+        "settings": settings.model_dump(mode="json", exclude={"weights"}),
+        "height": height,
+        "width": width,
+        "round": round,
     }
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=about)
+        # One entry: safetensors writes several in random order, and the same model must be the same bytes.
+        save_file(tensors, temporary, metadata={ABOUT: json.dumps(about)})
 
 
 def load_model(path: Path) -> StoredModel:
@@ -83,22 +88,26 @@ def load_model(path: Path) -> StoredModel:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
+            entry = (file.metadata() or {}).get(ABOUT, "{}")
         tensors = load_file(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such model file") from error
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path}: not a readable safetensors file: {error}") from error
-    if about.get("format") != FORMAT:
-        raise DataError(f"{path}: format is {about.get('format')!r}, expected {FORMAT!r}")
-    settings = config.Model.model_validate_json(about["settings"])
-    height, width = json.loads(about["image_size"])
+    try:
+        about = json.loads(entry)
+        if about.get("format") != FORMAT:
+            raise DataError(f"{path}: format is {about.get('format')!r}, expected {FORMAT!r}")
+        settings = config.Model.model_validate(about["settings"])
+        height, width = int(about["height"]), int(about["width"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: the model's description is damaged: {entry[:80]!r}") from error
     network = build_network(settings, None, 0)
     own = network.state_dict()
     expected = {name: tensor for name, tensor in own.items() if not name.endswith("num_batches_tracked")}
     _check_leaves(path, expected, tensors)
     network.load_state_dict({**own, **tensors})
-    return StoredModel(network.eval(), settings, int(height), int(width))
+    return StoredModel(network.eval(), settings, height, width)
 
 
 def load_backbone_weights(path: Path, network: ReIDNetwork, architecture: str) -> None:
