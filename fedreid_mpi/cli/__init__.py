@@ -1,5 +1,6 @@
 """The command line: one thin module a command, imported only when it is called."""
 
+import os
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -7,6 +8,7 @@ import click
 
 from fedreid_mpi import __version__
 from fedreid_mpi.cli.console import print_error
+from fedreid_mpi.comm.mpi.launch import is_first
 from fedreid_mpi.errors import FedReIDError
 
 COMMANDS = {
@@ -68,6 +70,8 @@ def run(arguments: Sequence[str]) -> int:
         print_error(str(error))
         return error.exit_code
     except click.ClickException as error:
+        if not is_first(os.environ):
+            return 0  # rank 0 finds the same mistake; to leave with a code might end it before it has told
         print_error(error.format_message())
         return error.exit_code if isinstance(error, click.UsageError) else 2
     except (click.Abort, KeyboardInterrupt):

@@ -10,6 +10,15 @@ SIZES = {
 }
 """Environment variables that tell how many processes were launched, and the launcher that sets each."""
 
+RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCID")
+"""Environment variables that number the processes of a launch from 0."""
+
+
+def is_first(environment: Mapping[str, str]) -> bool:
+    """Tell whether this process speaks for its launch: it is rank 0, or was started alone."""
+    numbers = [environment[variable] for variable in RANKS if variable in environment]
+    return not numbers or numbers[0] == "0"
+
 
 def launched_size(environment: Mapping[str, str]) -> tuple[int, str]:
     """Tell how many processes the launcher started, and who it was.
