@@ -73,11 +73,13 @@ def made_up_run(run_dir: Path, mode: str = "federated", rounds: int = ROUNDS) ->
             rank1 = 0.04 + (final_rank1(client, mode) - 0.04) * progress
             evaluations.append(Evaluation(number, client, trained, curve(rank1)))
             if number:
-                local = curve(0.9 * rank1 + 0.03 * noise.random()) if mode == "federated" else None
+                if mode == "federated":
+                    local = curve(0.9 * rank1 + 0.03 * noise.random())
+                    evaluations.append(Evaluation(number, client, ModelKind.LOCAL, local))
                 loss = 6.5 * np.exp(-number / (3 + client / 2)) + 0.3 * noise.random()
                 seconds = IMAGES[client] / 4000 * (1 + 0.3 * noise.random())
                 steps = IMAGES[client] // 32
-                reports.append(ClientReport(client, IMAGES[client], steps, loss, True, seconds, local))
+                reports.append(ClientReport(client, IMAGES[client], steps, loss, True, seconds))
         traffic = {"models down": 900_000_000, "models up": 850_000_000, "reports": 20_000}
         writer.write(
             RoundRecord(

@@ -63,13 +63,14 @@ def record(number: int, noise: float = 0.0, **changes: object) -> RoundRecord:
         "plan": RoundPlan(number, (2, 0), 0.1 / (number + 1), evaluate=number % 2 == 0),
         "reports": (
             ClientReport(0, 12936, 404, 3.0 / (number + 1), True, 12.5 + noise),
-            ClientReport(2, 3744, 117, float("inf"), False, 4.5 + noise, scores(0.25)),
+            ClientReport(2, 3744, 117, float("inf"), False, 4.5 + noise),
         ),
         "weights": {0: 1.0},
         "evaluations": (
             Evaluation(number, 0, ModelKind.GLOBAL, scores(0.5 + number / 1000)),
             Evaluation(number, 0, ModelKind.LOCAL, scores(0.4)),
             Evaluation(number, 1, ModelKind.GLOBAL, scores(0.125, queries=9)),
+            Evaluation(number, 2, ModelKind.LOCAL, scores(0.25)),
         ),
         "events": (Event(number, "non-finite", f"client 2 left out, {noise}"),),
         "phase_seconds": {"train": 13.0 + noise, "aggregate": 0.5},
@@ -126,7 +127,7 @@ def test_every_field_comes_back(tmp_path):
             (0, ModelKind.GLOBAL, scores(0.5 + number / 1000)),
             (0, ModelKind.LOCAL, scores(0.4)),
             (1, ModelKind.GLOBAL, scores(0.125, queries=9)),
-            (2, ModelKind.LOCAL, scores(0.25)),  # came with the report
+            (2, ModelKind.LOCAL, scores(0.25)),
         ):
             found = run.score(number, client, model)
             np.testing.assert_array_equal(found.cmc, expected.cmc)

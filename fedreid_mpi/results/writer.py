@@ -5,7 +5,6 @@ already safe. At most `rounds_per_segment` rounds are rewritten at a time, some 
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedreid_mpi.errors import FedReIDError
+from fedreid_mpi.files import replacing
 from fedreid_mpi.results.schema import ABOUT, FIELDS, FORMAT_VERSION, GROUPS, KIND, SCALES
 from fedreid_mpi.types import CMC_RANKS, Evaluation, ModelKind, RoundRecord, RunHeader
 
@@ -45,7 +45,7 @@ class ResultsWriter:
         self._records: tuple[RoundRecord, ...] = ()
         if self._path.exists():
             raise FedReIDError(f"{self._path}: exists; results of an attempt are never overwritten")
-        for stale in sorted(run_dir.glob(".results_*.h5.tmp")):  # of an attempt that was killed
+        for stale in sorted(run_dir.glob(".results_*.tmp")):  # of an attempt that was killed
             stale.unlink()
 
     @property
@@ -55,8 +55,6 @@ class ResultsWriter:
 
     def write(self, record: RoundRecord) -> None:
         """Add a round; when this returns, it is safe on disk.
-
-        Scores that came with a client's report are stored as the evaluation of its local model.
 
         Raises
         ------
@@ -72,32 +70,11 @@ class ResultsWriter:
             self._records = ()
         records = (*self._records, record)
         try:
-            _replace(self._path, self._header, records)
+            with replacing(self._path) as temporary:
+                _create(temporary, self._header, records)
         except OSError as error:
             raise FedReIDError(f"{self._path}: cannot be written: {error}") from error
         self._records = records
-
-
-def _replace(path: Path, header: RunHeader, records: Sequence[RoundRecord]) -> None:
-    """Put a file of these records in the place of ``path``, durably, or leave all as it was."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        _create(temporary, header, records)
-        _sync(temporary)
-        os.replace(temporary, path)  # noqa: PTH105 (said as POSIX says it: atomic)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file's content, or a folder's entries, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _create(path: Path, header: RunHeader, records: Sequence[RoundRecord]) -> None:
@@ -136,7 +113,7 @@ def _create(path: Path, header: RunHeader, records: Sequence[RoundRecord]) -> No
 
 def _tabulate(header: RunHeader, records: Sequence[RoundRecord]) -> dict[str, NDArray[Any]]:
     """Lay header and records out as arrays, one for each line of the schema."""
-    evaluations = [evaluation for record in records for evaluation in _evaluations(record)]
+    evaluations = [evaluation for record in records for evaluation in record.evaluations]
     events = [event for record in records for event in record.events]
     arrays: dict[str, Any] = {
         "ranks/rank": [info.rank for info in header.ranks],
@@ -200,16 +177,6 @@ def _fill_scores(arrays: Mapping[str, NDArray[Any]], evaluations: Iterable[Evalu
         cell = (row, evaluation.client, models.index(evaluation.model))
         for name in ("cmc", "mean_ap", "mean_inp", "queries", "unmatched"):
             arrays[f"evaluations/{name}"][cell] = getattr(evaluation.scores, name)
-
-
-def _evaluations(record: RoundRecord) -> tuple[Evaluation, ...]:
-    """Return all scores of a round, those in the clients' reports included."""
-    reported = tuple(
-        Evaluation(record.plan.round, report.client, ModelKind.LOCAL, report.local_scores)
-        for report in record.reports
-        if report.local_scores is not None
-    )
-    return record.evaluations + reported
 
 
 def _labels(mappings: Iterable[Mapping[str, Any]]) -> list[str]:
