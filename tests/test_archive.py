@@ -96,10 +96,10 @@ def test_the_file_is_mappable_described_and_plain(path):
         np.testing.assert_array_equal(mapped, images[...])
         assert file["pid"].dtype == file["camid"].dtype == np.int32
         assert h5py.check_string_dtype(file["path"].dtype).encoding == "utf-8"
-        assert dict(file.attrs)["kind"] == "fedreid_mpi dataset"
+        assert file.attrs["kind"] == b"fedreid_mpi dataset"
         assert file.attrs["format_version"] == 1
     datasets = [node for node in read_tree(path) if node.shape is not None]
-    assert len(datasets) == 5 + 6
+    assert len(datasets) == 8 + 6
     assert all(node.attributes["description"] for node in datasets)
     assert next(node for node in datasets if node.name == "/images").attributes["units"]
 

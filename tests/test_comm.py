@@ -76,9 +76,7 @@ def test_launchers_are_told_by_their_environment(environment, size, launcher):
 
 
 MISMATCH = (
-    "import sys\n"
-    "from fedreid_mpi.cli import run\n"
-    "sys.exit(run(['train', 'x.toml', '--run-dir', 'run']))\n"
+    "import sys\nfrom fedreid_mpi.cli import run\nsys.exit(run(['train', 'x.toml', '--run-dir', 'run']))\n"
 )
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 from fedreid_mpi import cli
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.data.checks import check_splits, count, unmatched_queries
+from fedreid_mpi.data.checks import check_split, count, unmatched_queries
 from fedreid_mpi.data.decoding import CHUNK, decode_images
-from fedreid_mpi.data.readers import READERS, Record
+from fedreid_mpi.data.readers import READERS, Choices, Record
 from fedreid_mpi.errors import DataError
 
 SIZE = (40, 16)
@@ -76,7 +76,8 @@ def test_an_archive_holds_what_the_files_hold(all_ten, dataset):
     root, archives = all_ten
     archive = DatasetArchive.open(archives / f"{dataset}.h5")
     folder = root / trees.FOLDERS[dataset]
-    records = {record.path: record for record in READERS[dataset].read(folder, 4)}
+    listing = READERS[dataset].variants[0].read(folder, Choices(4))
+    records = {record.path: record for record in listing.splits[0]}
     assert archive.paths == sorted(records)
     for index, path in enumerate(archive.paths):
         with Image.open(folder / path) as image:
@@ -93,7 +94,8 @@ def test_an_archive_holds_what_the_files_hold(all_ten, dataset):
         np.testing.assert_array_equal(file["images"][...], archive.images)
     facts = archive.attributes
     assert facts["name"] == dataset
-    assert facts["split_seed"] == 4
+    assert facts.get("split_seed") == (4 if listing.drawn else None)
+    assert facts["layout"] == READERS[dataset].variants[0].name
     assert facts["subset_allowed"] is True
     assert (facts["image_height"], facts["image_width"], facts["resampling"]) == (*SIZE, "bicubic")
     assert facts["skipped_files"] == 0
@@ -150,6 +152,10 @@ def test_published_counts_are_asked_for_where_a_folder_has_none(market, output, 
     assert not output.exists()
     assert prepare_market(market, output, "--allow-subset") == 0
     assert DatasetArchive.open(output).attributes["subset_allowed"] is True
+    assert DatasetArchive.open(output).notes == [
+        "not the whole: 2 train_identities instead of 751; 3 train_images instead of 12936; "
+        "1 query_identities instead of 750; 2 query_images instead of 3368; 4 gallery_images instead of 19732"
+    ]
 
 
 def test_a_folders_own_counts_are_enforced(market, output, capsys):
@@ -193,8 +199,8 @@ def test_a_broken_image_is_named_and_refused(market, output, capsys):
     output.write_text("the old one")
     assert prepare_market(market, output) == 3
     assert error_line(capsys).endswith(
-        f"{market}: 2 of 9 images cannot be decoded: bounding_box_test/0000_c3s1_000151_01.jpg, "
-        "query/0001_c5s1_001051_00.jpg (--skip-broken leaves them out)"
+        f"{market}: 2 of 9 images cannot be decoded: bounding_box_test/0000_c3s1_000151_01.jpg (empty), "
+        "query/0001_c5s1_001051_00.jpg (damaged) (--skip-broken leaves them out)"
     )
     assert output.read_text() == "the old one"
     assert list(output.parent.iterdir()) == [output]
@@ -252,7 +258,7 @@ def test_wrong_folders_end_with_3(market, output, capsys):
     assert prepare_market(market, output) == 3
     assert "'portrait.jpg'" in error_line(capsys)
     assert prepare_market(market / "absent", output) == 3
-    assert error_line(capsys).endswith(f"{market}/absent: no such folder")
+    assert error_line(capsys).endswith(f"{market}/absent: no such file or folder")
     for path in (market / "query").iterdir():
         path.unlink()
     assert prepare_market(market, output) == 3
@@ -297,7 +303,7 @@ def test_checks_of_splits(tmp_path):
     train, query = Record("a", 1, 0, "train"), Record("b", 2, 0, "query")
     gallery = [Record("c", 2, 1, "gallery"), Record("d", 2, 0, "gallery"), Record("e", 3, 1, "gallery")]
     records = [train, query, *gallery]
-    check_splits(tmp_path, records)
+    check_split(tmp_path, records)
     assert unmatched_queries(records) == []
     assert unmatched_queries([*records, Record("f", 3, 1, "query"), Record("g", 4, 1, "query")]) == ["f", "g"]
     assert count(records) == {
@@ -309,9 +315,9 @@ def test_checks_of_splits(tmp_path):
         "gallery_images": 3,
     }
     with pytest.raises(DataError, match="1 images are in more than one split: 'c'"):
-        check_splits(tmp_path, [*records, Record("c", 5, 0, "gallery")])
+        check_split(tmp_path, [*records, Record("c", 5, 0, "gallery")])
     with pytest.raises(DataError, match="1 people are both in training and in test: 3"):
-        check_splits(tmp_path, [*records, Record("f", 3, 0, "train")])
+        check_split(tmp_path, [*records, Record("f", 3, 0, "train")])
 
 
 def test_inspect_counts_a_dataset(market, output, capsys):

@@ -1,10 +1,11 @@
+import os
 from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
 import trees
 
-from fedreid_mpi.data.readers import READERS, Record
+from fedreid_mpi.data.readers import READERS, Choices, Record
 from fedreid_mpi.data.splits import sample, sample_half
 from fedreid_mpi.errors import DataError
 
@@ -20,7 +21,8 @@ SEEDS = range(8)
 
 
 def read(dataset, folder, seed=0):
-    return READERS[dataset].read(folder, seed)
+    (records,) = READERS[dataset].variants[0].read(folder, Choices(seed)).splits
+    return list(records)
 
 
 def by_role(records):
@@ -35,7 +37,9 @@ def people(records):
 
 
 def test_the_table_names_the_ten_datasets_and_their_folders():
-    assert {name: reader.folder for name, reader in READERS.items()} == trees.FOLDERS
+    found = {name: reader.folders[:1] for name, reader in READERS.items()}
+    given = {name: (folder,) for name, folder in trees.FOLDERS.items()}
+    assert found == given | {"ilids-vid": ("i-LIDS-VID",), "custom": ()}
 
 
 @pytest.mark.parametrize("dataset", GIVEN)
@@ -207,6 +211,28 @@ def test_other_files_are_ignored_and_extensions_match_in_any_case(tmp_path):
         DataError, match=r"1 of 2 images are named otherwise: '0001_C5s1_001051_00\.jpg'; expected"
     ):
         read("market1501", folder)
+
+
+def test_links_are_followed_and_those_that_lead_nowhere_are_named(tmp_path):
+    folder = trees.touch_tree(tmp_path / "real", trees.MARKET)
+    before = read("market1501", folder)
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    for name in ("bounding_box_train", "query", "bounding_box_test"):
+        (linked / name).symlink_to(folder / name)
+    assert read("market1501", linked) == before
+    (folder / "query/0003_c1s1_001051_00.jpg").symlink_to(tmp_path / "gone.jpg")
+    (folder / "query/0003_c2s1_001051_00.jpg").symlink_to("0003_c2s1_001051_00.jpg")
+    message = r"query: 2 links lead nowhere: '0003_c1s1_001051_00\.jpg', '0003_c2s1_001051_00\.jpg'"
+    with pytest.raises(DataError, match=message):
+        read("market1501", linked)
+
+
+def test_names_that_are_not_utf8_are_named(tmp_path):
+    folder = trees.touch_tree(tmp_path, trees.CUHK03)
+    os.close(os.open(os.fsencode(folder) + b"/query/\xff.png", os.O_CREAT))
+    with pytest.raises(DataError, match=r"query: 1 names are not UTF-8: '\\udcff\.png'"):
+        read("cuhk03-np", folder)
 
 
 @pytest.mark.parametrize("name", ["-1_c1s1_000401_03.jpg", "0000_c3s1_000151_01.jpg"])

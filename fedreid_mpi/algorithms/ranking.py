@@ -2,16 +2,13 @@
 
 A query's score depends only on the ranks of its true matches, and a match's rank is its place among the
 matches plus the number of negatives before it. So no gallery is ever sorted: each query's few matches are,
-and the negatives that come before the last of them are counted in between. Similarities are computed for a
-block of queries at a time, which bounds the memory whatever the size of the gallery.
-
-The order is exact and does not depend on the machine's arithmetic: similarities are summed in float64 and
-rounded to multiples of 2**-30, about a million times the error of the sum, so that the order in which a BLAS
-library adds does not show; what is then equal ranks by gallery index.
+and the negatives that come before the last of them are counted in between. Distances are computed for a
+block of queries at a time, which bounds the memory whatever the size of the gallery. They are exact (see
+`fedreid_mpi.algorithms.distances`); what is equal ranks by gallery index.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -20,18 +17,17 @@ import torch
 from numpy.typing import NDArray
 
 from fedreid_mpi import seeds
+from fedreid_mpi.algorithms.distances import Features, Rows, compare
 from fedreid_mpi.types import CMC_RANKS, Advance, EvaluationProtocol, Scores
 
 SHOTS = 10
 """Number of draws that `single-gallery-shot` averages over."""
 
 BLOCK_ELEMENTS = 1 << 22
-"""Most similarities held at a time: 32 MiB."""
+"""Most distances held at a time: 32 MiB."""
 
-_STEPS = 1 << 30
 _INDICES = 1 << 32
 
-_Features = NDArray[np.floating[Any]] | torch.Tensor
 _Labels = NDArray[np.integer[Any]] | torch.Tensor
 
 
@@ -71,11 +67,35 @@ class Ranking:
         return Scores(self.cmc, self.mean_ap, self.mean_inp, self.queries, self.unmatched)
 
 
+Distances = Callable[[Rows, Rows], Iterator[torch.Tensor]]
+"""Compares queries with a gallery of G images: yields blocks of shape (some queries, G), in query order.
+
+Distances are float64, whole numbers of steps from -`STEPS` to `STEPS`, and lower is nearer. A block is the
+receiver's to write to, and its to use until it asks for the next: all may be one and the same memory.
+"""
+
+
+def cosine_distances(query: Rows, gallery: Rows) -> Iterator[torch.Tensor]:
+    """Yield minus the cosine similarities, in steps; see `Distances`."""
+    block = new_block(query, len(gallery))
+    for start in range(0, len(query), len(block)):
+        yield compare(query.unit(slice(start, start + len(block))), gallery, out=block)
+
+
+def new_block(rows: Rows, columns: int) -> torch.Tensor:
+    """Make a block for the distances of as many rows as fit into `BLOCK_ELEMENTS`, at least one.
+
+    It is made once and used again: small results between large blocks that come and go would scatter them.
+    """
+    size = min(max(1, BLOCK_ELEMENTS // columns), len(rows))
+    return rows.lengths.new_empty(size, columns)
+
+
 @dataclass(frozen=True, slots=True)
 class _Images:
-    """Unit features (N, D) float64 and camera ids (N,) int64 on the device; person ids (N,) on the host."""
+    """Features and camera ids (N,) int64 on the device; person ids (N,) int64 on the host."""
 
-    features: torch.Tensor
+    features: Rows
     pids: NDArray[np.int64]
     camids: torch.Tensor
 
@@ -84,14 +104,12 @@ class _Images:
 class _Comparison:
     """One query against the gallery of G images.
 
-    A distance is minus the cosine similarity, in whole steps of 2**-30.
-
     Attributes
     ----------
     matches
         Gallery indices of its n true matches, shape (n,) int64, ascending.
     match_distances
-        Their distances, shape (n,) float64.
+        Their distances in whole steps, shape (n,) float64.
     negative_distances
         Distances of all images, shape (G,) float64: inf for what is no negative.
     """
@@ -102,20 +120,21 @@ class _Comparison:
 
 
 def evaluate_ranking(
-    query_features: _Features,
+    query_features: Features,
     query_pids: _Labels,
     query_camids: _Labels,
-    gallery_features: _Features,
+    gallery_features: Features,
     gallery_pids: _Labels,
     gallery_camids: _Labels,
     protocol: EvaluationProtocol = "standard",
     seed: int = 0,
     advance: Advance | None = None,
+    distances: Distances = cosine_distances,
 ) -> Ranking:
     """Rank the gallery for every query by cosine similarity and score the result.
 
     Junk is left out of a query's gallery: images of the same person under the same camera, and person -1.
-    Person 0 (background) stays as a negative. Equal similarity ranks by lower gallery index.
+    Person 0 (background) stays as a negative. Equal distance ranks by lower gallery index.
 
     With r_1 < ... < r_n the ranks of a query's true matches, counted from 1:
 
@@ -145,6 +164,8 @@ def evaluate_ranking(
         Of the draws; used by `single-gallery-shot` alone.
     advance
         Called with the number of queries just ranked.
+    distances
+        Ranks by these distances instead, e.g. by `fedreid_mpi.algorithms.reranking.Reranking`.
 
     Returns
     -------
@@ -161,11 +182,10 @@ def evaluate_ranking(
     device = query_features.device if isinstance(query_features, torch.Tensor) else torch.device("cpu")
     query = _images("query", query_features, query_pids, query_camids, device)
     gallery = _images("gallery", gallery_features, gallery_pids, gallery_camids, device)
-    if query.features.shape[1] != gallery.features.shape[1]:
-        raise ValueError(
-            f"query features have {query.features.shape[1]} dimensions, gallery {gallery.features.shape[1]}"
-        )
-    comparisons = _compare(query, gallery, advance)
+    widths = [images.features.values.shape[1] for images in (query, gallery)]
+    if widths[0] != widths[1]:
+        raise ValueError(f"query features have {widths[0]} dimensions, gallery {widths[1]}")
+    comparisons = _compare(distances(query.features, gallery.features), query, gallery, advance)
     if protocol == "single-gallery-shot":
         draws = _draw_shots(gallery.pids, seed, device)
         return _score_shots(torch.stack([_shot_ranks(each, *draws) for each in comparisons]).cpu().numpy())
@@ -174,33 +194,25 @@ def evaluate_ranking(
     return _score_matches(counts, torch.cat(ranks).cpu().numpy(), published=protocol == "published")
 
 
-def _images(name: str, features: _Features, pids: _Labels, camids: _Labels, device: torch.device) -> _Images:
-    """Check one side of the comparison and bring it to the device, with rows of length 1."""
-    if isinstance(features, torch.Tensor):
-        rows = features.detach().to(device, torch.float64, copy=True).contiguous()
-    else:
-        rows = torch.from_numpy(np.array(features, dtype=np.float64, order="C")).to(device)
-    if rows.ndim != 2 or rows.numel() == 0:
-        raise ValueError(f"{name} features have shape {tuple(rows.shape)}, expected (images, dimensions)")
-    lengths = torch.linalg.vector_norm(rows, dim=1, keepdim=True)
-    broken = torch.nonzero(~torch.isfinite(lengths[:, 0]))
-    if len(broken):
-        raise ValueError(f"{name} features are not finite in {len(broken)} rows, first {int(broken[0])}")
-    rows /= lengths.masked_fill_(lengths == 0, 1.0)
+def _images(name: str, features: Features, pids: _Labels, camids: _Labels, device: torch.device) -> _Images:
+    """Check one side of the comparison and bring it to the device."""
+    rows = Rows.of(name, features, device)
 
     def labels(kind: str, values: _Labels) -> NDArray[np.int64]:
         on_host = values.cpu().numpy() if isinstance(values, torch.Tensor) else values
         array: NDArray[np.int64] = np.array(on_host, dtype=np.int64)
-        if array.shape != rows.shape[:1]:
+        if array.shape != (len(rows),):
             raise ValueError(f"{name} {kind} have shape {array.shape}, expected ({len(rows)},)")
         return array
 
     return _Images(rows, labels("pids", pids), torch.from_numpy(labels("camids", camids)).to(device))
 
 
-def _compare(query: _Images, gallery: _Images, advance: Advance | None) -> Iterator[_Comparison]:
-    """Compare the queries with the gallery one by one; their similarities are computed in blocks."""
-    device = gallery.features.device
+def _compare(
+    blocks: Iterator[torch.Tensor], query: _Images, gallery: _Images, advance: Advance | None
+) -> Iterator[_Comparison]:
+    """Tell matches from negatives, for the queries one by one."""
+    device = gallery.camids.device
     by_person = np.argsort(gallery.pids, kind="stable")
     people = gallery.pids[by_person]
     starts = np.searchsorted(people, query.pids, "left")
@@ -208,11 +220,8 @@ def _compare(query: _Images, gallery: _Images, advance: Advance | None) -> Itera
     images = torch.from_numpy(by_person).to(device)
     junk = torch.from_numpy(np.flatnonzero(gallery.pids == -1)).to(device)
 
-    size = max(1, BLOCK_ELEMENTS // len(gallery.pids))
-    for start in range(0, len(query.pids), size):
-        # Scaling by a power of two is exact; the sign puts the most similar first.
-        block = (query.features[start : start + size] * -_STEPS) @ gallery.features.T
-        block.round_()
+    start = 0
+    for block in blocks:
         block[:, junk] = torch.inf
         for i, distances in enumerate(block, start):
             own = images[starts[i] : stops[i]]
@@ -220,6 +229,7 @@ def _compare(query: _Images, gallery: _Images, advance: Advance | None) -> Itera
             match_distances = distances[matches]
             distances[own] = torch.inf
             yield _Comparison(matches, match_distances, distances)
+        start += len(block)
         if advance is not None:
             advance(len(block))
 

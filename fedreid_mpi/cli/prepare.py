@@ -3,15 +3,21 @@
 import os
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import click
 
 from fedreid_mpi.cli.console import print_table, progress_bar
 from fedreid_mpi.data.checks import Count
 from fedreid_mpi.data.prepare import Options, Survey, find_datasets, prepare, require_whole, survey
-from fedreid_mpi.data.readers import READERS
+from fedreid_mpi.data.readers import READERS, Choices
+from fedreid_mpi.data.readers.base import BENCHMARK
 from fedreid_mpi.errors import ConfigurationError
+
+CUSTOM = "custom"
+"""The dataset that a user's manifest describes."""
 
 MOST_JOBS = 8
 """More threads than this do not decode faster: a fifth of the work needs the interpreter's lock."""
@@ -40,7 +46,24 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
     show_default=True,
     help="Height and width of the stored images.",
 )
-@click.option("--split-seed", type=int, default=0, show_default=True, help="Seed of splits drawn at random.")
+@click.option("--name", help="With --dataset custom: name of the dataset in its archive.")
+@click.option("--variant", metavar="NAME", help="Take SOURCE for this variant, whatever it looks like.")
+@click.option(
+    "--training",
+    type=click.Choice(["trainval", "train"]),
+    default="trainval",
+    show_default=True,
+    help="Train on validation images as well, or not.",
+)
+@click.option(
+    "--splits", metavar="NAME", help="Splits to store: the benchmark's one, or others by name.  [benchmark]"
+)
+@click.option(
+    "--split-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Take the splits from this file.",
+)
+@click.option("--split-seed", type=int, help="Seed of splits drawn at random.  [0]")
 @click.option("--allow-subset", is_flag=True, help="Accept counts that differ and queries without a match.")
 @click.option("--skip-broken", is_flag=True, help="Leave out images that cannot be decoded.")
 @click.option(
@@ -56,7 +79,12 @@ def command(
     dataset: str | None,
     everything: bool,
     size: tuple[int, int],
-    split_seed: int,
+    name: str | None,
+    variant: str | None,
+    training: Literal["trainval", "train"],
+    splits: str | None,
+    split_file: Path | None,
+    split_seed: int | None,
     allow_subset: bool,
     skip_broken: bool,
     jobs: int,
@@ -66,10 +94,16 @@ def command(
     \b
       fedreid-mpi prepare --dataset market1501 Market-1501-v15.09.15 market1501.h5
       fedreid-mpi prepare --all datasets archives
+      fedreid-mpi prepare --dataset custom --name station manifest.csv station.h5
 
-    Folders are read in the layout in which the datasets are handed out. With --all, SOURCE holds some of
-    Market-1501-v15.09.15, DukeMTMC-reID, MSMT17_V1, cuhk03-np/detected, prid_2011, CUHK01/campus, VIPeR,
-    3DPeS/RGB, i-LIDS_Pedestrian/Persons and CUHK02/Dataset; OUTPUT is a folder that gets one archive each.
+    Datasets come in several variants: as they are handed out, repackaged, or as the federated benchmark's
+    scripts leave them. The variant is recognised, and printed with the reason; --variant overrules that.
+    With --all, SOURCE holds some of the folders Market-1501-v15.09.15, DukeMTMC-reID, MSMT17_V1,
+    cuhk03-np/detected, prid_2011, CUHK01/campus, VIPeR, 3DPeS/RGB, i-LIDS_Pedestrian/Persons and
+    CUHK02/Dataset, or others in which they are known to come; OUTPUT is a folder that gets one archive each.
+
+    Any other dataset comes with a manifest, a CSV or Parquet table with the columns path, pid, camid and
+    split: see docs/datasets.md.
 
     What is found is compared with the published counts, or with those of a file counts.json in the dataset's
     folder. Images are stored as RGB, resized once. Where a dataset has no split of its own, one is drawn from
@@ -77,21 +111,33 @@ def command(
     """  # noqa: D301 (click wants a real backspace)
     if (dataset is None) is not everything:
         raise click.UsageError("expected either --dataset NAME or --all")
+    if dataset is None and (variant or splits or split_file or training != "trainval"):
+        raise click.UsageError("--variant, --training, --splits and --split-file go with --dataset")
+    if (dataset == CUSTOM) is not bool(name):
+        raise click.UsageError(f"--dataset {CUSTOM} and --name go together")
     if dataset is not None:
         targets = {output: (dataset, source)}
     else:
         targets = {output / f"{name}.h5": (name, folder) for name, folder in find_datasets(source).items()}
         _make_folder(output)
-    options = Options(*size, split_seed, allow_subset, skip_broken, jobs)
-    surveys = {archive: survey(name, folder, split_seed) for archive, (name, folder) in targets.items()}
+    options = Options(*size, allow_subset, skip_broken, jobs)
+    choices = Choices(split_seed or 0, training, splits or BENCHMARK, split_file)
+    surveys = {archive: survey(name, folder, choices, variant) for archive, (name, folder) in targets.items()}
+    if name:
+        surveys = {archive: replace(listed, name=name) for archive, listed in surveys.items()}
+    _print_variants(surveys.values())
+    if split_seed is not None and not any(listed.listing.drawn for listed in surveys.values()):
+        raise ConfigurationError(f"--split-seed {split_seed}: nothing is drawn here, the splits are given")
     _print_counts(surveys.values())
     for listed in surveys.values():
         require_whole(listed, options)
     for archive, listed in surveys.items():
-        with progress_bar(f"{listed.reader.name:<13}", len(listed.records)) as advance:
-            skipped = prepare(listed, archive, options, advance)
-        left_out = f"; broken and left out: {', '.join(skipped)}" if skipped else ""
-        click.echo(f"{archive}: {len(listed.records) - len(skipped):,} images{left_out}")
+        with progress_bar(f"{listed.name:<13}", len(listed.images)) as advance:
+            written = prepare(listed, archive, options, advance)
+        left_out = f"; broken and left out: {', '.join(written.skipped)}" if written.skipped else ""
+        click.echo(f"{archive}: {len(listed.images) - len(written.skipped):,} images{left_out}")
+        for note in written.notes:
+            click.echo(f"{listed.name}: note: {note}")
 
 
 def _make_folder(path: Path) -> None:
@@ -99,6 +145,13 @@ def _make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be made: {error.strerror}") from error
+
+
+def _print_variants(surveys: Iterable[Survey]) -> None:
+    """Say what each folder was taken for, and why."""
+    for listed in surveys:
+        found = listed.found
+        click.echo(f"{listed.name}: {found.folder} is variant {found.variant.name}: {found.reason}")
 
 
 def _print_counts(surveys: Iterable[Survey]) -> None:
@@ -113,7 +166,7 @@ def _print_counts(surveys: Iterable[Survey]) -> None:
             tables[keys].add_column("dataset")
             for key in keys:
                 tables[keys].add_column(key.replace("_", " "), justify="right")
-        tables[keys].add_row(listed.reader.name, *map(_cell, listed.counts))
+        tables[keys].add_row(listed.name, *map(_cell, listed.counts))
     for table in tables.values():
         print_table(table)
 

@@ -7,9 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedreid_mpi.data.archive import SplitRole
-from fedreid_mpi.data.readers import Reader, Record
-from fedreid_mpi.data.readers.base import few
+from fedreid_mpi.data.readers import Choices, Record, Variant
+from fedreid_mpi.data.readers.base import BENCHMARK
+from fedreid_mpi.data.readers.names import few
 from fedreid_mpi.errors import DataError
+
+TESTED = frozenset({SplitRole.QUERY, SplitRole.GALLERY, SplitRole.MULTI_QUERY})
+"""Roles whose people must not be trained on."""
 
 COUNTS_FILE = "counts.json"
 """A dataset's folder may hold a file of its own counts, which then replace the published ones."""
@@ -53,8 +57,9 @@ def count(records: Sequence[Record]) -> dict[str, int]:
     Returns
     -------
     dict
-        ``cameras``, ``train_identities``, ``train_images``, ``query_identities``, ``query_images`` and
-        ``gallery_images``; or of the public dataset ``cameras``, ``identities`` and ``images``.
+        ``cameras``, ``train_identities``, ``train_images``, ``query_identities``, ``query_images``,
+        ``gallery_images`` and, where there are any, ``multi_query_images``; or of the public dataset
+        ``cameras``, ``identities`` and ``images``.
     """
     images = Counter(record.role for record in records)
     cameras = len({record.camid for record in records})
@@ -68,6 +73,7 @@ def count(records: Sequence[Record]) -> dict[str, int]:
             "identities": identities(SplitRole.PUBLIC),
             "images": images[SplitRole.PUBLIC],
         }
+    multi_query = {"multi_query_images": images[SplitRole.MULTI_QUERY]}
     return {
         "cameras": cameras,
         "train_identities": identities(SplitRole.TRAIN),
@@ -75,21 +81,34 @@ def count(records: Sequence[Record]) -> dict[str, int]:
         "query_identities": identities(SplitRole.QUERY),
         "query_images": images[SplitRole.QUERY],
         "gallery_images": images[SplitRole.GALLERY],
+        **(multi_query if SplitRole.MULTI_QUERY in images else {}),
     }
 
 
-def compare_counts(reader: Reader, root: Path, records: Sequence[Record]) -> tuple[Count, ...]:
-    """Compare a dataset's counts with those of its own `COUNTS_FILE`, else with the published ones.
+def compare_counts(
+    variant: Variant, choices: Choices, root: Path, records: Sequence[Record]
+) -> tuple[Count, ...]:
+    """Compare the counts of a dataset's first split with those of its `COUNTS_FILE`, else the published ones.
+
+    The file speaks of the whole training set and the benchmark's split. Where others were chosen, and there
+    is such a file, nothing is expected.
 
     Raises
     ------
     DataError
         When the file of counts cannot be understood.
     """
+    published = variant.splits[choices.splits]
     path = root / COUNTS_FILE
-    expected = _read_counts(path, reader.expected) if path.exists() else reader.expected
+    if not path.exists():
+        other = (variant.train_only or {}) if choices.training == "train" else {}
+        expected: Mapping[str, int | None] = {**published, **other}
+    elif choices.splits == BENCHMARK and choices.training == "trainval":
+        expected = _read_counts(path, published)
+    else:
+        expected = {}
     return tuple(
-        Count(key, found, expected.get(key), key in reader.seeded) for key, found in count(records).items()
+        Count(key, found, expected.get(key), key in variant.seeded) for key, found in count(records).items()
     )
 
 
@@ -108,8 +127,8 @@ def _read_counts(path: Path, known: Iterable[str]) -> Mapping[str, int]:
     return counts
 
 
-def check_splits(root: Path, records: Sequence[Record]) -> None:
-    """Refuse a dataset whose training and test sets touch.
+def check_split(root: Path, records: Sequence[Record]) -> None:
+    """Refuse a split whose training and test sets touch.
 
     Raises
     ------
@@ -120,9 +139,46 @@ def check_splits(root: Path, records: Sequence[Record]) -> None:
     if repeated := sorted(path for path, number in uses.items() if number > 1):
         raise DataError(f"{root}: {len(repeated)} images are in more than one split: {few(repeated)}")
     trained = {record.pid for record in records if record.role == SplitRole.TRAIN}
-    tested = {record.pid for record in records if record.role in (SplitRole.QUERY, SplitRole.GALLERY)}
+    tested = {record.pid for record in records if record.role in TESTED}
     if both := sorted(trained & tested):
         raise DataError(f"{root}: {len(both)} people are both in training and in test: {few(both)}")
+
+
+def find_duplicates(digests: Mapping[str, bytes], splits: Iterable[Sequence[Record]]) -> list[list[str]]:
+    """Find images whose files have the same content.
+
+    Boxes for multi-query scoring repeat queries by design, and so do not count.
+
+    Parameters
+    ----------
+    digests
+        Path to the digest of the file.
+    splits
+        What the images are for.
+
+    Returns
+    -------
+    list of list of str
+        Paths of the same content, sorted; at least two in each list.
+    """
+    same: defaultdict[bytes, list[str]] = defaultdict(list)
+    used = {r.path for records in splits for r in records if r.role != SplitRole.MULTI_QUERY}
+    for path in sorted(used.intersection(digests)):
+        same[digests[path]].append(path)
+    return [paths for paths in same.values() if len(paths) > 1]
+
+
+def describe_duplicates(groups: Sequence[Sequence[str]], splits: Iterable[Sequence[Record]]) -> list[str]:
+    """Say in a note which images repeat others, and in another how many are trained on and tested."""
+    if not groups:
+        return []
+    repeats = sum(len(paths) - 1 for paths in groups)
+    notes = [f"{repeats} images repeat the content of others: {few([' = '.join(paths) for paths in groups])}"]
+    uses = [{record.path: record.role == SplitRole.TRAIN for record in records} for records in splits]
+    leaks = [paths for paths in groups if any(len({use[p] for p in paths if p in use}) > 1 for use in uses)]
+    if leaks:
+        notes.append(f"{len(leaks)} contents are in training and in test: {few(paths[0] for paths in leaks)}")
+    return notes
 
 
 def unmatched_queries(records: Sequence[Record]) -> list[str]:

@@ -1,15 +1,39 @@
 """From a dataset's folder to its archive: survey it, refuse what is not right, convert the rest."""
 
+import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedreid_mpi.data.archive import ArchiveContents, write_archive
-from fedreid_mpi.data.checks import Count, check_splits, compare_counts, count, unmatched_queries
+from fedreid_mpi.data.checks import (
+    Count,
+    check_split,
+    compare_counts,
+    count,
+    describe_duplicates,
+    find_duplicates,
+    unmatched_queries,
+)
 from fedreid_mpi.data.decoding import BrokenImagesError, decode_images
-from fedreid_mpi.data.readers import READERS, Reader, Record
-from fedreid_mpi.data.readers.base import few
+from fedreid_mpi.data.readers import (
+    READERS,
+    Choices,
+    Listing,
+    Recognised,
+    Record,
+    find_dataset,
+    recognise,
+    require_sense,
+)
+from fedreid_mpi.data.readers.base import BENCHMARK
+from fedreid_mpi.data.readers.names import few
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.types import Advance
 
@@ -22,8 +46,6 @@ class Options:
     ----------
     height, width
         Size of every image in the archive, in pixels.
-    split_seed
-        Of splits and pseudo cameras, where the original has none.
     allow_subset
         Accept counts that are not the expected ones, and queries without a match.
     skip_broken
@@ -34,10 +56,17 @@ class Options:
 
     height: int = 256
     width: int = 128
-    split_seed: int = 0
     allow_subset: bool = False
     skip_broken: bool = False
     jobs: int = 1
+
+
+class Image(NamedTuple):
+    """An image of any split: path relative to the dataset's folder, person and camera."""
+
+    path: str
+    pid: int
+    camid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +75,49 @@ class Survey:
 
     Attributes
     ----------
-    reader
-        That listed it.
-    root
-        The dataset's folder.
-    records
-        All images, sorted by path: the order of the archive.
+    name
+        Of the dataset.
+    found
+        Its variant, and where it lies.
+    choices
+        What was chosen about its splits.
+    listing
+        Its images, split by split.
+    images
+        Those of all splits, each once, sorted by path: the order of the archive.
     counts
-        Found and expected.
+        Of the first split, found and expected.
     complaints
         Why this is not the whole dataset; empty where it is.
     """
 
-    reader: Reader
-    root: Path
-    records: tuple[Record, ...]
+    name: str
+    found: Recognised
+    choices: Choices
+    listing: Listing
+    images: tuple[Image, ...]
     counts: tuple[Count, ...]
     complaints: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What there is to say about an archive when it is written.
+
+    Attributes
+    ----------
+    skipped
+        Paths of the broken images that were left out.
+    notes
+        The reader's, and what was noticed in the images.
+    """
+
+    skipped: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
 def find_datasets(root: Path) -> dict[str, Path]:
-    """Find the datasets whose original folder lies under ``root``.
+    """Find the datasets that lie under ``root``.
 
     Returns
     -------
@@ -78,35 +129,69 @@ def find_datasets(root: Path) -> dict[str, Path]:
     DataError
         When there is none.
     """
-    found = {
-        name: root / reader.folder for name, reader in READERS.items() if (root / reader.folder).is_dir()
-    }
+    places = {name: find_dataset(reader, root) for name, reader in READERS.items()}
+    found = {name: folder for name, folder in places.items() if folder is not None}
     if not found:
-        folders = ", ".join(reader.folder for reader in READERS.values())
+        folders = ", ".join(reader.folders[0] for reader in READERS.values() if reader.folders)
         raise DataError(
             f"{root}: {'' if root.is_dir() else 'no such folder, '}expected one of {folders} in it"
         )
     return found
 
 
-def survey(name: str, root: Path, split_seed: int) -> Survey:
+def survey(name: str, root: Path, choices: Choices, variant: str | None = None) -> Survey:
     """List a dataset and compare it with what it should be.
+
+    Parameters
+    ----------
+    name
+        Of the dataset.
+    root
+        Its folder.
+    choices
+        How it is split.
+    variant
+        Name of the variant to take; by default it is recognised.
 
     Raises
     ------
     DataError
         When the folder does not hold the dataset at all, or its training and test sets touch.
+    ConfigurationError
+        When a choice means nothing for the variant.
     """
-    if not root.is_dir():
-        raise DataError(f"{root}: no such folder")
-    reader = READERS[name]
-    records = tuple(sorted(reader.read(root, split_seed)))
-    check_splits(root, records)
-    counts = compare_counts(reader, root, records)
-    complaints = [f"{c.found} {c.key} instead of {c.expected}" for c in counts if c.differs]
-    if unmatched := unmatched_queries(records):
-        complaints.append(f"{len(unmatched)} queries without a match in another camera: {few(unmatched)}")
-    return Survey(reader, root, records, counts, tuple(complaints))
+    found = recognise(READERS[name], root, variant)
+    if choices.splits == BENCHMARK and BENCHMARK not in found.variant.splits:
+        choices = replace(choices, splits=next(iter(found.variant.splits)))
+    require_sense(name, found.variant, choices)
+    listing = found.variant.read(found.folder, choices)
+    images = _union(found.folder, listing)
+    complaints: list[str] = []
+    counts = compare_counts(found.variant, choices, found.folder, listing.splits[0])
+    complaints += [f"{c.found} {c.key} instead of {c.expected}" for c in counts if c.differs]
+    for number, records in enumerate(listing.splits):
+        check_split(found.folder, records)
+        if unmatched := unmatched_queries(records):
+            where = f" of split {number}" if len(listing.splits) > 1 else ""
+            complaints.append(
+                f"{len(unmatched)} queries{where} without a match in another camera: {few(unmatched)}"
+            )
+    return Survey(name, found, choices, listing, images, counts, tuple(complaints))
+
+
+def _union(root: Path, listing: Listing) -> tuple[Image, ...]:
+    """Return the images of all splits.
+
+    Raises
+    ------
+    DataError
+        When an image has not the same person and camera everywhere.
+    """
+    images = {Image(record.path, record.pid, record.camid) for split in listing.splits for record in split}
+    ordered = sorted(images)
+    if torn := [one.path for one, other in pairwise(ordered) if one.path == other.path]:
+        raise DataError(f"{root}: {len(torn)} images are of several people or cameras: {few(torn)}")
+    return tuple(ordered)
 
 
 def require_whole(survey: Survey, options: Options) -> None:
@@ -119,12 +204,12 @@ def require_whole(survey: Survey, options: Options) -> None:
     """
     if survey.complaints and not options.allow_subset:
         raise DataError(
-            f"{survey.root}: not the whole of {survey.reader.name}: {'; '.join(survey.complaints)} "
+            f"{survey.found.folder}: not the whole of {survey.name}: {'; '.join(survey.complaints)} "
             "(--allow-subset accepts it)"
         )
 
 
-def prepare(survey: Survey, output: Path, options: Options, advance: Advance) -> tuple[str, ...]:
+def prepare(survey: Survey, output: Path, options: Options, advance: Advance) -> Written:
     """Write the archive of a surveyed dataset.
 
     Parameters
@@ -138,11 +223,6 @@ def prepare(survey: Survey, output: Path, options: Options, advance: Advance) ->
     advance
         Called with the number of images just decoded; with a negative one where it starts again.
 
-    Returns
-    -------
-    tuple of str
-        Paths of the broken images that were left out.
-
     Raises
     ------
     DataError
@@ -152,47 +232,74 @@ def prepare(survey: Survey, output: Path, options: Options, advance: Advance) ->
     """
     require_whole(survey, options)
     try:
-        _write(survey, survey.records, (), output, options, advance)
+        return _write(survey, (), output, options, advance)
     except BrokenImagesError as error:
-        good = [record for record in survey.records if record.path not in set(error.paths)]
-        if not options.skip_broken or not good:
+        if not options.skip_broken or len(error.paths) == len(survey.images):
             raise
         # The archive's length is fixed before the first image is decoded, so damaged datasets take two turns.
-        advance(-len(survey.records))
-        _write(survey, good, error.paths, output, options, advance)
-        return error.paths
-    return ()
+        advance(-len(survey.images))
+        return _write(survey, error.paths, output, options, advance)
 
 
 def _write(
-    survey: Survey,
-    records: Sequence[Record],
-    skipped: Sequence[str],
-    output: Path,
-    options: Options,
-    advance: Advance,
-) -> None:
-    split: defaultdict[str, list[int]] = defaultdict(list)
-    for index, record in enumerate(records):
-        split[record.role.value].append(index)
-    paths = [record.path for record in records]
+    survey: Survey, skipped: Sequence[str], output: Path, options: Options, advance: Advance
+) -> Written:
+    broken = set(skipped)
+    images = [image for image in survey.images if image.path not in broken]
+    paths = [image.path for image in images]
+    splits = [[record for record in split if record.path not in broken] for split in survey.listing.splits]
+    attributes: dict[str, str | int | bool] = {
+        **count(splits[0]),
+        "resampling": "bicubic",
+        "split_rule": survey.choices.splits,
+        "training": survey.choices.training,
+        "subset_allowed": options.allow_subset,
+        "skipped_files": len(skipped),
+    }
+    if survey.listing.drawn:
+        attributes["split_seed"] = survey.choices.seed
+    notes = [*survey.listing.notes, *_notes_of_choices(survey)]
     contents = ArchiveContents(
-        name=survey.reader.name,
-        layout=survey.reader.layout,
+        name=survey.name,
+        layout=survey.found.variant.name,
         height=options.height,
         width=options.width,
         paths=paths,
-        pids=[record.pid for record in records],
-        camids=[record.camid for record in records],
-        splits=[split],
-        attributes={
-            **count(records),
-            "resampling": "bicubic",
-            "split_seed": options.split_seed,
-            "subset_allowed": options.allow_subset,
-            "skipped_files": len(skipped),
-        },
+        pids=[image.pid for image in images],
+        camids=[image.camid for image in images],
+        splits=[_indices(split, paths) for split in splits],
+        attributes=attributes,
         skipped=skipped,
+        notes=notes,
     )
-    images = decode_images(survey.root, paths, options.height, options.width, options.jobs, advance)
-    write_archive(output, contents, images)
+    root, load = survey.found.folder, survey.listing.load
+    decoded = decode_images(root, paths, options.height, options.width, options.jobs, advance, load, notes)
+
+    def images_then_duplicates() -> Iterator[tuple[NDArray[np.uint8], bytes]]:
+        digests: dict[str, bytes] = {}
+        for path, (pixels, digest) in zip(paths, decoded, strict=True):
+            digests[path] = digest
+            yield pixels, digest
+        groups = find_duplicates(digests, splits)
+        attributes["duplicate_files"] = sum(len(group) - 1 for group in groups)
+        notes.extend(describe_duplicates(groups, splits))
+
+    write_archive(output, contents, images_then_duplicates())
+    return Written(tuple(skipped), tuple(notes))
+
+
+def _notes_of_choices(survey: Survey) -> list[str]:
+    """Say what the user accepted, and which file the splits are from."""
+    notes = [f"not the whole: {'; '.join(survey.complaints)}"] if survey.complaints else []
+    if (file := survey.choices.split_file) is not None:
+        notes.append(f"splits from {file.name}, SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}")
+    return notes
+
+
+def _indices(records: Iterable[Record], paths: Sequence[str]) -> dict[str, list[int]]:
+    """Return the images of each role by their place in the archive."""
+    places = {path: index for index, path in enumerate(paths)}
+    split: defaultdict[str, list[int]] = defaultdict(list)
+    for record in records:
+        split[record.role.value].append(places[record.path])
+    return dict(split)

@@ -1,9 +1,9 @@
-"""Splits and cameras for datasets that come without: seeded, after the rule of the DGD scripts.
+"""Splits and cameras for datasets that come without: seeded, after the rules by which they were published.
 
-The scripts (Xiao et al., Learning Deep Feature Representations with Domain Guided Dropout, CVPR 2016) shuffle
-without a seed, and the federated benchmark (Zhuang et al., Performance Optimization for Federated Person
-Re-identification via Benchmark Analysis, ACM MM 2020) uses their output. So a split that is drawn again has
-the published sizes but other people in it.
+The DGD scripts (Xiao et al., Learning Deep Feature Representations with Domain Guided Dropout, CVPR 2016)
+shuffle without a seed, and the federated benchmark (Zhuang et al., Performance Optimization for Federated
+Person Re-identification via Benchmark Analysis, ACM MM 2020) uses their output. The field's lists of several
+splits were drawn alike. So a split that is drawn again has the published sizes but other people in it.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -13,6 +13,9 @@ import numpy as np
 
 from fedreid_mpi import seeds
 from fedreid_mpi.data.archive import SplitRole
+
+SPLITS = 10
+"""Number of splits over which scores of the small datasets are averaged, by the field's custom."""
 
 T = TypeVar("T")
 Key = TypeVar("Key", int, str)
@@ -32,6 +35,31 @@ def sample_half(items: Iterable[Key], rng: np.random.Generator) -> set[Key]:
     """Draw the smaller half of the distinct items; the order in which they come does not matter."""
     everything = sorted(set(items))
     return set(sample(everything, len(everything) // 2, rng))
+
+
+def draw_training(
+    people: Iterable[Key], count: int, seed: int, dataset: str, name: str, splits: int = SPLITS
+) -> list[set[Key]]:
+    """Draw the people to train on in each of several splits; the others are tested.
+
+    Parameters
+    ----------
+    people
+        All of them; the order in which they come does not matter.
+    count
+        How many to draw for a split.
+    seed
+        Of the splits.
+    dataset, name
+        Which dataset and splits these are, so that others are drawn independently.
+    splits
+        How many. The first ones are the same whatever their number.
+    """
+    everybody = sorted(set(people))
+    return [
+        set(sample(everybody, count, generator(seed, dataset, f"{name} {number}")))
+        for number in range(splits)
+    ]
 
 
 def role_of(pid: int, camid: int, training: Collection[int]) -> SplitRole:

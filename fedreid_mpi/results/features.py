@@ -1,84 +1,87 @@
-"""Features of test images on disk, with what became of each query: for error analysis and plots elsewhere."""
+"""Features of test images on disk, with what became of each query: for error analysis and plots elsewhere.
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+For each dataset the file holds a group that is laid out like a dataset archive: each image once, as a row of
+``features``, ``pid``, ``camid`` and ``path``; and for each split K a group ``splits/K`` with the rows of each
+role and the scores of its queries, in their order.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Self
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from fedreid_mpi.algorithms.ranking import Ranking
-from fedreid_mpi.data.archive import DatasetArchive
+from fedreid_mpi.data.archive import SplitRole
+from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.evaluation import ExtractedFeatures
 from fedreid_mpi.files import replacing
 
 KIND = "fedreid_mpi features"
 FORMAT_VERSION = 1
 
+ROLES = (SplitRole.QUERY, SplitRole.GALLERY, SplitRole.MULTI_QUERY)
 
-@dataclass(frozen=True, slots=True)
-class ImageFeatures:
-    """Features of some images and what is known of each.
-
-    Attributes
-    ----------
-    features
-        Shape (n, width), float32, of length 1.
-    pids, camids
-        Shape (n,), int64.
-    paths
-        n original paths.
-    """
-
-    features: NDArray[np.float32]
-    pids: NDArray[np.int64]
-    camids: NDArray[np.int64]
-    paths: Sequence[str]
+_NONE = np.zeros(0, np.int64)
 
 
-@dataclass(frozen=True, slots=True)
-class DatasetFeatures:
-    """A model's features of one dataset's test split, and each query's scores.
+class FeaturesFile:
+    """A features file that is being written; made by `write_features`."""
 
-    Attributes
-    ----------
-    query, gallery
-        The images.
-    average_precision, inverse_negative_penalty
-        Shape (queries,), float64, NaN for a query without a match.
-    first_match
-        Shape (queries,), float64: rank of the first true match, from 1, the mean of the draws where the
-        protocol draws; 0 for a query without one.
-    """
+    def __init__(self, file: h5py.File) -> None:
+        self._file = file
 
-    query: ImageFeatures
-    gallery: ImageFeatures
-    average_precision: NDArray[np.float64]
-    inverse_negative_penalty: NDArray[np.float64]
-    first_match: NDArray[np.float64]
+    def add(self, extracted: ExtractedFeatures, rankings: Mapping[int, Ranking]) -> None:
+        """Write one dataset.
 
-    @classmethod
-    def of(cls, archive: DatasetArchive, features: NDArray[np.float32], ranking: Ranking) -> Self:
-        """Put together the features (query + gallery, width) of an archive's first split and its ranking."""
-        paths = archive.paths
-        query, gallery = archive.split("query"), archive.split("gallery")
+        Parameters
+        ----------
+        extracted
+            Features of all images that were needed.
+        rankings
+            Number of a split to its ranking.
+        """
+        archive, images = extracted.archive, extracted.images
+        group = self._file.create_group(archive.name)
+        group.attrs.update(archive=str(archive.path), source_digest=archive.digest)
+        _put(group, "features", extracted.features.cpu().numpy(), "Features of each image, of length 1")
+        _put(group, "pid", archive.pids[images], "Person in each image; -1 is junk")
+        _put(group, "camid", archive.camids[images], "Camera that took each image")
+        paths = np.array([archive.paths[image] for image in images], h5py.string_dtype())
+        _put(group, "path", paths, "Original file of each image, relative to the dataset's folder")
+        for number, ranking in rankings.items():
+            split = group.create_group(f"splits/{number}")
+            for role in ROLES:
+                rows = extracted.rows(archive.split(role, number)) if archive.has(role, number) else _NONE
+                if (rows >= 0).any():  # multi-query images are there where they were asked for
+                    _put(split, role, rows[rows >= 0], f"Images of split {number} used as {role}: rows")
+            _put(
+                split,
+                "average_precision",
+                ranking.average_precision,
+                "Average precision of each query, by the file's protocol; NaN: no match, or none is defined",
+            )
+            _put(
+                split,
+                "inverse_negative_penalty",
+                ranking.inverse_negative_penalty,
+                "Matches of each query over the rank of the last one; NaN: no match, or none is defined",
+            )
+            _put(
+                split,
+                "first_match",
+                ranking.first_match,
+                "Rank of each query's first true match, from 1, averaged over draws; 0: no match",
+            )
 
-        def part(images: NDArray[np.int64], rows: NDArray[np.float32]) -> ImageFeatures:
-            names = [paths[image] for image in images]
-            return ImageFeatures(rows, archive.pids[images], archive.camids[images], names)
 
-        return cls(
-            part(query, features[: len(query)]),
-            part(gallery, features[len(query) :]),
-            ranking.average_precision,
-            ranking.inverse_negative_penalty,
-            ranking.first_match,
-        )
-
-
-def write_features(path: Path, model: Path, protocol: str, datasets: Mapping[str, DatasetFeatures]) -> None:
-    """Write features and per-query scores, a group a dataset; the file appears when it is whole.
+@contextmanager
+def write_features(
+    path: Path, model: Path, made: Mapping[str, str | int | float | bool]
+) -> Iterator[FeaturesFile]:
+    """Write a features file; it appears when it is whole.
 
     Parameters
     ----------
@@ -86,31 +89,28 @@ def write_features(path: Path, model: Path, protocol: str, datasets: Mapping[str
         HDF5 file.
     model
         The model that made the features.
-    protocol
-        Of the scores.
-    datasets
-        Dataset name to features.
+    made
+        How they became scores, e.g. ``protocol``: stored as root attributes.
+
+    Yields
+    ------
+    FeaturesFile
+        To which each dataset is added when it is done.
+
+    Raises
+    ------
+    ConfigurationError
+        When the file cannot be written.
     """
-    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
-        file.attrs.update(kind=KIND, format_version=FORMAT_VERSION, model=str(model), protocol=protocol)
-        for name, dataset in datasets.items():
-            for part, images in (("query", dataset.query), ("gallery", dataset.gallery)):
-                group = file.create_group(f"{name}/{part}")
-                _put(group, "features", images.features, "features, scaled to length 1")
-                _put(group, "pid", images.pids, "person of each image; -1 is junk")
-                _put(group, "camid", images.camids, "camera of each image")
-                paths = np.array(images.paths, dtype=h5py.string_dtype())
-                _put(group, "path", paths, "path of each image in its dataset's folder")
-            query = file[f"{name}/query"]
-            _put(query, "average_precision", dataset.average_precision, "NaN: a query without a match")
-            _put(
-                query,
-                "inverse_negative_penalty",
-                dataset.inverse_negative_penalty,
-                "matches over the rank of the last one; NaN: a query without a match",
-            )
-            _put(query, "first_match", dataset.first_match, "rank of the first true match; 0: none")
+    try:
+        with replacing(path) as temporary:
+            temporary.touch()  # fails with a clearer reason than HDF5's
+            with h5py.File(temporary, "w", locking=False) as file:
+                file.attrs.update(kind=KIND, format_version=FORMAT_VERSION, model=str(model), **made)
+                yield FeaturesFile(file)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def _put(group: h5py.Group, name: str, values: NDArray[np.generic], description: str) -> None:
+def _put(group: h5py.Group, name: str, values: ArrayLike, description: str) -> None:
     group.create_dataset(name, data=values).attrs["description"] = description

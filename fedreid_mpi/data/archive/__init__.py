@@ -3,6 +3,16 @@
 from fedreid_mpi.data.archive.format import KIND, SplitRole
 from fedreid_mpi.data.archive.reader import DatasetArchive
 from fedreid_mpi.data.archive.tree import Node, read_tree
+from fedreid_mpi.data.archive.verify import verify_dataset
 from fedreid_mpi.data.archive.writer import ArchiveContents, write_archive
 
-__all__ = ["KIND", "ArchiveContents", "DatasetArchive", "Node", "SplitRole", "read_tree", "write_archive"]
+__all__ = [
+    "KIND",
+    "ArchiveContents",
+    "DatasetArchive",
+    "Node",
+    "SplitRole",
+    "read_tree",
+    "verify_dataset",
+    "write_archive",
+]

@@ -6,6 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 
 import h5py
+import numpy as np
 
 from fedreid_mpi.errors import DataError
 
@@ -18,13 +19,24 @@ FORMAT_VERSION = 1
 KIND_PREFIX = "fedreid_mpi "
 """Every archive of this program has a ``kind`` that starts so."""
 
+DAMAGE = (
+    *(OSError, LookupError, RuntimeError, ValueError, TypeError, ArithmeticError, MemoryError),
+    AttributeError,  # names that are no UTF-8 come as bytes
+)
+"""What h5py raises, or makes its callers raise, on damaged files, depending on the place of the damage."""
+
 
 class SplitRole(StrEnum):
-    """What an image is for. The public dataset has one unlabelled split, `PUBLIC`."""
+    """What an image is for.
+
+    `MULTI_QUERY` images stand in for a query of the same person and camera where scoring asks for several.
+    The public dataset has one unlabelled split, `PUBLIC`.
+    """
 
     TRAIN = "train"
     QUERY = "query"
     GALLERY = "gallery"
+    MULTI_QUERY = "multi_query"
     PUBLIC = "public"
 
 
@@ -55,25 +67,31 @@ def open_archive(path: Path) -> Iterator[h5py.File]:
         if not h5py.is_hdf5(path):
             raise DataError(f"{path}: not an HDF5 file")
         with h5py.File(path, "r", locking=False) as file:
-            kind = file.attrs.get("kind")
+            kind = plain(file.attrs.get("kind"))
             if not (isinstance(kind, str) and kind.startswith(KIND_PREFIX)):
                 raise DataError(f"{path}: an HDF5 file of something else, expected an archive of fedreid_mpi")
             yield file
-    except (OSError, KeyError) as error:
-        # h5py reports damage as OSError, or as KeyError where an object's header cannot be read.
+    except DAMAGE as error:
         raise DataError(f"{path}: damaged or truncated HDF5 file ({str(error).strip(chr(39))})") from error
 
 
-def require_dataset(path: Path, file: h5py.File) -> None:
-    """Refuse an archive that is no dataset archive, or is one of another format version.
+def require_kind(path: Path, file: h5py.File, kind: str, version: int, remedy: str = "") -> None:
+    """Refuse an archive of another kind or another format version.
 
     Raises
     ------
     DataError
-        Naming what was found and what was expected.
+        Naming what was found and what was expected, and where the version is wrong the remedy.
     """
-    kind, version = file.attrs["kind"], file.attrs.get("format_version")
-    if kind != KIND:
-        raise DataError(f"{path}: an archive of kind '{kind}', expected '{KIND}'")
-    if version != FORMAT_VERSION:
-        raise DataError(f"{path}: format version {version}, expected {FORMAT_VERSION}: prepare it again")
+    found, found_version = plain(file.attrs["kind"]), plain(file.attrs.get("format_version"))
+    if found != kind:
+        raise DataError(f"{path}: an archive of kind '{found}', expected '{kind}'")
+    if found_version != version:
+        raise DataError(f"{path}: format version {found_version}, expected {version}{remedy}")
+
+
+def plain(value: object) -> object:
+    """Turn a NumPy scalar into the Python value it holds, and fixed-length text into a string."""
+    if isinstance(value, np.bytes_):
+        return value.decode()
+    return value.item() if isinstance(value, np.generic) else value

@@ -10,8 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.data.archive.format import SplitRole, open_archive, require_dataset
-from fedreid_mpi.data.archive.tree import plain
+from fedreid_mpi.data.archive.format import FORMAT_VERSION, KIND, SplitRole, open_archive, plain, require_kind
 from fedreid_mpi.errors import DataError
 
 
@@ -38,7 +37,7 @@ class DatasetArchive:
         self.attributes: Mapping[str, object] = MappingProxyType(
             {key: plain(value) for key, value in sorted(file.attrs.items())}
         )
-        self.name = str(file.attrs["name"])
+        self.name = str(self.attributes["name"])
         self.pids: NDArray[np.int64] = file["pid"][...].astype(np.int64)
         self.camids: NDArray[np.int64] = file["camid"][...].astype(np.int64)
         self._splits: list[dict[str, NDArray[np.int64]]] = [
@@ -61,7 +60,7 @@ class DatasetArchive:
         """
         path = Path(path)
         with open_archive(path) as file:
-            require_dataset(path, file)
+            require_kind(path, file, KIND, FORMAT_VERSION, ": prepare it again")
             return cls(path, file)
 
     @property
@@ -98,7 +97,7 @@ class DatasetArchive:
         Parameters
         ----------
         role
-            ``train``, ``query``, ``gallery`` or ``public``.
+            One of `SplitRole`, e.g. ``train``.
         index
             Number of the split.
 
@@ -126,6 +125,11 @@ class DatasetArchive:
     def skipped(self) -> list[str]:
         """Original paths of images that were left out because they could not be decoded."""
         return self._text("skipped")
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """What was noticed when the archive was made."""
+        return self._text("notes")
 
     def _text(self, name: str) -> list[str]:
         with open_archive(self.path) as file:

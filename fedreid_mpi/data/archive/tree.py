@@ -7,7 +7,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from fedreid_mpi.data.archive.format import open_archive
+from fedreid_mpi.data.archive.format import open_archive, plain
 
 # Written by HDF5 to tie axes to their scales; they mean nothing to a reader.
 _HOUSEKEEPING = frozenset({"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "DIMENSION_LABELS"})
@@ -48,19 +48,19 @@ def read_tree(path: Path) -> list[Node]:
 
 
 def _node(item: h5py.Group | h5py.Dataset) -> Node:
-    attributes = {key: plain(item.attrs[key]) for key in sorted(item.attrs) if key not in _HOUSEKEEPING}
     if isinstance(item, h5py.Dataset):
-        return Node(item.name, item.shape, _type_name(item.dtype), attributes)
-    return Node(item.name, None, None, attributes)
+        return Node(item.name, item.shape, type_name(item.dtype), read_attributes(item))
+    return Node(item.name, None, None, read_attributes(item))
 
 
-def _type_name(dtype: np.dtype[Any]) -> str:
+def read_attributes(item: h5py.Group | h5py.Dataset) -> dict[str, object]:
+    """Read the attributes of a group or dataset, sorted by name, without those that are HDF5's own."""
+    return {key: plain(item.attrs[key]) for key in sorted(item.attrs) if key not in _HOUSEKEEPING}
+
+
+def type_name(dtype: np.dtype[Any]) -> str:
+    """Name the type of a dataset's elements, e.g. ``int32``, ``text`` or ``lists of int32``."""
     if h5py.check_string_dtype(dtype):
         return "text"
     element = h5py.check_vlen_dtype(dtype)
     return f"lists of {element}" if element else str(dtype)
-
-
-def plain(value: object) -> object:
-    """Turn a NumPy scalar into the Python value it holds."""
-    return value.item() if isinstance(value, np.generic) else value

@@ -2,7 +2,7 @@
 
 import errno
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedreid_mpi import __version__
+from fedreid_mpi.data.archive.digest import CONTENT_DIGEST, content_digest, source_digest
+from fedreid_mpi.data.archive.disk import create_hdf5
 from fedreid_mpi.data.archive.format import FORMAT_VERSION, KIND
+from fedreid_mpi.data.archive.layout import DATASET
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.files import replacing
 
@@ -40,6 +43,9 @@ class ArchiveContents:
         Counts and creation parameters, stored as root attributes.
     skipped
         Paths of images that were left out because they could not be decoded.
+    notes
+        What a user should know. It is read after the last image was taken, so what is noticed on the way can
+        still be added.
     """
 
     name: str
@@ -52,6 +58,7 @@ class ArchiveContents:
     splits: Sequence[Mapping[str, Sequence[int]]]
     attributes: Mapping[str, str | int | bool]
     skipped: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse columns of different lengths."""
@@ -63,7 +70,7 @@ def write_archive(
     path: Path,
     contents: ArchiveContents,
     images: Iterable[tuple[NDArray[np.uint8], bytes]],
-) -> str:
+) -> None:
     """Write a dataset archive under a temporary name and put it in place when it is whole.
 
     Parameters
@@ -73,13 +80,8 @@ def write_archive(
     contents
         What the images are.
     images
-        For each path in order, its pixels, shape (height, width, 3), and a digest of its file's bytes.
+        For each path in order, its pixels, shape (height, width, 3), and the SHA-256 of its source.
         Taken one by one, so that memory does not grow with the dataset.
-
-    Returns
-    -------
-    str
-        The source digest: SHA-256, in hexadecimal, over the paths and file digests in order.
 
     Raises
     ------
@@ -87,42 +89,42 @@ def write_archive(
         When the file cannot be written. Whatever is raised, an archive that was there is untouched and no
         temporary file is left.
     """
-    digest = hashlib.sha256()
-    with _writing(path) as file:
+    with _writing(path) as (file, check):
         pixels = _create_images(file, (len(contents.paths), contents.height, contents.width, 3))
-        for index, (name, (image, file_digest)) in enumerate(zip(contents.paths, images, strict=True)):
+        sources, stored = (np.empty((len(contents.paths), 32), np.uint8) for _ in range(2))
+        for index, (_, (image, source)) in enumerate(zip(contents.paths, images, strict=True)):
             pixels[index] = image
-            digest.update(name.encode() + b"\0" + file_digest)
-        _write_columns(file, contents)
-        file.attrs.update(
+            check()
+            sources[index] = np.frombuffer(source, np.uint8)
+            stored[index] = np.frombuffer(hashlib.sha256(image.tobytes()).digest(), np.uint8)
+        _write_columns(file, contents, sources, stored)
+        _set_attributes(
+            file,
             {
                 "kind": KIND,
                 "format_version": FORMAT_VERSION,
                 "name": contents.name,
                 "layout": contents.layout,
                 "software": f"fedreid_mpi {__version__}",
-                "source_digest": digest.hexdigest(),
+                "source_digest": source_digest(contents.paths, sources),
                 "image_height": contents.height,
                 "image_width": contents.width,
                 **contents.attributes,
-            }
+            },
         )
-    return digest.hexdigest()
+        _set_attributes(file, {CONTENT_DIGEST: content_digest(file)})
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[h5py.File]:
-    """Open a temporary file that takes the place of ``path`` when the block ends well."""
+def _writing(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
+    """Create a temporary file, as `create_hdf5` does, that takes the place of ``path`` when the block ends well."""
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder")
         with replacing(path) as temporary:
-            temporary.touch()  # fails with a clearer reason than HDF5's
             # Small objects stay packed; only those of a megabyte or more, the images, start on a page.
-            with h5py.File(
-                temporary, "w", locking=False, alignment_threshold=1 << 20, alignment_interval=PAGE
-            ) as file:
-                yield file
+            with create_hdf5(temporary, alignment_threshold=1 << 20, alignment_interval=PAGE) as opened:
+                yield opened
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be written: {error.strerror or error}") from error
 
@@ -136,25 +138,43 @@ def _create_images(file: h5py.File, shape: tuple[int, ...]) -> h5py.Dataset:
     properties.set_obj_track_times(False)
     space = h5py.h5s.create_simple(shape)
     dataset = h5py.Dataset(h5py.h5d.create(file.id, b"images", h5py.h5t.STD_U8LE, space, properties))
-    dataset.attrs["description"] = "Images as RGB: image, row, column, channel"
-    dataset.attrs["units"] = "intensity, 0 to 255"
+    _describe(dataset)
     return dataset
 
 
-def _write_columns(file: h5py.File, contents: ArchiveContents) -> None:
+def _write_columns(
+    file: h5py.File, contents: ArchiveContents, sources: NDArray[np.uint8], stored: NDArray[np.uint8]
+) -> None:
     """Write everything that is not pixels."""
-    _put(file, "pid", np.asarray(contents.pids, np.int32), "Person in each image; -1 is junk")
-    _put(file, "camid", np.asarray(contents.camids, np.int32), "Camera that took each image")
-    _put(file, "path", _text(contents.paths), "Original file of each image, relative to the dataset's folder")
-    _put(file, "skipped", _text(contents.skipped), "Original files left out, as they could not be decoded")
+    _put(file, "pid", np.asarray(contents.pids, np.int32))
+    _put(file, "camid", np.asarray(contents.camids, np.int32))
+    _put(file, "path", _text(contents.paths))
+    _put(file, "source_sha256", sources)
+    _put(file, "pixel_sha256", stored)
+    _put(file, "notes", _text(contents.notes))
+    _put(file, "skipped", _text(contents.skipped))
     for number, split in enumerate(contents.splits):
         for role, indices in split.items():
-            values = np.sort(np.asarray(indices, np.int64))
-            _put(file, f"splits/{number}/{role}", values, f"Images of split {number} used as {role}: indices")
+            _put(file, f"splits/{number}/{role}", np.sort(np.asarray(indices, np.int64)))
 
 
-def _put(file: h5py.File, name: str, values: ArrayLike, description: str) -> None:
-    file.create_dataset(name, data=values, track_times=False).attrs["description"] = description
+def _put(file: h5py.File, name: str, values: ArrayLike) -> None:
+    _describe(file.create_dataset(name, data=values, track_times=False))
+
+
+def _describe(dataset: h5py.Dataset) -> None:
+    """Let a dataset say what it holds, so that the file alone is enough to read it."""
+    column = DATASET.column(dataset.name)
+    assert column is not None
+    words = {"description": column.description, "units": column.units}
+    _set_attributes(dataset, {name: text for name, text in words.items() if text})
+
+
+def _set_attributes(item: h5py.Group | h5py.Dataset, values: Mapping[str, str | int | bool]) -> None:
+    """Set attributes, text at a fixed length: HDF5 can crash on damaged text of variable length."""
+    for name, value in values.items():
+        data = _text([value]).reshape(()) if isinstance(value, str) else value
+        item.attrs.create(name, data, dtype=getattr(data, "dtype", None))
 
 
 def _text(values: Sequence[str]) -> NDArray[np.bytes_]:

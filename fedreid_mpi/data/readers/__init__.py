@@ -1,4 +1,4 @@
-"""One reader a dataset: from a folder in its original layout to the list of its images.
+"""One reader a dataset: from a folder, in any variant in which the dataset comes, to the list of its images.
 
 A reader lists, it does not open images. To add a dataset, write a module with a ``READER`` and name it here.
 """
@@ -6,21 +6,37 @@ A reader lists, it does not open images. To add a dataset, write a module with a
 from fedreid_mpi.data.readers import (
     cuhk01,
     cuhk02,
-    cuhk03_np,
+    cuhk03,
     dukemtmc_reid,
     ilids,
+    ilids_vid,
+    manifest,
     market1501,
     msmt17,
     prid2011,
     threedpes,
     viper,
 )
-from fedreid_mpi.data.readers.base import Reader, Record
+from fedreid_mpi.data.readers.base import Choices, Listing, Load, Reader, Record, Variant
+from fedreid_mpi.data.readers.recognition import Recognised, find_dataset, recognise, require_sense
 
-# The nine clients from the largest to the smallest, then the public dataset.
-_MODULES = (msmt17, dukemtmc_reid, market1501, cuhk03_np, prid2011, cuhk01, viper, threedpes, ilids, cuhk02)
+# The benchmark's nine clients from the largest to the smallest and its public dataset; then the others.
+_BENCHMARK = (msmt17, dukemtmc_reid, market1501, cuhk03, prid2011, cuhk01, viper, threedpes, ilids, cuhk02)
+_OTHERS = (ilids_vid, manifest)
 
-READERS: dict[str, Reader] = {module.READER.name: module.READER for module in _MODULES}
+READERS: dict[str, Reader] = {module.READER.name: module.READER for module in _BENCHMARK + _OTHERS}
 """Name of a dataset to its reader."""
 
-__all__ = ["READERS", "Reader", "Record"]
+__all__ = [
+    "READERS",
+    "Choices",
+    "Listing",
+    "Load",
+    "Reader",
+    "Recognised",
+    "Record",
+    "Variant",
+    "find_dataset",
+    "recognise",
+    "require_sense",
+]

@@ -1,16 +1,25 @@
-"""What the readers share: the record of an image, listing a folder, and matching names in full."""
+"""What the readers share: what a reader is, what it lists, and how it recognises a folder."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedreid_mpi.data.archive import SplitRole
-from fedreid_mpi.errors import DataError
+from fedreid_mpi.data.readers.names import image_names, is_there, match_folder, match_name, words
 
-EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
-"""What counts as an image file; compared in lower case."""
+BENCHMARK = "benchmark"
+"""Name of the split that the federated benchmark uses."""
+
+Load = Callable[[str], bytes | NDArray[np.uint8]]
+"""Takes the path of an image; returns the bytes of its file, or its pixels (rows, columns, 3) as RGB.
+
+Called in several threads at once. Raises `DataError` where nothing can be read.
+"""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -37,6 +46,90 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
+class Choices:
+    """What a user may choose about how a dataset is split.
+
+    Attributes
+    ----------
+    seed
+        Of splits and pseudo cameras that are drawn.
+    training
+        Whether validation images, where a dataset sets some apart, are trained on as well.
+    splits
+        Name of the splits: ``"benchmark"``, the federated benchmark's one split, or another that the variant
+        offers. Where a variant has nothing to do with the benchmark, its first are taken instead.
+    split_file
+        A file of splits that the user holds.
+    """
+
+    seed: int = 0
+    training: Literal["trainval", "train"] = "trainval"
+    splits: str = BENCHMARK
+    split_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a reader lists.
+
+    Attributes
+    ----------
+    splits
+        The images of each split, in any order. An image has the same person and camera in all of them.
+    drawn
+        Whether the seed decided anything.
+    notes
+        What the user should know.
+    load
+        Gets an image by its path, where images are no files in the dataset's folder.
+    """
+
+    splits: tuple[tuple[Record, ...], ...]
+    drawn: bool = False
+    notes: tuple[str, ...] = ()
+    load: Load | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way in which a dataset comes.
+
+    Attributes
+    ----------
+    name
+        As stored in the archive and accepted by ``--variant``.
+    looks_for
+        What tells the variant, for the message when no variant fits.
+    recognise
+        Says why a folder is of this variant, or returns None. It looks at names only, and must not fail.
+    read
+        Lists the images of a folder.
+    splits
+        Names accepted by ``--splits``, ``"benchmark"`` first where it is offered, to the published counts of
+        the first such split, by the keys of `fedreid_mpi.data.checks.count`.
+    seeded
+        Keys of the counts that depend on the seed of the split, and so can only hold about.
+    levels
+        Folders below the given one in which this variant may lie as well; tried in order.
+    train_only
+        Counts that hold instead with ``--training train``, None for those that nobody published. Itself None
+        where the choice means nothing.
+    split_file
+        What ``--split-file`` may name, e.g. ``"split.json"``; empty where that means nothing.
+    """
+
+    name: str
+    looks_for: str
+    recognise: Callable[[Path], str | None]
+    read: Callable[[Path, Choices], Listing]
+    splits: Mapping[str, Mapping[str, int]]
+    seeded: frozenset[str] = frozenset()
+    levels: tuple[str, ...] = (".",)
+    train_only: Mapping[str, int | None] | None = None
+    split_file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Reader:
     """How one dataset is read.
 
@@ -44,28 +137,35 @@ class Reader:
     ----------
     name
         Name of the dataset on the command line and in its archive.
-    folder
-        Where the original layout lies under a root that holds several datasets.
-    layout
-        Variant of the layout that is read.
-    expected
-        Published counts, by the keys of `fedreid_mpi.data.checks.count`.
-    read
-        Lists the images of a folder, given the seed of its split; in any order.
-    seeded
-        Keys of ``expected`` that depend on the seed of the split, and so can only hold about.
+    folders
+        Where it may lie under a root that holds several datasets, the original's place first.
+    variants
+        Tried in order; the first that recognises a folder is taken.
     """
 
     name: str
-    folder: str
-    layout: str
-    expected: Mapping[str, int]
-    read: Callable[[Path, int], list[Record]]
-    seeded: frozenset[str] = field(default_factory=frozenset)
+    folders: tuple[str, ...]
+    variants: tuple[Variant, ...]
 
-    def __post_init__(self) -> None:
-        """Keep the table of counts from being changed."""
-        object.__setattr__(self, "expected", MappingProxyType(dict(self.expected)))
+
+def holds(*names: str) -> Callable[[Path], str | None]:
+    """Return a `Variant.recognise` that wants all of these files or folders, and says so."""
+
+    def recognise(root: Path) -> str | None:
+        return f"it holds {words(names)}" if all(is_there(root / name) for name in names) else None
+
+    return recognise
+
+
+def holds_names(pattern: re.Pattern[str], folder: str = ".") -> Callable[[Path], str | None]:
+    """Return a `Variant.recognise` that wants an image named so, and says which."""
+
+    def recognise(root: Path) -> str | None:
+        names = image_names(root / folder)
+        found = next((name for name in names if match_name(name, pattern)), None)
+        return None if found is None else f"it holds images with names like {found}"
+
+    return recognise
 
 
 def client_counts(
@@ -96,103 +196,6 @@ def client_counts(
     }
 
 
-def list_folder(root: Path, folder: str) -> list[Path]:
-    """List what is in a folder, sorted by name, without hidden files and macOS archive litter.
-
-    Parameters
-    ----------
-    root
-        The dataset's folder.
-    folder
-        Relative to ``root``; ``"."`` for itself.
-
-    Raises
-    ------
-    DataError
-        When there is no such folder, or it cannot be read.
-    """
-    path = root / folder
-    if not path.is_dir():
-        raise DataError(f"{path}: no such folder")
-    try:
-        entries = sorted(path.iterdir())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    return [entry for entry in entries if not entry.name.startswith(".") and entry.name != "__MACOSX"]
-
-
-def list_images(root: Path, folder: str) -> list[str]:
-    """List the names of the image files in a folder, sorted.
-
-    Raises
-    ------
-    DataError
-        When there is no such folder, or no image in it.
-    """
-    names = [
-        entry.name
-        for entry in list_folder(root, folder)
-        if entry.suffix.lower() in EXTENSIONS and entry.is_file()
-    ]
-    if not names:
-        raise DataError(f"{root / folder}: holds no images, expected {', '.join(sorted(EXTENSIONS))} files")
-    return names
-
-
-def match_names(
-    where: Path, names: Iterable[str], pattern: re.Pattern[str]
-) -> list[tuple[str, re.Match[str]]]:
-    """Match every name in full; the extension in any case, the rest as written.
-
-    Parameters
-    ----------
-    where
-        Folder or list file that the names come from, for the message.
-    names
-        File names or relative paths.
-    pattern
-        With named groups, for names with a lower-case extension.
-
-    Returns
-    -------
-    list of (str, re.Match)
-        Each name as written, and its match; in the order of ``names``.
-
-    Raises
-    ------
-    DataError
-        Naming the first few names that do not match, their number, and the pattern.
-    """
-    matches: list[tuple[str, re.Match[str]]] = []
-    strangers: list[str] = []
-    for name in names:
-        stem, dot, extension = name.rpartition(".")
-        match = pattern.fullmatch(stem + dot + extension.lower())
-        if match is None:
-            strangers.append(name)
-        else:
-            matches.append((name, match))
-    if strangers:
-        raise DataError(
-            f"{where}: {len(strangers)} of {len(strangers) + len(matches)} images are named otherwise: "
-            f"{few(strangers)}; expected {pattern.pattern}"
-        )
-    return matches
-
-
-def match_folder(root: Path, folder: str, pattern: re.Pattern[str]) -> list[tuple[str, re.Match[str]]]:
-    """List a folder's images and match their names; see `list_images` and `match_names`.
-
-    Returns
-    -------
-    list of (str, re.Match)
-        Each image's path relative to ``root``, and its match; sorted.
-    """
-    prefix = "" if folder == "." else folder + "/"
-    matches = match_names(root / folder, list_images(root, folder), pattern)
-    return [(prefix + name, match) for name, match in matches]
-
-
 def read_folders(root: Path, folders: Iterable[tuple[str, SplitRole, re.Pattern[str]]]) -> list[Record]:
     """Read a dataset whose split is in its folders and whose names tell ``pid`` and ``cam``.
 
@@ -210,7 +213,20 @@ def read_folders(root: Path, folders: Iterable[tuple[str, SplitRole, re.Pattern[
     ]
 
 
-def few(names: Iterable[object], limit: int = 3) -> str:
-    """Quote the first few names, for a message."""
-    quoted = [repr(name) for name in names]
-    return ", ".join(quoted[:limit]) + (", …" if len(quoted) > limit else "")
+def separate_people(records: Iterable[Record]) -> list[Record]:
+    """Give the people of the test set numbers above those of training, where both start at the same."""
+    records = list(records)
+    first = 1 + max((record.pid for record in records if record.role == SplitRole.TRAIN), default=-1)
+    return [
+        record if record.role == SplitRole.TRAIN else replace(record, pid=first + record.pid)
+        for record in records
+    ]
+
+
+def for_queries(images: Iterable[Record], records: Iterable[Record]) -> list[Record]:
+    """Return those of the multi-query ``images`` that show the person of a query in the query's camera.
+
+    The others, such as people who are trained on, serve no query.
+    """
+    asked = {(record.pid, record.camid) for record in records if record.role == SplitRole.QUERY}
+    return [image for image in images if (image.pid, image.camid) in asked]

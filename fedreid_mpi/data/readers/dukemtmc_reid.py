@@ -8,7 +8,17 @@ import re
 from pathlib import Path
 
 from fedreid_mpi.data.archive import SplitRole
-from fedreid_mpi.data.readers.base import Reader, Record, client_counts, read_folders
+from fedreid_mpi.data.readers.base import (
+    BENCHMARK,
+    Choices,
+    Listing,
+    Reader,
+    Variant,
+    client_counts,
+    holds,
+    read_folders,
+)
+from fedreid_mpi.data.readers.processed import pytorch_variant
 
 NAME = re.compile(r"(?P<pid>\d{4})_c(?P<cam>[1-8])_f\d{7}\.jpg", re.ASCII)
 
@@ -17,17 +27,26 @@ FOLDERS = (
     ("query", SplitRole.QUERY, NAME),
     ("bounding_box_test", SplitRole.GALLERY, NAME),
 )
+COUNTS = client_counts(cameras=8, train=(702, 16_522), query=(702, 2_228), gallery=17_661)
 
 
-def read(root: Path, seed: int) -> list[Record]:
+def read(root: Path, choices: Choices) -> Listing:
     """Read the three folders."""
-    return read_folders(root, FOLDERS)
+    return Listing((tuple(read_folders(root, FOLDERS)),))
 
 
 READER = Reader(
     name="dukemtmc-reid",
-    folder="DukeMTMC-reID",
-    layout="original",
-    expected=client_counts(cameras=8, train=(702, 16_522), query=(702, 2_228), gallery=17_661),
-    read=read,
+    folders=("DukeMTMC-reID", "dukemtmc-reid", "Duke"),
+    variants=(
+        Variant(
+            name="original",
+            looks_for="bounding_box_train, query, bounding_box_test",
+            recognise=holds("bounding_box_train", "query", "bounding_box_test"),
+            read=read,
+            splits={BENCHMARK: COUNTS},
+            levels=(".", "DukeMTMC-reID", "Duke"),
+        ),
+        pytorch_variant(COUNTS, NAME, validation=702),
+    ),
 )

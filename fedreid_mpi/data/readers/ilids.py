@@ -1,40 +1,116 @@
 """i-LIDS, the still images (not the video set iLIDS-VID): no cameras, no official split.
 
 Zheng et al., Associating Groups of People, BMVC 2009. The federated benchmark's client "iLIDS-VID" is this
-set: 119 people, 476 images. As in the DGD scripts, a random half of a person's images makes pseudo camera 0,
-the rest pseudo camera 1.
+set: 119 people, 476 images. There, as in the DGD scripts, a random half of a person's images makes pseudo
+camera 0, the rest pseudo camera 1. The field's ten splits test one query and one gallery image of a person,
+both drawn, and take the number of the image for its camera.
 """
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fedreid_mpi.data.readers.base import Reader, Record, client_counts, match_folder
-from fedreid_mpi.data.splits import generator, role_of, sample_half
+from fedreid_mpi.data.archive import SplitRole
+from fedreid_mpi.data.readers.base import (
+    BENCHMARK,
+    Choices,
+    Listing,
+    Reader,
+    Record,
+    Variant,
+    client_counts,
+    holds_names,
+)
+from fedreid_mpi.data.readers.names import match_folder
+from fedreid_mpi.data.readers.processed import small_variants
+from fedreid_mpi.data.readers.split_files import (
+    assign_identities,
+    cite,
+    read_identity_split,
+    read_image_lists,
+)
+from fedreid_mpi.data.readers.views import View, halve
+from fedreid_mpi.data.splits import draw_training, generator, sample, sample_half
 
-NAME = re.compile(r"(?P<pid>\d{4})\d{3}\.jpg", re.ASCII)
+NAME = re.compile(r"(?P<pid>\d{4})(?P<image>\d{3})\.jpg", re.ASCII)
+
+COUNTS = client_counts(cameras=2, train=(59, 248), query=(60, 98), gallery=130)
+SEEDED = frozenset({"train_images", "query_images", "gallery_images"})
+
+# How many cameras a split has depends on who is tested: few people have as many as eight images.
+STANDARD = {
+    "train_identities": 59,
+    "train_images": 238,
+    "query_identities": 60,
+    "query_images": 60,
+    "gallery_images": 60,
+}
 
 
-def read(root: Path, seed: int) -> list[Record]:
-    """Read the one folder; draw pseudo cameras and the split."""
-    people: defaultdict[int, list[str]] = defaultdict(list)
+def read(root: Path, choices: Choices) -> Listing:
+    """Read the one folder; draw cameras and splits, or take them from a file."""
+    people: defaultdict[int, list[View]] = defaultdict(list)
     for path, match in match_folder(root, ".", NAME):
-        people[int(match["pid"])].append(path)
-    training = sample_half(people, generator(seed, "ilids", "identities"))
+        people[int(match["pid"])].append(View(path, int(match["pid"]), int(match["image"])))
+    if choices.splits == BENCHMARK:
+        return _benchmark(root, people, choices)
+    if choices.split_file is not None:
+        views = [view for each in people.values() for view in each]
+        return Listing(read_image_lists(choices.split_file, root, views), notes=(cite(choices.split_file),))
+    draws = draw_training(people, len(people) // 2, choices.seed, "ilids", choices.splits)
+    splits = [_pair_up(people, training, number, choices.seed) for number, training in enumerate(draws)]
+    return Listing(tuple(splits), drawn=True)
+
+
+def _benchmark(root: Path, people: Mapping[int, Sequence[View]], choices: Choices) -> Listing:
+    """Make the benchmark's split, with pseudo cameras."""
+    known = None if choices.split_file is None else read_identity_split(choices.split_file)
+    views: list[View] = []
+    for number, (pid, shown) in enumerate(sorted(people.items())):
+        # The authors' files tell how many of a person's images are in camera 0, but not which.
+        first = len(shown) // 2
+        if known is not None and number < len(known.views):
+            first = known.views[number][0]
+        in_first = set(sample(shown, first, generator(choices.seed, "ilids", f"cameras of {pid}")))
+        views += [View(view.path, pid, 0 if view in in_first else 1) for view in shown]
+    if known is not None:
+        notes = (cite(known.path), "which of a person's images make pseudo camera 0 is drawn all the same")
+        return Listing((assign_identities(known, root, views),), drawn=True, notes=notes)
+    training = sample_half(people, generator(choices.seed, "ilids", "identities"))
+    return Listing((halve(views, training),), drawn=True)
+
+
+def _pair_up(
+    people: Mapping[int, Sequence[View]], training: set[int], number: int, seed: int
+) -> tuple[Record, ...]:
+    """Make one of the field's splits: everything of the people trained on, two images of each other."""
     records: list[Record] = []
-    for pid, paths in people.items():
-        first = sample_half(paths, generator(seed, "ilids", f"cameras of {pid}"))
-        for path in paths:
-            camid = 0 if path in first else 1
-            records.append(Record(path, pid, camid, role_of(pid, camid, training)))
-    return records
+    for pid, shown in people.items():
+        if pid in training:
+            records += [Record(*view, SplitRole.TRAIN) for view in shown]
+            continue
+        rng = generator(seed, "ilids", f"pair {number} of {pid}")
+        roles = (SplitRole.QUERY, SplitRole.GALLERY)
+        drawn: list[int] = rng.permutation(len(shown))[:2].tolist()
+        records += [Record(*shown[index], role) for index, role in zip(drawn, roles, strict=False)]
+    return tuple(records)
 
 
 READER = Reader(
     name="ilids",
-    folder="i-LIDS_Pedestrian/Persons",
-    layout="original",
-    expected=client_counts(cameras=2, train=(59, 248), query=(60, 98), gallery=130),
-    read=read,
-    seeded=frozenset({"train_images", "query_images", "gallery_images"}),
+    folders=("i-LIDS_Pedestrian/Persons", "i-LIDS/Persons", "ilids/i-LIDS_Pedestrian/Persons", "ilids"),
+    variants=(
+        Variant(
+            name="original",
+            looks_for=NAME.pattern,
+            recognise=holds_names(NAME),
+            read=read,
+            splits={BENCHMARK: COUNTS, "standard": STANDARD},
+            seeded=SEEDED,
+            levels=(".", "Persons", "i-LIDS_Pedestrian/Persons"),
+            split_file="split.json beside meta.json, or with --splits standard splits.json",
+        ),
+        *small_variants("ilids", COUNTS, SEEDED),
+    ),
 )

@@ -2,19 +2,41 @@
 
 Hirzer et al., Person Re-Identification by Descriptive and Discriminative Classification, SCIA 2011. Numbers
 up to 200 that both cameras have are shared people; above, the same number in the other camera is somebody
-else. The split is the federated benchmark's: half of the shared people are probes with one image a camera;
-the other half, and those that only camera A saw, are trained on, with up to ten frames a camera; those that
-only camera B saw fill the gallery.
+else. There are three ways to split it:
+
+* The federated benchmark's: half of the shared people are probes with one image a camera; the other half, and
+  those that only camera A saw, are trained on, with up to ten frames a camera; those that only camera B saw
+  fill the gallery.
+* The field's for single shots: ten splits, half of the shared people to train on; the gallery is alike.
+* The field's for video: ten splits of the shared people with long tracks, all frames of them.
+
+Numbers of identities in the DGD scripts' ``split.json`` cannot be used here, as those of shared people were
+given at random.
 """
 
 import re
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from fedreid_mpi.data.archive import SplitRole
-from fedreid_mpi.data.readers.base import Reader, Record, client_counts, match_folder
-from fedreid_mpi.data.splits import generator, sample, sample_half
+from fedreid_mpi.data.readers.base import (
+    BENCHMARK,
+    Choices,
+    Listing,
+    Reader,
+    Record,
+    Variant,
+    client_counts,
+    holds,
+)
+from fedreid_mpi.data.readers.names import list_folder, match_folder, match_names
+from fedreid_mpi.data.readers.processed import prid_variants
+from fedreid_mpi.data.readers.split_files import cite, read_people_lists
+from fedreid_mpi.data.splits import draw_training, generator, sample, sample_half
+from fedreid_mpi.errors import ConfigurationError
 
 PERSON = re.compile(r"person_(?P<pid>\d{4})\.png", re.ASCII)
+FOLDER = re.compile(r"person_(?P<pid>\d{4})", re.ASCII)
 FRAME = re.compile(r"\d{4}\.png", re.ASCII)
 
 CAMERAS = ("cam_a", "cam_b")
@@ -23,38 +45,137 @@ FRAMES = 10
 CAMERA_B_ONLY = 10_000
 """Added to the numbers of people that only camera B saw."""
 
+COUNTS = client_counts(cameras=2, train=(285, 3_744), query=(100, 100), gallery=649)
 
-def read(root: Path, seed: int) -> list[Record]:
-    """Read the single shots of the test people and frames of the training people."""
+VIDEO = "video"
+LONG_TRACKS = 178 / LAST_SHARED
+"""Share of the shared people with tracks long enough for the video splits (of more than some 20 frames)."""
+
+
+def read(root: Path, choices: Choices) -> Listing:
+    """Read single shots, frames or both, as the chosen splits need them."""
+    if choices.splits == VIDEO:
+        return _read_video(root, choices)
     single = [
         {int(match["pid"]): path for path, match in match_folder(root, f"single_shot/{camera}", PERSON)}
         for camera in CAMERAS
     ]
     shared = {pid for pid in single[0] if pid in single[1] and pid <= LAST_SHARED}
-    training = sample_half(shared, generator(seed, "prid2011", "identities"))
-    records: list[Record] = []
+    if choices.splits != BENCHMARK:
+        return _single_shot(root, single, shared, choices)
+    if choices.split_file is not None:
+        raise ConfigurationError(
+            f"--split-file {choices.split_file}: the benchmark's numbers of PRID2011's people are random and "
+            f"not known; expected lists of people with --splits standard or {VIDEO}"
+        )
+    training = sample_half(shared, generator(choices.seed, "prid2011", "identities"))
+    records = _test(single, shared, shared - training)
     for camid, shots in enumerate(single):
-        for pid, path in shots.items():
+        for pid in shots:
             if pid in training or (camid == 0 and pid not in shared):
-                records += _frames(root, pid, camid, seed)
-            else:
-                role = SplitRole.QUERY if camid == 0 else SplitRole.GALLERY
-                records.append(Record(path, pid if pid in shared else CAMERA_B_ONLY + pid, camid, role))
-    return records
+                frames = _frames(root, pid, camid)
+                rng = generator(choices.seed, "prid2011", f"multi_shot/{CAMERAS[camid]}/person_{pid:04d}")
+                records += [Record(path, pid, camid, SplitRole.TRAIN) for path in sample(frames, FRAMES, rng)]
+    return Listing((tuple(records),), drawn=True)
 
 
-def _frames(root: Path, pid: int, camid: int, seed: int) -> list[Record]:
+def _single_shot(
+    root: Path, single: list[dict[int, str]], shared: Collection[int], choices: Choices
+) -> Listing:
+    splits: list[tuple[Record, ...]] = []
+    for training, tested in _split_people(root, shared, choices):
+        train = [
+            Record(shots[pid], pid, camid, SplitRole.TRAIN)
+            for camid, shots in enumerate(single)
+            for pid in sorted(training)
+        ]
+        splits.append(tuple(train + _test(single, shared, tested)))
+    return _listing(splits, choices)
+
+
+def _test(single: list[dict[int, str]], shared: Collection[int], tested: Collection[int]) -> list[Record]:
+    """List single shots: queries of camera A, the gallery of camera B with those that only it saw."""
+    queries = [Record(path, pid, 0, SplitRole.QUERY) for pid, path in single[0].items() if pid in tested]
+    gallery = [
+        Record(path, pid if pid in shared else CAMERA_B_ONLY + pid, 1, SplitRole.GALLERY)
+        for pid, path in single[1].items()
+        if pid in tested or pid not in shared
+    ]
+    return queries + gallery
+
+
+def _read_video(root: Path, choices: Choices) -> Listing:
+    tracks: list[dict[int, list[str]]] = []
+    for camid, camera in enumerate(CAMERAS):
+        folders = [entry.name for entry in list_folder(root, f"multi_shot/{camera}") if entry.is_dir()]
+        matches = match_names(root / "multi_shot" / camera, folders, FOLDER)
+        people = [pid for _, match in matches if (pid := int(match["pid"])) <= LAST_SHARED]
+        tracks.append({pid: _frames(root, pid, camid) for pid in people})
+    shared = {pid: min(len(tracks[0][pid]), len(tracks[1][pid])) for pid in tracks[0] if pid in tracks[1]}
+    candidates: Collection[int] = shared
+    if choices.split_file is None:
+        candidates = _longest(shared)
+    splits: list[tuple[Record, ...]] = []
+    for training, tested in _split_people(root, candidates, choices):
+        records: list[Record] = []
+        for camid, frames in enumerate(tracks):
+            test_role = (SplitRole.QUERY, SplitRole.GALLERY)[camid]
+            for pid in sorted(training | tested):
+                role = SplitRole.TRAIN if pid in training else test_role
+                records += [Record(path, pid, camid, role) for path in frames[pid]]
+        splits.append(tuple(records))
+    return _listing(splits, choices, "every frame is an image of its own: scores rank frames, not tracks")
+
+
+def _listing(splits: Sequence[tuple[Record, ...]], choices: Choices, *notes: str) -> Listing:
+    if choices.split_file is None:
+        return Listing(tuple(splits), drawn=True, notes=notes)
+    return Listing(tuple(splits), notes=(cite(choices.split_file), *notes))
+
+
+def _longest(lengths: Mapping[int, int]) -> set[int]:
+    """Choose the people with the longest tracks, as many as the published video splits have."""
+    ordered = sorted(lengths, key=lambda pid: (-lengths[pid], pid))
+    return set(ordered[: round(LONG_TRACKS * len(ordered))])
+
+
+def _split_people(
+    root: Path, people: Collection[int], choices: Choices
+) -> list[tuple[frozenset[int], frozenset[int]]]:
+    """Say who is trained on and who is tested in each split: as in the user's file, or drawn."""
+    if choices.split_file is not None:
+        return list(read_people_lists(choices.split_file, people, root))
+    draws = draw_training(people, len(people) // 2, choices.seed, "prid2011", choices.splits)
+    return [(frozenset(training), frozenset(people) - training) for training in draws]
+
+
+def _frames(root: Path, pid: int, camid: int) -> list[str]:
     folder = f"multi_shot/{CAMERAS[camid]}/person_{pid:04d}"
-    frames = [path for path, _ in match_folder(root, folder, FRAME)]
-    drawn = sample(frames, FRAMES, generator(seed, "prid2011", folder))
-    return [Record(path, pid, camid, SplitRole.TRAIN) for path in drawn]
+    return [path for path, _ in match_folder(root, folder, FRAME)]
+
+
+def _recognise(root: Path) -> str | None:
+    return holds("single_shot")(root) or holds("multi_shot")(root)
 
 
 READER = Reader(
     name="prid2011",
-    folder="prid_2011",
-    layout="original",
-    expected=client_counts(cameras=2, train=(285, 3_744), query=(100, 100), gallery=649),
-    read=read,
-    seeded=frozenset({"train_images"}),
+    folders=("prid_2011", "prid2011/prid_2011", "prid"),
+    variants=(
+        Variant(
+            name="original",
+            looks_for="single_shot, multi_shot",
+            recognise=_recognise,
+            read=read,
+            splits={
+                BENCHMARK: COUNTS,
+                "standard": client_counts(cameras=2, train=(100, 200), query=(100, 100), gallery=649),
+                VIDEO: {"cameras": 2, "train_identities": 89, "query_identities": 89},
+            },
+            seeded=frozenset({"train_images"}),
+            levels=(".", "prid_2011"),
+            split_file="splits_single_shot.json with --splits standard, splits_prid2011.json with video",
+        ),
+        *prid_variants(COUNTS),
+    ),
 )

@@ -2,35 +2,47 @@
 
 Baltieri et al., 3DPeS: 3D People Dataset for Surveillance and Forensics, J-HGBU 2011. Names tell the
 sequence. As in the DGD scripts, a random half of a person's sequences makes pseudo camera 0, the rest pseudo
-camera 1.
+camera 1. Those scripts numbered people in an order that nobody can repeat, so their ``split.json`` is of use
+only with the images that they copied.
 """
 
 import re
 from collections import defaultdict
 from pathlib import Path
 
-from fedreid_mpi.data.readers.base import Reader, Record, client_counts, match_folder
-from fedreid_mpi.data.splits import generator, role_of, sample, sample_half
+from fedreid_mpi.data.readers.base import (
+    BENCHMARK,
+    Choices,
+    Listing,
+    Reader,
+    Variant,
+    client_counts,
+    holds_names,
+)
+from fedreid_mpi.data.readers.names import match_folder
+from fedreid_mpi.data.readers.processed import small_variants
+from fedreid_mpi.data.readers.views import View, halve
+from fedreid_mpi.data.splits import generator, sample, sample_half
 
 NAME = re.compile(r"(?P<pid>\d+)_(?P<sequence>\d+)_FRAME_\d+_RGB\.bmp", re.ASCII)
 
+COUNTS = client_counts(cameras=2, train=(93, 450), query=(86, 246), gallery=316)
+SEEDED = frozenset({"train_images", "query_identities", "query_images", "gallery_images"})
 
-def read(root: Path, seed: int) -> list[Record]:
+
+def read(root: Path, choices: Choices) -> Listing:
     """Read the one folder; draw pseudo cameras and the split."""
     people: defaultdict[int, list[tuple[str, int]]] = defaultdict(list)
     for path, match in match_folder(root, ".", NAME):
         people[int(match["pid"])].append((path, int(match["sequence"])))
     pids = sorted(people)
-    training = set(sample(pids, training_share(len(pids)), generator(seed, "3dpes", "identities")))
-    records: list[Record] = []
-    for pid, views in people.items():
-        first = sample_half(
-            (sequence for _, sequence in views), generator(seed, "3dpes", f"cameras of {pid}")
-        )
-        for path, sequence in views:
-            camid = 0 if sequence in first else 1
-            records.append(Record(path, pid, camid, role_of(pid, camid, training)))
-    return records
+    training = set(sample(pids, training_share(len(pids)), generator(choices.seed, "3dpes", "identities")))
+    views: list[View] = []
+    for pid, images in people.items():
+        sequences = (sequence for _, sequence in images)
+        first = sample_half(sequences, generator(choices.seed, "3dpes", f"cameras of {pid}"))
+        views += [View(path, pid, 0 if sequence in first else 1) for path, sequence in images]
+    return Listing((halve(views, training),), drawn=True)
 
 
 def training_share(people: int) -> int:
@@ -40,9 +52,17 @@ def training_share(people: int) -> int:
 
 READER = Reader(
     name="3dpes",
-    folder="3DPeS/RGB",
-    layout="original",
-    expected=client_counts(cameras=2, train=(93, 450), query=(86, 246), gallery=316),
-    read=read,
-    seeded=frozenset({"train_images", "query_identities", "query_images", "gallery_images"}),
+    folders=("3DPeS/RGB", "3dpes/RGB", "3dpes"),
+    variants=(
+        Variant(
+            name="original",
+            looks_for=NAME.pattern,
+            recognise=holds_names(NAME),
+            read=read,
+            splits={BENCHMARK: COUNTS},
+            seeded=SEEDED,
+            levels=(".", "RGB"),
+        ),
+        *small_variants("3dpes", COUNTS, SEEDED, training_share),
+    ),
 )

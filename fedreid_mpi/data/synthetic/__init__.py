@@ -6,6 +6,16 @@ readers as the real datasets. The nine client datasets differ in clothes, light,
 
 from fedreid_mpi.data.synthetic.layouts import LAYOUTS
 from fedreid_mpi.data.synthetic.scales import SCALES
+from fedreid_mpi.data.synthetic.variants import ORIGINAL, VARIANTS
 from fedreid_mpi.data.synthetic.writer import Written, count_images, join_digests, write_benchmark
 
-__all__ = ["LAYOUTS", "SCALES", "Written", "count_images", "join_digests", "write_benchmark"]
+__all__ = [
+    "LAYOUTS",
+    "ORIGINAL",
+    "SCALES",
+    "VARIANTS",
+    "Written",
+    "count_images",
+    "join_digests",
+    "write_benchmark",
+]

@@ -5,7 +5,7 @@ counts, as far as they hold for any seed of the reader's split.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -17,7 +17,10 @@ from fedreid_mpi.seeds import generator
 
 
 class Shot(NamedTuple):
-    """One image file: path below the reader's root, who is on it and which camera took it (both from 0)."""
+    """One image file: path below the reader's root, who is on it and which camera took it (both from 0).
+
+    A picture without a path is drawn but not written.
+    """
 
     path: str
     person: int
@@ -43,6 +46,13 @@ class Tree:
     def add(self, path: str, person: int, camera: int) -> None:
         """Add the picture of a person (from 0) by a camera (from 1)."""
         self.shots.append(Shot(path, person, camera - 1))
+
+    def renamed(
+        self, names: Sequence[str], counts: Mapping[str, int], texts: Mapping[str, str] | None = None
+    ) -> "Tree":
+        """Return a tree with other names for the same pictures; an empty one leaves the picture out."""
+        shots = [Shot(name, *shot[1:]) for name, shot in zip(names, self.shots, strict=True)]
+        return Tree(dict(counts), shots, dict(texts or {}))
 
 
 def _published(counts: FixedSplit) -> dict[str, int]:

@@ -18,9 +18,10 @@ from PIL import Image
 
 from fedreid_mpi.data.synthetic.domains import Cameras, Domain, draw_cameras, draw_domain
 from fedreid_mpi.data.synthetic.drawing import draw_images
-from fedreid_mpi.data.synthetic.layouts import LAYOUTS, Shot, plan_tree
+from fedreid_mpi.data.synthetic.layouts import LAYOUTS, Shot
 from fedreid_mpi.data.synthetic.people import People, draw_people
 from fedreid_mpi.data.synthetic.scales import SCALES
+from fedreid_mpi.data.synthetic.variants import ORIGINAL, place_of, plan_variant
 from fedreid_mpi.errors import ConfigurationError, FedReIDError
 from fedreid_mpi.seeds import generator
 from fedreid_mpi.types import Advance
@@ -78,7 +79,7 @@ class Written:
 
 
 def count_images(scale: str, datasets: Iterable[str]) -> int:
-    """Return how many images `write_benchmark` writes."""
+    """Return how many images `write_benchmark` draws; of the original layouts it writes all of them."""
     return sum(SCALES[scale].counts[dataset].images for dataset in datasets)
 
 
@@ -89,6 +90,7 @@ def write_benchmark(
     datasets: Sequence[str] = tuple(LAYOUTS),
     jobs: int = 1,
     advance: Advance | None = None,
+    variant: str = ORIGINAL,
 ) -> list[Written]:
     """Write datasets below ``root`` as image files in their originals' layouts.
 
@@ -108,21 +110,26 @@ def write_benchmark(
     jobs
         Number of processes.
     advance
-        Called with the number of images just written.
+        Called with the number of images just drawn.
+    variant
+        Way in which the datasets are written; see `fedreid_mpi.data.synthetic.variants`.
 
     Raises
     ------
     ConfigurationError
-        If a dataset's folder is there already and not empty, or cannot be written.
+        If a dataset's folder is there already and not empty, or cannot be written, or a dataset has no such
+        variant.
     """
     for dataset in datasets:
-        folder = root / LAYOUTS[dataset].folder
+        folder = root / place_of(dataset, variant).folder
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigurationError(f"{folder} is there already: remove it, or name another folder")
     try:
         root.mkdir(parents=True, exist_ok=True)
         with _processes(jobs) as draw_all:
-            return [_write_dataset(root, scale, seed, dataset, draw_all, advance) for dataset in datasets]
+            return [
+                _write_dataset(root, scale, seed, dataset, variant, draw_all, advance) for dataset in datasets
+            ]
     except OSError as error:
         reason = error.strerror or error
         raise ConfigurationError(f"{error.filename or root} cannot be written: {reason}") from error
@@ -160,16 +167,17 @@ def _processes(jobs: int) -> Iterator[DrawAll]:
 
 
 def _write_dataset(
-    root: Path, scale: str, seed: int, dataset: str, draw_all: DrawAll, advance: Advance | None
+    root: Path, scale: str, seed: int, dataset: str, variant: str, draw_all: DrawAll, advance: Advance | None
 ) -> Written:
-    tree, layout = plan_tree(dataset, scale, seed), LAYOUTS[dataset]
+    tree, place = plan_variant(dataset, variant, scale, seed), place_of(dataset, variant)
     people = 1 + max(shot.person for shot in tree.shots)
     cameras = 1 + max(shot.camera for shot in tree.shots)
     world = World(dataset, seed, people, cameras, SCALES[scale].size_of(dataset))
-    with tempfile.TemporaryDirectory(prefix=f".{layout.folder}.", dir=root) as scratch:
-        folder = Path(scratch) / layout.folder
-        start = folder / layout.root
-        for parent in sorted({start / Path(shot.path).parent for shot in tree.shots}):
+    with tempfile.TemporaryDirectory(prefix=f".{place.folder}.", dir=root) as scratch:
+        folder = Path(scratch) / place.folder
+        start = folder / place.root
+        paths = [shot.path for shot in tree.shots if shot.path]
+        for parent in sorted({start / Path(path).parent for path in paths}):
             parent.mkdir(parents=True, exist_ok=True)
         for path, text in (tree.texts | {"counts.json": json.dumps(tree.counts, indent=2) + "\n"}).items():
             (start / path).write_text(text, encoding="utf-8")
@@ -178,8 +186,8 @@ def _write_dataset(
             if advance:
                 advance(images)
         digest = digest_folder(folder)
-        folder.replace(root / layout.folder)
-    return Written(dataset, root / layout.folder, len(tree.shots), people, cameras, digest)
+        folder.replace(root / place.folder)
+    return Written(dataset, root / place.folder, len(paths), people, cameras, digest)
 
 
 @lru_cache(maxsize=2)
@@ -192,7 +200,7 @@ def _draw_world(world: World) -> tuple[Domain, Cameras, People]:
 
 
 def _draw_unit(unit: Unit) -> int:
-    """Draw and write the images of a unit; return how many."""
+    """Draw the images of a unit and write those that have a path; return how many were drawn."""
     world = unit.world
     domain, cameras, people = _draw_world(world)
     rng = generator(world.seed, world.dataset, "images", unit.number)
@@ -200,6 +208,7 @@ def _draw_unit(unit: Unit) -> int:
     camera = np.array([shot.camera for shot in unit.shots])
     images = draw_images(rng, domain, cameras, seen, camera, world.size)
     for shot, pixels in zip(unit.shots, images, strict=True):
-        path = unit.root / shot.path
-        Image.fromarray(pixels).save(path, **ENCODING[path.suffix])
+        if shot.path:
+            path = unit.root / shot.path
+            Image.fromarray(pixels).save(path, **ENCODING[path.suffix])
     return len(unit.shots)

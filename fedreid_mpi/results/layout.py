@@ -1,0 +1,82 @@
+"""The layout of results archives and feature files, in tables: verification goes by them."""
+
+import numpy as np
+
+from fedreid_mpi.data.archive.digest import CONTENT_DIGEST
+from fedreid_mpi.data.archive.schema import Attribute, Column, Schema
+from fedreid_mpi.data.archive.tree import type_name
+from fedreid_mpi.results.schema import FIELDS, FORMAT_VERSION, KIND
+
+_DIGEST = Attribute(CONTENT_DIGEST, "text", "Digest of everything else, see below", optional=True)
+
+RESULTS = Schema(
+    kind=KIND,
+    version=FORMAT_VERSION,
+    attributes=(
+        Attribute("kind", "text", f"'{KIND}'"),
+        Attribute("format_version", "integer", f"{FORMAT_VERSION}"),
+        Attribute("description", "text", "What the file is, for whoever opens it"),
+        Attribute("name", "text", "Name of the run"),
+        Attribute("seed", "integer", "Of the run"),
+        Attribute("configuration", "text", "All settings, as TOML"),
+        Attribute("git_commit", "text", "Commit of the program's source; empty where there is none"),
+        Attribute("versions", "text", "Versions of the libraries, as a JSON object"),
+        Attribute("parameters", "integer", "Number of values that a client shares with the server"),
+        Attribute("attempt", "integer", "1 for the first start of the run"),
+        _DIGEST,
+    ),
+    columns=tuple(
+        Column(field.path, type_name(np.dtype(field.dtype)), field.axes, field.units, field.description)
+        for field in FIELDS
+    ),
+)
+"""All of a results archive."""
+
+# Kind and version are those of `fedreid_mpi.results.features`, which would import torch.
+FEATURES = Schema(
+    kind="fedreid_mpi features",
+    version=1,
+    attributes=(
+        Attribute("kind", "text", "'fedreid_mpi features'"),
+        Attribute("format_version", "integer", "1"),
+        Attribute("model", "text", "File of the model that made the features"),
+        Attribute("protocol", "text", "How a ranked gallery became scores"),
+        Attribute("seed", "integer", "Of the protocol's draws"),
+        Attribute("multi_query", "boolean", "Whether features of a query's multi_query images were averaged"),
+        Attribute("reranked", "boolean", "Whether galleries were re-ranked by k-reciprocal neighbours"),
+        Attribute("k1", "integer", "Of the re-ranking", optional=True),
+        Attribute("k2", "integer", "Of the re-ranking", optional=True),
+        Attribute("lambda", "number", "Of the re-ranking: weight of the original distance", optional=True),
+        _DIGEST,
+    ),
+    columns=(
+        Column("<name>/features", "float32", (None, "feature"), "", "Features of each image, of length 1"),
+        Column("<name>/pid", "int64", (None,), "", "Person in each image; -1 is junk"),
+        Column("<name>/camid", "int64", (None,), "", "Camera that took each image"),
+        Column("<name>/path", "text", (None,), "", "Original file of each image, below the dataset's folder"),
+        *(
+            Column(
+                f"<name>/splits/<k>/{role}",
+                "int64",
+                (None,),
+                "",
+                f"{use}: rows",
+                optional=role == "multi_query",
+            )
+            for role, use in (
+                ("query", "Images to search for"),
+                ("gallery", "Images to search in"),
+                ("multi_query", "Images averaged into queries"),
+            )
+        ),
+        *(
+            Column(f"<name>/splits/<k>/{name}", "float64", (None,), "", description)
+            for name, description in (
+                ("average_precision", "Average precision of each query; NaN: no match, or none is defined"),
+                ("inverse_negative_penalty", "Matches over the rank of the last one; NaN likewise"),
+                ("first_match", "Rank of each query's first true match, averaged over draws; 0: no match"),
+            )
+        ),
+    ),
+)
+"""All of a feature file; each dataset's group ``<name>`` has attributes ``archive`` and ``source_digest``."""

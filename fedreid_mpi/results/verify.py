@@ -1,0 +1,120 @@
+"""Verification of results archives and feature files against their specification, ``docs/format.md``."""
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from fedreid_mpi.data.archive.format import SplitRole, open_archive, plain, require_kind
+from fedreid_mpi.data.archive.schema import find_faults
+from fedreid_mpi.results.layout import FEATURES, RESULTS
+from fedreid_mpi.results.schema import FIELDS, SCALES
+from fedreid_mpi.types import CMC_RANKS, ModelKind
+
+_Arrays = Mapping[str, NDArray[Any]]
+
+
+def verify_features(path: Path) -> tuple[str, ...]:
+    """Check a feature file against its specification; returns and raises as `verify_results` does."""
+    with open_archive(path) as file:
+        require_kind(path, file, FEATURES.kind, FEATURES.version)
+        return tuple(find_faults(file, FEATURES)) or tuple(_feature_faults(file))
+
+
+def verify_results(path: Path) -> tuple[str, ...]:
+    """Check one file of a results archive against its specification.
+
+    Returns
+    -------
+    tuple of str
+        What is wrong, each in a few words; empty for a good file.
+
+    Raises
+    ------
+    DataError
+        When the file cannot be read as an archive at all.
+    """
+    with open_archive(path) as file:
+        require_kind(path, file, RESULTS.kind, RESULTS.version)
+        # The rules stand on the layout.
+        return tuple(find_faults(file, RESULTS)) or (*_label_faults(file), *_rule_faults(file))
+
+
+def _label_faults(file: h5py.File) -> Iterator[str]:
+    """Check that the file explains itself."""
+    for field in FIELDS:
+        dataset = file[field.path]
+        said = tuple(plain(dataset.attrs.get(name)) for name in ("description", "units", "volatile"))
+        if said != (field.description, field.units, field.volatile):
+            yield f"/{field.path} is described as {said}"
+        for dimension, axis in zip(dataset.dims, field.axes, strict=True):
+            scale = SCALES[axis]
+            attached = [item.name for item in dimension.values()]
+            if dimension.label != axis or (attached != [f"/{scale}"] and field.path != scale):
+                yield f"/{field.path} has axis {dimension.label} on {attached}, expected {axis} on /{scale}"
+
+
+def _rule_faults(file: h5py.File) -> Iterator[str]:
+    arrays = {field.path: file[field.path][()] for field in FIELDS}
+    try:
+        tomllib.loads(str(plain(file.attrs["configuration"])))
+        json.loads(str(plain(file.attrs["versions"])))
+    except ValueError as error:
+        yield f"configuration is no TOML, or versions no JSON: {error}"
+    for name in ("ranks/rank", "clients/id"):
+        if not np.array_equal(arrays[name], np.arange(len(arrays[name]))):
+            yield f"/{name} does not count from 0"
+    for name in ("rounds/round", "evaluations/round"):
+        if (np.diff(arrays[name], prepend=-1) <= 0).any():
+            yield f"/{name} is not increasing from 0"
+    if not np.isin(arrays["evaluations/round"], arrays["rounds/round"]).all():
+        yield "/evaluations/round names rounds that /rounds/round does not"
+    if not np.array_equal(arrays["evaluations/cmc_rank"], np.arange(1, CMC_RANKS + 1)):
+        yield f"/evaluations/cmc_rank is not 1 to {CMC_RANKS}"
+    if [bytes(name).decode() for name in arrays["evaluations/model"]] != list(ModelKind):
+        yield f"/evaluations/model is not {', '.join(ModelKind)}"
+    yield from _participation_faults(arrays)
+    yield from _score_faults(arrays)
+
+
+def _participation_faults(arrays: _Arrays) -> Iterator[str]:
+    for number, row, trained in zip(
+        arrays["rounds/round"], arrays["rounds/position"], arrays["rounds/participated"], strict=True
+    ):
+        if sorted(row[trained]) != list(range(trained.sum())) or (row[~trained] != -1).any():
+            yield f"/rounds/position of round {number} is no order of its participants"
+
+
+def _score_faults(arrays: _Arrays) -> Iterator[str]:
+    scored = arrays["evaluations/queries"] >= 0
+    if not np.array_equal(scored, arrays["evaluations/unmatched"] >= 0):
+        yield "/evaluations/queries and unmatched differ in what was scored"
+    cmc = arrays["evaluations/cmc"]
+    if not np.isnan(cmc[~scored]).all():
+        yield "/evaluations/cmc holds scores where nothing was scored"
+    for name in ("cmc", "mean_ap", "mean_inp"):
+        values = arrays[f"evaluations/{name}"]
+        if ((values < 0) | (values > 1 + 1e-9)).any():
+            yield f"/evaluations/{name} is not within 0 and 1"
+    if (np.diff(cmc, axis=-1) < 0).any():
+        yield "/evaluations/cmc falls with the rank"
+
+
+def _feature_faults(file: h5py.File) -> Iterator[str]:
+    for name, dataset in file.items():
+        images = len(dataset["features"])
+        if not all(len(dataset[column]) == images for column in ("pid", "camid", "path")):
+            yield f"/{name}: features, pid, camid and path differ in length"
+        for number, split in dataset["splits"].items():
+            for role in SplitRole:
+                rows = split[role][()] if role in split else np.zeros(0, np.int64)
+                if ((rows < 0) | (rows >= images)).any():
+                    yield f"/{name}/splits/{number}/{role} points outside of the {images} images"
+            lengths = {len(split[score]) for score in ("query", "average_precision", "first_match")}
+            if len(lengths) != 1:
+                yield f"/{name}/splits/{number}: scores and queries differ in length"

@@ -1,0 +1,58 @@
+"""Whole runs of several experiments, each on groups of ranks of several sizes, in one launch.
+
+Usage: mpirun -n 7 python -m mpi4py mpi_runs.py FOLDER EXPERIMENT.toml...
+
+The ranks are divided into groups of `GROUPS` ranks that run side by side, then all play together. Runs are
+written to FOLDER/<experiment>/<ranks>.
+"""
+
+import sys
+from pathlib import Path
+
+from small import Silent
+
+GROUPS = (1, 2, 4)
+EVERYONE = sum(GROUPS)  # a server, five clients, and one rank that is idle
+
+VARIANTS = {
+    "plain": {},
+    "published": {
+        "federation": {"clients_per_round": 3, "drop_last": True, "local_epochs": 2},
+        "aggregation": {"bn": "reference", "weights": "uniform"},
+        "optimizer": {"schedule": "cosine", "warmup": 2, "label_smoothing": 0.1},
+        "evaluation": {"protocol": "published", "every": 2},
+    },
+    "fedbn": {
+        "federation": {"clients_per_round": 2},
+        "aggregation": {"bn": "local"},
+        "evaluation": {"protocol": "single-gallery-shot", "local_models": False},
+    },
+    "augmented": {
+        "model": {"dropout": 0.5, "neck": "bnneck", "last_stride": 1},
+        "augmentation": {"pad": 3, "flip": 0.5, "erasing": 0.5, "jitter": [0.2, 0.2, 0.2, 0.1]},
+        "compute": {"channels_last": True},
+    },
+    "alone": {"federation": {"mode": "local"}},
+}
+
+
+def main(folder: Path, experiments: list[Path]) -> None:
+    from mpi4py import MPI
+
+    from fedreid_mpi import evaluation
+    from fedreid_mpi.comm.mpi.communicator import MPICommunicator
+    from fedreid_mpi.config import load_experiment
+    from fedreid_mpi.federation import run_federation
+
+    evaluation.UNIT = evaluation.BATCH  # so that a small test split is shared out, too
+    world = MPI.COMM_WORLD
+    group = next(number for number in range(len(GROUPS)) if world.rank < sum(GROUPS[: number + 1]))
+    for comm in (MPICommunicator(world.Split(group)), MPICommunicator(world)):
+        for path in experiments:
+            run_dir = folder / path.stem / str(comm.size)
+            run_federation(comm, load_experiment(path), run_dir, Silent())
+        MPICommunicator(world).broadcast(None)  # asleep until the other groups are done
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), [Path(path) for path in sys.argv[2:]])

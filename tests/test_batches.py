@@ -1,0 +1,194 @@
+import colorsys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from fedreid_mpi import config
+from fedreid_mpi.data.archive import DatasetArchive
+from fedreid_mpi.data.batches import DEVIATION, MEAN, ImageStore, augment, epoch_batches, normalise
+from fedreid_mpi.seeds import generator
+
+HEIGHT, WIDTH = 32, 16
+
+
+def pictures(count, height=HEIGHT, width=WIDTH, low=0, high=256):
+    return torch.from_numpy(
+        generator(1, "pictures").integers(low, high, (count, height, width, 3)).astype(np.uint8)
+    )
+
+
+def settings(**changes):
+    return config.Augmentation.model_validate({"pad": 0, "flip": 0.0} | changes)
+
+
+def pixels(batch):
+    """Undo the normalisation: (B, H, W, 3) in [0, 1]."""
+    return batch.permute(0, 2, 3, 1).double().numpy() * DEVIATION + MEAN
+
+
+class Fixed:
+    """Stands in for a generator: every uniform draw lies at the same place of its range."""
+
+    def __init__(self, at):
+        self.at = at
+
+    def random(self, size):
+        return np.full(size, self.at)
+
+    def uniform(self, low, high, size):
+        return np.full(size, low + self.at * (high - low))
+
+    def integers(self, low, high, size):
+        return np.full(size, low + int(self.at * (high - 1 - low)))
+
+
+def test_images_are_normalised_by_imagenets_mean_and_deviation():
+    image = np.array([0, 128, 255], np.uint8) * np.ones((1, 2, 2, 1), np.uint8)
+    normalised = normalise(torch.from_numpy(image))
+    assert normalised.shape == (1, 3, 2, 2)
+    expected = [(0 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
+    np.testing.assert_allclose(normalised[0, :, 1, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("pad", [0, 3, 10])
+def test_pad_crop_and_flip_are_those_of_pillow(pad):
+    images = pictures(20)
+    augmented = pixels(augment(images, settings(pad=pad, flip=0.5), generator(5, "augment")))
+    random = generator(5, "augment")  # the same draws again
+    top, left = random.integers(0, 2 * pad + 1, (2, 20))
+    flipped = random.random(20) < 0.5
+    assert 0 < flipped.sum() < 20
+    for n, image in enumerate(images.numpy()):
+        padded = ImageOps.expand(Image.fromarray(image), pad, fill=0)
+        cropped = padded.crop((left[n], top[n], left[n] + WIDTH, top[n] + HEIGHT))
+        expected = ImageOps.mirror(cropped) if flipped[n] else cropped
+        np.testing.assert_allclose(augmented[n], np.asarray(expected) / 255, atol=1e-6)
+
+
+def test_every_place_of_the_crop_is_drawn():
+    images = torch.zeros(2000, 5, 5, 3, dtype=torch.uint8)
+    images[:, 2, 2] = 255
+    augmented = pixels(augment(images, settings(pad=2), generator(0, "crop")))
+    bright = {tuple(place) for place in np.argwhere(augmented[..., 0] > 0.5)[:, 1:]}
+    assert bright == {(row, column) for row in range(5) for column in range(5)}
+
+
+@pytest.mark.parametrize(("flip", "expected"), [(0.0, False), (1.0, True)])
+def test_flip_is_a_probability(flip, expected):
+    images = pictures(9)
+    augmented = augment(images, settings(flip=flip), generator(0, "flip"))
+    assert torch.equal(augmented, normalise(images.flip(2) if expected else images))
+
+
+def test_erasing_sets_one_rectangle_of_2_to_40_percent_to_zero():
+    height, width = 128, 64
+    images = pictures(200, height, width, low=150)  # nothing normalises to zero
+    plain = normalise(images)
+    erased = augment(images, settings(erasing=1.0), generator(2, "erase"))
+    gone = (erased == 0).all(1).numpy()
+    for image, mask in enumerate(gone):
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        box = np.ix_(range(rows[0], rows[-1] + 1), range(columns[0], columns[-1] + 1))
+        assert mask[box].all(), "a rectangle"
+        tall, wide = len(rows), len(columns)
+        assert mask.sum() == tall * wide
+        assert 0.018 < tall * wide / (height * width) < 0.41
+        assert 0.27 < tall / wide < 3.7 or wide == width
+        assert torch.equal(erased[image][:, ~mask], plain[image][:, ~mask])
+    centres = np.array([np.argwhere(mask).mean(0) for mask in gone]) / (height, width)
+    np.testing.assert_allclose(centres.mean(0), 0.5, atol=0.05)
+
+
+def test_erasing_is_a_probability():
+    images = pictures(2000, 16, 8, low=150)
+    erased = augment(images, settings(erasing=0.3), generator(3, "erase"))
+    share = (erased == 0).flatten(1).any(1).float().mean()
+    assert float(share) == pytest.approx(0.3, abs=0.04)
+
+
+def test_jitter_in_the_middle_of_its_range_changes_nothing():
+    images = pictures(6)
+    jittered = augment(images, settings(jitter=(0.5, 0.5, 0.5, 0.5)), Fixed(0.5))
+    np.testing.assert_allclose(jittered, normalise(images), atol=2e-5)
+
+
+@pytest.mark.parametrize("at", [0.0, 0.25, 1.0])
+@pytest.mark.parametrize("kind", ["brightness", "contrast", "saturation"])
+def test_jitter_is_that_of_torchvision(kind, at):
+    from torchvision.transforms.v2 import functional
+
+    images = pictures(6)
+    strength = [0.4 * (kind == other) for other in ("brightness", "contrast", "saturation", "hue")]
+    jittered = pixels(augment(images, settings(jitter=strength), Fixed(at)))
+    adjust = getattr(functional, f"adjust_{kind}")
+    expected = adjust(images.permute(0, 3, 1, 2) / 255, 1 + 0.4 * (2 * at - 1)).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(jittered, expected, atol=1e-3)  # its weights of grey have four digits
+
+
+def test_a_hue_turned_by_half_a_circle_twice_is_the_old_one():
+    images = pictures(6, low=100, high=156)  # pale enough not to be clipped
+    half = settings(jitter=(0.0, 0.0, 0.0, 0.5))
+    once = pixels(augment(images, half, Fixed(1.0)))
+    again = torch.from_numpy(np.rint(255 * once).astype(np.uint8))
+    twice = pixels(augment(again, half, Fixed(1.0)))
+    np.testing.assert_allclose(twice, images / 255, atol=2 / 255)
+    assert np.abs(once - images.numpy() / 255).max() > 0.05
+
+
+def test_hue_jitter_keeps_greys_and_luma_and_turns_the_hue():
+    grey = torch.arange(0, 256, 16, dtype=torch.uint8).view(1, 4, 4, 1).repeat(1, 1, 1, 3)
+    turned = pixels(augment(grey, settings(jitter=(0, 0, 0, 0.3)), Fixed(1.0)))
+    np.testing.assert_allclose(turned, grey / 255, atol=1e-3)
+    reddish = torch.tensor([150, 110, 110], dtype=torch.uint8).expand(1, 2, 2, 3).contiguous()
+    turned = pixels(augment(reddish, settings(jitter=(0, 0, 0, 0.5)), Fixed(1.0)))[0, 0, 0]
+    luma = np.array([0.299, 0.587, 0.114])
+    assert turned @ luma == pytest.approx(np.array([150, 110, 110]) / 255 @ luma, abs=1e-4)
+    assert colorsys.rgb_to_hsv(*turned)[0] == pytest.approx(0.5, abs=0.1)  # red has become cyan
+
+
+def test_augmentation_depends_on_its_generator_alone():
+    images, all_on = pictures(10), settings(pad=4, flip=0.5, erasing=0.5, jitter=(0.2, 0.2, 0.2, 0.1))
+    first = augment(images, all_on, generator(1, "a"))
+    torch.manual_seed(1)
+    assert torch.equal(augment(images, all_on, generator(1, "a")), first)
+    assert not torch.equal(augment(images, all_on, generator(2, "a")), first)
+    assert torch.equal(images, pictures(10))
+
+
+@pytest.mark.parametrize(
+    ("images", "drop_last", "sizes"),
+    [
+        (24, False, [8, 8, 8]),
+        (26, False, [8, 8, 8, 2]),
+        (25, False, [8, 8, 8]),  # a batch of one has no variance
+        (26, True, [8, 8, 8]),
+        (5, False, [5]),
+        (5, True, []),
+        (2, False, [2]),
+    ],
+)
+def test_an_epoch_is_cut_into_batches(images, drop_last, sizes):
+    batches = list(epoch_batches(images, 8, drop_last, generator(0, "epoch")))
+    assert [len(rows) for rows in batches] == sizes
+    rows = np.concatenate([np.empty(0, np.int64), *batches])
+    assert len(set(rows.tolist())) == len(rows)
+    assert set(rows.tolist()) <= set(range(images))
+
+
+def test_epochs_are_shuffled_anew():
+    random = generator(0, "epoch")
+    first, second = (np.concatenate(list(epoch_batches(32, 8, False, random))) for _ in range(2))
+    assert not np.array_equal(first, second)
+    assert sorted(first) == sorted(second) == list(range(32))
+
+
+def test_a_store_gives_the_archives_images(archives):
+    archive = DatasetArchive.open(archives[0])
+    chosen = archive.split("query")
+    store = ImageStore(archive.images, chosen, torch.device("cpu"))
+    assert len(store) == len(chosen)
+    batch = store.batch(np.array([3, 0, 3]))
+    assert batch.dtype == torch.uint8
+    np.testing.assert_array_equal(batch, archive.images[chosen[[3, 0, 3]]])

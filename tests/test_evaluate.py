@@ -1,0 +1,197 @@
+import h5py
+import numpy as np
+import pytest
+import torch
+from launching import ERROR
+from small import write_experiment, write_site
+
+from fedreid_mpi import config, evaluation
+from fedreid_mpi.cli import run
+from fedreid_mpi.data.archive import DatasetArchive
+from fedreid_mpi.evaluation import UNIT, Unit, extract_features, query_then_gallery, rank_gallery, units
+from fedreid_mpi.model import load_model
+from fedreid_mpi.results import read_run
+from fedreid_mpi.types import ModelKind
+
+COMPUTE = config.Compute(device="cpu")
+
+
+@pytest.fixture(scope="module")
+def finished(archives, tmp_path_factory):
+    """The run directory of a finished run over the clients that have a test split."""
+    folder = tmp_path_factory.mktemp("finished")
+    tested = [path for path in archives if path.stem != "mall"]
+    path = write_experiment(folder / "x.toml", tested, evaluation={"every": 2})
+    assert run(["train", str(path), "--run-dir", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def model(finished):
+    return finished / "models" / "global.safetensors"
+
+
+def naive_features(network, archive, index):
+    """One image at a time: f(x) + f(mirrored x), scaled to length 1."""
+    image = (archive.images[index].astype(np.float64) / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    plain = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1))).float()[None]
+    with torch.no_grad():
+        total = network.features(plain) + network.features(plain.flip(-1))
+    return (total / total.norm()).numpy()[0]
+
+
+def test_features_are_those_of_an_image_and_its_mirror_image(model, archives):
+    archive, stored = DatasetArchive.open(archives[4]), load_model(model)
+    indices = query_then_gallery(archive)
+    assert len(indices) > evaluation.BATCH  # more than one batch, the last of them partial
+    seen = []
+    features = extract_features(stored.network, archive, indices, COMPUTE, seen.append)
+    assert sum(seen) == len(indices)
+    assert features.dtype == torch.float32
+    expected = [naive_features(stored.network, archive, index) for index in indices]
+    np.testing.assert_allclose(features, np.stack(expected), atol=1e-5)
+
+
+def test_features_are_extracted_in_evaluation_mode_and_leave_no_trace(model, archives):
+    archive, network = DatasetArchive.open(archives[0]), load_model(model).network.train()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    features = extract_features(network, archive, query_then_gallery(archive), COMPUTE)
+    assert not features.requires_grad
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_queries_come_before_the_gallery(archives):
+    archive = DatasetArchive.open(archives[0])
+    indices = query_then_gallery(archive)
+    assert indices.tolist() == [*archive.split("query"), *archive.split("gallery")]
+    assert (archive.camids[indices[:5]] == 1).all()
+    assert (archive.camids[indices[5:]] == 2).all()
+
+
+def test_a_gallery_is_ranked_by_the_cosine(archives):
+    archive = DatasetArchive.open(archives[0])
+    indices = query_then_gallery(archive)
+    pids = archive.pids[indices]
+    perfect = torch.from_numpy((pids[:, None] == np.unique(pids)).astype(np.float32))
+    scores = rank_gallery(perfect, archive, "standard", 0).scores()
+    assert (scores.cmc[0], scores.mean_ap, scores.queries, scores.unmatched) == (1.0, 1.0, 4, 1)
+    worst = torch.cat([perfect[:5], -perfect[5:]])
+    assert rank_gallery(worst, archive, "standard", 0).scores().cmc[0] == 0
+
+
+@pytest.mark.parametrize("images", [0, 1, UNIT - 1, UNIT, UNIT + 1, 3 * UNIT + 5])
+def test_units_cover_every_image_once_in_whole_batches(images):
+    cut = list(units(2, images))
+    assert all(unit.client == 2 for unit in cut)
+    assert [n for unit in cut for n in range(unit.start, unit.stop)] == list(range(images))
+    assert all(unit.start % evaluation.BATCH == 0 for unit in cut)
+    assert cut[1:2] in ([], [Unit(2, UNIT, min(2 * UNIT, images))])
+
+
+def test_units_do_not_change_the_bits(model, archives):
+    """A unit is whole batches, so whoever extracts it gives the features that one rank alone would."""
+    archive, network = DatasetArchive.open(archives[4]), load_model(model).network
+    indices, batch = query_then_gallery(archive), evaluation.BATCH
+    whole = extract_features(network, archive, indices, COMPUTE)
+    cut = [extract_features(network, archive, part, COMPUTE) for part in (indices[:batch], indices[batch:])]
+    assert torch.equal(torch.cat(cut), whole)
+
+
+def figures(line):
+    return [word.strip() for word in line.replace("│", "|").split("|") if word.strip()]
+
+
+def test_the_command_reproduces_the_runs_own_figures(finished, model, capsys):
+    results = read_run(finished)
+    paths = [str(client.archive) for client in results.header.clients]
+    assert run(["evaluate", str(model), *paths, "--device", "cpu"]) == 0
+    printed = [figures(line) for line in capsys.readouterr().out.splitlines()]
+    rows = {words[0]: words[1:] for words in printed if words}
+    for client, score in zip(results.header.clients, results.final_scores(ModelKind.GLOBAL), strict=True):
+        shares = (score.cmc[0], score.cmc[4], score.cmc[9], score.mean_ap, score.mean_inp)
+        expected = [f"{100 * share:.1f}" for share in shares]
+        assert rows[client.name] == [*expected, str(score.queries), str(score.unmatched)]
+
+
+def test_saved_features_and_scores_reproduce_the_figures(finished, model, archives, tmp_path, capsys):
+    saved = tmp_path / "features.h5"
+    assert run(["evaluate", str(model), str(archives[4]), "--save", str(saved), "--device", "cpu"]) == 0
+    assert str(saved) in capsys.readouterr().out
+    score = read_run(finished).final_scores(ModelKind.GLOBAL)[-1]
+    archive = DatasetArchive.open(archives[4])
+    with h5py.File(saved) as file:
+        assert file.attrs["protocol"] == "standard"
+        images, split = file["library"], file["library/splits/0"]
+        query, gallery = split["query"][...], split["gallery"][...]
+        paths, pids = images["path"].asstr()[...], images["pid"][...]
+        assert paths[query].tolist() == [archive.paths[n] for n in archive.split("query")]
+        assert pids[gallery].tolist() == archive.pids[archive.split("gallery")].tolist()
+        features = images["features"][...].astype(float)
+        similarity = features[query] @ features[gallery].T
+        matches = pids[query][:, None] == pids[gallery]
+        first = split["first_match"][...]
+        precision = split["average_precision"][...]
+        kept = pids[gallery] >= 0
+    for number, wanted in enumerate(matches):
+        order = np.argsort(-similarity[number, kept], kind="stable")
+        hits = np.flatnonzero(wanted[kept][order]) + 1
+        if hits.size == 0:
+            assert first[number] == 0
+            assert np.isnan(precision[number])
+        else:
+            assert first[number] == hits[0]
+            assert precision[number] == pytest.approx(np.mean(np.arange(1, len(hits) + 1) / hits))
+    assert np.nanmean(precision) == pytest.approx(score.mean_ap)
+    assert np.mean(first[first > 0] == 1) == pytest.approx(score.cmc[0])
+    assert list(tmp_path.iterdir()) == [saved]
+
+
+@pytest.mark.parametrize("protocol", ["published", "single-gallery-shot"])
+def test_another_protocol_may_be_asked_for(protocol, model, archives, capsys):
+    assert run(["evaluate", str(model), str(archives[0]), "--protocol", protocol]) == 0
+    assert protocol in capsys.readouterr().out
+
+
+@pytest.fixture
+def refused(capsys):
+    def call(code, *arguments):
+        assert run(["evaluate", *map(str, arguments)]) == code
+        printed = capsys.readouterr()
+        assert printed.err.count("\n") == 1
+        assert printed.err.startswith(ERROR)
+        assert printed.out == ""
+        return printed.err.removeprefix(ERROR).strip()
+
+    return call
+
+
+def test_images_of_another_size_are_refused(refused, model, tmp_path):
+    larger = write_site(tmp_path / "larger.h5", images=10, height=64, width=32)
+    saved = tmp_path / "features.h5"
+    line = refused(3, model, larger, "--save", saved)
+    assert line == f"{larger}: images are 64x32, expected 32x16 as in {model}"
+    assert not saved.exists()
+
+
+def test_a_dataset_without_test_split_is_refused(refused, model, archives):
+    assert refused(3, model, archives[3]).startswith(f"{archives[3]}: no split 0 for query")
+
+
+def test_a_file_that_is_no_model_is_refused(refused, archives, tmp_path):
+    assert "not a readable safetensors file" in refused(3, archives[0], archives[0])
+    assert refused(3, tmp_path / "none", archives[0]) == f"{tmp_path / 'none'}: no such model file"
+
+
+def test_a_folder_that_is_not_there_is_refused_before_any_work(refused, model, archives, tmp_path):
+    saved = tmp_path / "none" / "features.h5"
+    assert refused(2, model, archives[0], "--save", saved).startswith(f"--save {saved}: no such folder")
+
+
+def test_two_archives_of_one_dataset_cannot_be_saved_beside_each_other(refused, model, tmp_path):
+    twins = [tmp_path / folder / "site.h5" for folder in "ab"]
+    for number, path in enumerate(twins):
+        path.parent.mkdir()
+        write_site(path, images=10, seed=number)
+    line = refused(2, model, *twins, "--save", tmp_path / "features.h5")
+    assert line.endswith("two archives are of one dataset, expected one of each: site, site")
+    assert not (tmp_path / "features.h5").exists()

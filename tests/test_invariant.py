@@ -1,0 +1,142 @@
+"""A run gives the same bits on any number of ranks: every byte of the models, every stable figure."""
+
+import numpy as np
+import pytest
+from launching import fedreid, launch_program, mpich
+from mpi_runs import EVERYONE, GROUPS, VARIANTS
+from small import Silent, write_experiment
+
+from fedreid_mpi.comm import SoloCommunicator
+from fedreid_mpi.config import load_experiment
+from fedreid_mpi.federation import run_federation
+from fedreid_mpi.results import read_run, stable_figures
+from fedreid_mpi.types import ModelKind
+
+pytestmark = pytest.mark.timeout(600)  # ten ranks on two busy cores
+
+
+@pytest.fixture(scope="module")
+def experiments(archives, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("variants")
+    return {
+        name: write_experiment(folder / f"{name}.toml", archives, **sections)
+        for name, sections in VARIANTS.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def alone(experiments, tmp_path_factory):
+    """The run directory of each experiment, played by this very process."""
+    folder = tmp_path_factory.mktemp("alone")
+    for name, path in experiments.items():
+        run_federation(SoloCommunicator(), load_experiment(path), folder / name, Silent())
+    return {name: folder / name for name in experiments}
+
+
+@pytest.fixture(scope="module")
+def together(experiments, tmp_path_factory):
+    """The run directories of each experiment and number of ranks, from a single launch."""
+    folder = tmp_path_factory.mktemp("together")
+    ended = launch_program(EVERYONE, "mpi_runs.py", folder, *experiments.values(), cwd=folder, timeout=500)
+    assert ended.code == 0, ended.stderr
+    return folder
+
+
+def assert_same_run(run_dir, reference):
+    models = {path.name: path.read_bytes() for path in (run_dir / "models").iterdir()}
+    expected = {path.name: path.read_bytes() for path in (reference / "models").iterdir()}
+    assert models.keys() == expected.keys()
+    assert [name for name in expected if models[name] != expected[name]] == []
+    figures, expected_figures = stable_figures(run_dir), stable_figures(reference)
+    assert figures.keys() == expected_figures.keys()
+    for name, values in expected_figures.items():
+        assert figures[name].dtype == values.dtype, name
+        np.testing.assert_array_equal(figures[name], values, name, strict=True)
+
+
+@pytest.mark.parametrize("ranks", [*GROUPS, EVERYONE])
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_any_number_of_ranks_gives_the_same_bits(variant, ranks, together, alone):
+    assert_same_run(together / variant / str(ranks), alone[variant])
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 10])
+def test_the_command_line_gives_the_same_bits_under_mpirun(ranks, experiments, alone, tmp_path):
+    ended = fedreid(
+        ranks, "train", experiments["plain"], "--run-dir", tmp_path / "run", cwd=tmp_path, timeout=500
+    )
+    assert ended.code == 0, ended.stderr
+    assert ended.errors == []
+    assert_same_run(tmp_path / "run", alone["plain"])
+    printed = ended.stdout.splitlines()
+    assert len([line for line in printed if line.startswith("round ")]) == 3
+    assert [line for line in printed if line.startswith("done: ")] == [printed[-1]]
+    results = read_run(tmp_path / "run")
+    hosted = [rank.clients for rank in results.header.ranks]
+    assert hosted[0] == ()
+    assert sorted(sum(hosted, ())) == [0, 1, 2, 3, 4]
+    assert [rank.role for rank in results.header.ranks] == [
+        "server",
+        *("client" if clients else "idle" for clients in hosted[1:]),
+    ]
+
+
+def test_the_command_line_gives_the_same_bits_under_mpich(experiments, alone, tmp_path):
+    ended = fedreid(3, "train", experiments["published"], "--run-dir", "run", cwd=tmp_path, launcher=mpich())
+    assert ended.code == 0, ended.stderr
+    assert_same_run(tmp_path / "run", alone["published"])
+    assert len(read_run(tmp_path / "run").header.ranks) == 3
+
+
+def test_the_variants_differ(alone):
+    """Else the comparisons above would show less than they seem to."""
+    federated = [name for name in VARIANTS if name != "alone"]
+    models = {(alone[name] / "models" / "global.safetensors").read_bytes() for name in federated}
+    assert len(models) == len(federated)
+    assert len(list((alone["alone"] / "models").iterdir())) == 5
+
+
+def test_another_seed_gives_another_run(experiments, alone, tmp_path):
+    experiment = load_experiment(experiments["plain"], ["run.seed=4"])
+    run_federation(SoloCommunicator(), experiment, tmp_path / "run", Silent())
+    name = "models/global.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() != (alone["plain"] / name).read_bytes()
+
+
+def test_the_records_say_what_happened(alone):
+    results = read_run(alone["published"])
+    assert results.rounds.tolist() == [0, 1, 2]
+    assert results.participated.sum(1).tolist() == [0, 3, 3]
+    assert results.evaluations.tolist() == [0, 2]
+    assert (results.weight[1:][results.participated[1:]] == 1).all()
+    images = np.array([client.images for client in results.header.clients])
+    trained = results.participated[1:]
+    expected_steps = np.where(trained, 2 * (images // 8), -1)
+    np.testing.assert_array_equal(results.steps[1:], expected_steps)
+    assert results.learning_rate[1:].tolist() == pytest.approx([0.025, 0.025])
+    assert results.events == ()
+
+
+def test_a_client_without_test_images_trains_but_is_not_scored(alone):
+    results = read_run(alone["plain"])
+    names = [client.name for client in results.header.clients]
+    untested = names.index("mall")
+    assert results.participated[1:, untested].all()
+    for model in ModelKind:
+        scored = [score is not None for score in results.final_scores(model)]
+        assert scored == [client != untested for client in range(5)]
+    assert results.score(0, 0, ModelKind.LOCAL) is None
+    assert results.score(2, 0, ModelKind.GLOBAL).unmatched == 1
+
+
+def test_local_training_shares_nothing(alone, experiments, tmp_path):
+    """A client alone in the world ends with the model that it has beside others."""
+    one = load_experiment(experiments["alone"])
+    lone = one.model_copy(update={"data": one.data.model_copy(update={"archives": one.data.archives[:1]})})
+    run_federation(SoloCommunicator(), lone, tmp_path / "run", Silent())
+    name = "models/0_harbour.safetensors"
+    assert (tmp_path / "run" / name).read_bytes() == (alone["alone"] / name).read_bytes()
+    results = read_run(alone["alone"])
+    assert np.isnan(results.weight).all()
+    assert results.final_scores(ModelKind.GLOBAL) == results.scores(2, ModelKind.GLOBAL) == (None,) * 5
+    assert results.score(2, 0, ModelKind.LOCAL) is not None

@@ -1,0 +1,346 @@
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from fedreid_mpi import config
+from fedreid_mpi.errors import DataError
+from fedreid_mpi.model import FlatModel, build_network, load_backbone_weights, load_model, save_model
+from fedreid_mpi.types import Role
+
+CPU = torch.device("cpu")
+SMALL = config.Model(backbone="small", embedding_dim=16)
+
+
+def flat(settings=SMALL, identities=5, seed=0, channels_last=False):
+    return FlatModel(build_network(settings, identities, seed), CPU, channels_last)
+
+
+def images(count=4, height=32, width=16):
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def randomise(model):
+    """Give every tensor values of its own, statistics included; leave the gaps as they are."""
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for spec in model.specs:
+            model.view(spec).copy_(torch.rand(spec.shape, generator=random) + 0.1)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+@pytest.mark.parametrize("neck", ["none", "bnneck"])
+def test_the_networks_tensors_are_views_of_the_buffer(neck, channels_last):
+    model = flat(config.Model(backbone="small", embedding_dim=16, neck=neck), channels_last=channels_last)
+    state = {
+        name: tensor for name, tensor in model.network.state_dict().items() if tensor.is_floating_point()
+    }
+    assert {spec.name for spec in model.specs} == set(state)
+    start, end = model.buffer.data_ptr(), model.buffer.data_ptr() + 4 * model.buffer.numel()
+    for spec in model.specs:
+        tensor = state[spec.name]
+        assert tensor.data_ptr() == start + 4 * spec.offset
+        assert start <= tensor.data_ptr() < end
+        assert (tensor.shape, tensor.stride()) == (spec.shape, spec.stride)
+    with torch.no_grad():
+        model.buffer.fill_(0.25)
+        assert all((tensor == 0.25).all() for tensor in state.values())
+        for number, tensor in enumerate(state.values()):
+            tensor.fill_(number + 1)
+    places = [model.view(spec) for spec in sorted(model.specs, key=lambda spec: list(state).index(spec.name))]
+    assert all((view == number + 1).all() for number, view in enumerate(places))
+
+
+def test_building_the_buffer_keeps_every_value():
+    network = build_network(SMALL, 5, 3)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    logits = network.eval()(images())
+    model = FlatModel(network, CPU)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.network.state_dict().items())
+    assert torch.equal(model.network(images()), logits)
+
+
+def test_regions_lie_one_after_the_other():
+    model = flat()
+    regions = [model.region(role) for role in Role]
+    assert regions[0].start == 0
+    assert [region.stop for region in regions[:-1]] == [region.start for region in regions[1:]]
+    assert regions[-1].stop == model.buffer.numel()
+    assert model.shared.numel() == model.region(Role.CLASSIFIER).start
+    assert model.statistics == model.region(Role.STATISTICS)
+    assert model.shared.data_ptr() == model.buffer.data_ptr()
+    names = {role: [spec.name for spec in model.specs if spec.role is role] for role in Role}
+    assert names[Role.CLASSIFIER] == ["classifier.weight", "classifier.bias"]
+    assert names[Role.EMBEDDING] == [
+        "embedding.weight",
+        "embedding.bias",
+        "embedding_bn.weight",
+        "embedding_bn.bias",
+    ]
+    assert all("running" in name for name in names[Role.STATISTICS])
+    assert all(name.startswith("backbone.") and "running" not in name for name in names[Role.BACKBONE])
+
+
+def test_tensors_are_aligned_and_do_not_overlap():
+    model = flat(config.Model(backbone="small", embedding_dim=10))
+    assert all(spec.offset % 16 == 0 for spec in model.specs)
+    for before, after in zip(model.specs, model.specs[1:], strict=False):
+        assert before.offset + before.size <= after.offset < before.offset + before.size + 16
+    model.buffer.fill_(0)
+    randomise(model)
+    assert int((model.buffer != 0).sum()) == sum(spec.size for spec in model.specs)
+
+
+def test_shared_parts_of_different_clients_are_laid_out_alike():
+    few, many, none = flat(identities=2), flat(identities=900), flat(identities=None)
+    assert few.shared.numel() == many.shared.numel() == none.shared.numel() == none.buffer.numel()
+    shared = [spec for spec in many.specs if spec.role is not Role.CLASSIFIER]
+    assert shared == list(none.specs)
+    assert none.region(Role.CLASSIFIER) == slice(0, 0)
+
+
+def test_channels_last_filters_are_stored_so():
+    model = flat(channels_last=True)
+    filters = [tensor for tensor in model.network.parameters() if tensor.dim() == 4]
+    assert filters
+    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in filters)
+    plain = flat()
+    torch.testing.assert_close(model.network.eval()(images()), plain.network.eval()(images()))
+
+
+def test_counters_stay_out_of_the_buffer():
+    model = flat()
+    assert not any("num_batches" in spec.name for spec in model.specs)
+    model.network.train()(images())
+    assert int(model.network.embedding_bn.num_batches_tracked) == 1
+
+
+def test_training_stays_within_the_buffer():
+    model = flat()
+    before = model.buffer.clone()
+    optimizer = torch.optim.SGD(model.parameters(*Role), lr=0.1)
+    model.network.train()(images()).sum().backward()
+    optimizer.step()
+    moved = {
+        spec.name
+        for spec in model.specs
+        if not torch.equal(model.view(spec), torch.as_strided(before, spec.shape, spec.stride, spec.offset))
+    }
+    assert {
+        "classifier.weight",
+        "embedding.weight",
+        "backbone.stem.weight",
+        "backbone.bn.running_mean",
+    } <= moved
+
+
+def test_a_shared_part_is_loaded_without_touching_the_classifier():
+    model, other = flat(seed=1), flat(seed=2)
+    classifier = model.network.classifier.weight.detach().clone()
+    model.load_shared(other.shared)
+    assert torch.equal(model.shared, other.shared)
+    assert torch.equal(model.network.classifier.weight, classifier)
+
+
+def test_fedbn_keeps_all_of_batch_norm_and_nothing_else():
+    model, other = flat(seed=1), flat(seed=2)
+    randomise(model)
+    other.buffer.fill_(7)
+    before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
+    model.load_shared(other.shared, keep_normalisation=True)
+    norms = [n for n, m in model.network.named_modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert "embedding_bn" in norms
+    for name, tensor in model.network.state_dict().items():
+        if name.rpartition(".")[0] in (*norms, "classifier"):
+            assert torch.equal(tensor, before[name]), name
+        else:
+            assert (tensor == 7).all(), name
+
+
+def test_trainable_parameters_are_grouped_by_role():
+    model = flat(config.Model(backbone="small", embedding_dim=16, neck="bnneck"))
+    names = {id(parameter): name for name, parameter in model.network.named_parameters()}
+    head = [names[id(parameter)] for parameter in model.parameters(Role.EMBEDDING, Role.CLASSIFIER)]
+    assert head == ["embedding.weight", "embedding_bn.weight", "classifier.weight"]  # no shift, no bias
+    assert len(model.parameters(Role.BACKBONE)) == len(list(model.network.backbone.parameters()))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_single_value_makes_a_model_not_finite(value):
+    model = flat()
+    assert model.is_finite()
+    with torch.no_grad():
+        model.network.classifier.bias[2] = value
+    assert not model.is_finite()
+
+
+def test_a_model_survives_the_disk(tmp_path):
+    model = flat(channels_last=True)
+    randomise(model)
+    path = tmp_path / "global.safetensors"
+    save_model(path, model, SMALL, 32, 16, 7)
+    stored = load_model(path)
+    assert (stored.settings, stored.height, stored.width) == (SMALL, 32, 16)
+    assert stored.network.classifier is None
+    assert not stored.network.training
+    model.network.eval()
+    assert torch.equal(stored.network.features(images()), flat_features(model))
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def flat_features(model):
+    """Features by a copy in the ordinary layout, whose sums have the same order as the stored network's."""
+    copy = build_network(SMALL, None, 0).eval()
+    copy.load_state_dict({n: t for n, t in model.network.state_dict().items() if "classifier" not in n})
+    return copy.features(images())
+
+
+def test_the_classifier_never_reaches_the_disk(tmp_path):
+    save_model(tmp_path / "m.safetensors", flat(), SMALL, 32, 16, 0)
+    assert not [name for name in load_file(tmp_path / "m.safetensors") if "classifier" in name]
+
+
+def test_saving_twice_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        save_model(tmp_path / name, flat(), SMALL, 32, 16, 0)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def stored(tmp_path, tensors=lambda t: t, metadata=lambda m: m):
+    """A model file with its tensors or metadata changed."""
+    path = tmp_path / "m.safetensors"
+    save_model(path, flat(), SMALL, 32, 16, 0)
+    with safe_open(path, framework="pt") as file:
+        about = file.metadata()
+    save_file(tensors(load_file(path)), path, metadata=metadata(about))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"tensors": lambda t: t | {"embedding.weight": torch.zeros(8, 128)}}, "embedding.weight has shape"),
+        (
+            {"tensors": lambda t: {n: x for n, x in t.items() if n != "embedding.bias"}},
+            "no tensor embedding.bias",
+        ),
+        (
+            {"tensors": lambda t: t | {"classifier.weight": torch.zeros(2, 16)}},
+            "classifier.weight is not part",
+        ),
+        ({"metadata": lambda m: None}, "format is None, expected 'fedreid_mpi model 1'"),
+        ({"metadata": lambda m: {n: x.replace("model 1", "model 9") for n, x in m.items()}}, "model 9"),
+        (
+            {"metadata": lambda m: {n: x.replace("small", "huge") for n, x in m.items()}},
+            "description is damaged",
+        ),
+        ({"metadata": lambda m: {n: x[:40] for n, x in m.items()}}, "description is damaged"),
+        ({"metadata": lambda m: dict.fromkeys(m, "[]")}, "description is damaged"),
+    ],
+)
+def test_a_model_file_that_does_not_fit_itself_is_refused(changes, said, tmp_path):
+    path = stored(tmp_path, **changes)
+    with pytest.raises(DataError, match=said) as caught:
+        load_model(path)
+    assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_files_that_are_no_models_are_refused(tmp_path):
+    with pytest.raises(DataError, match="no such model file"):
+        load_model(tmp_path / "none.safetensors")
+    (tmp_path / "text").write_text("weights")
+    with pytest.raises(DataError, match="not a readable safetensors file"):
+        load_model(tmp_path / "text")
+    with pytest.raises(DataError, match=str(tmp_path)):
+        load_model(tmp_path)
+
+
+def test_fresh_weights_have_the_papers_distributions():
+    """Kaiming normal by fan-out, BatchNorm scales about 1, a classifier near 0 (public code, ft_net)."""
+    network = build_network(config.Model(backbone="small", embedding_dim=2048), 500, 0)
+    embedding, scale = network.embedding, network.embedding_bn.weight
+    assert embedding.weight.std().item() == pytest.approx((2 / 2048) ** 0.5, rel=0.02)
+    assert embedding.weight.mean().item() == pytest.approx(0, abs=5e-4)
+    assert (scale.mean().item(), scale.std().item()) == pytest.approx((1.0, 0.02), rel=0.1)
+    assert network.classifier.weight.std().item() == pytest.approx(0.001, rel=0.02)
+    assert not embedding.bias.any()
+    assert not network.classifier.bias.any()
+
+
+def test_a_seed_and_a_path_name_the_weights_and_nothing_else_does():
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    first = flat(seed=1).buffer
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(6)
+    assert torch.equal(flat(seed=1).buffer, first)
+    assert not torch.equal(flat(seed=2).buffer, first)
+    assert not torch.equal(FlatModel(build_network(SMALL, 5, 1, "client", 0), CPU).buffer, first)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("resnet18", 11_176_512), ("resnet34", 21_284_672), ("resnet50", 23_508_032)]
+)
+@pytest.mark.parametrize(("last_stride", "size"), [(1, (16, 8)), (2, (8, 4))])
+def test_residual_networks_have_their_published_shapes(name, parameters, last_stride, size):
+    """Parameters of the backbone without its classifier: He et al., as torchvision counts them."""
+    network = build_network(config.Model(backbone=name, last_stride=last_stride), 7, 0).eval()
+    maps = []
+    network.backbone.layer4.register_forward_hook(
+        lambda _module, _inputs, output: maps.append(output.shape[2:])
+    )
+    with torch.no_grad():
+        logits = network(images(1, 256, 128))
+    assert tuple(maps[0]) == size
+    assert logits.shape == (1, 7)
+    assert sum(parameter.numel() for parameter in network.backbone.parameters()) == parameters
+    assert network.embedding.in_features == (2048 if name == "resnet50" else 512)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 32), (33, 17), (256, 128)])
+def test_the_small_network_takes_any_size(height, width):
+    network = build_network(SMALL, 3, 0).eval()
+    assert network(images(2, height, width)).shape == (2, 3)
+    assert sum(parameter.numel() for parameter in network.backbone.parameters()) < 4e5
+
+
+def test_torchvisions_weights_fit_with_or_without_counters_and_classifier(tmp_path):
+    from torchvision.models import resnet18
+
+    published = resnet18().state_dict()
+    settings = config.Model(backbone="resnet18")
+    torch.save(published, tmp_path / "full.pth")
+    old = {n: t for n, t in published.items() if "num_batches" not in n and not n.startswith("fc.")}
+    save_file(old, tmp_path / "old.safetensors")
+    for name in ("full.pth", "old.safetensors"):
+        network = build_network(settings, None, 0)
+        load_backbone_weights(tmp_path / name, network, "resnet18")
+        loaded = network.backbone.state_dict()
+        assert all(torch.equal(loaded[leaf], tensor) for leaf, tensor in old.items())
+    other = build_network(config.Model(backbone="resnet50"), None, 0)
+    with pytest.raises(DataError, match=r"tensor layer1.0.conv1.weight has shape \[64, 64, 3, 3\], expected"):
+        load_backbone_weights(tmp_path / "full.pth", other, "resnet50")
+
+
+def test_the_necks_differ_as_published():
+    plain, neck = (
+        build_network(config.Model(backbone="small", neck=name), 4, 0) for name in ("none", "bnneck")
+    )
+    assert plain.embedding.bias is not None
+    assert plain.embedding_bn.bias.requires_grad
+    assert neck.embedding.bias is None
+    assert neck.classifier.bias is None
+    assert not neck.embedding_bn.bias.requires_grad
+    assert not neck.embedding_bn.bias.any()
+
+
+def test_dropout_acts_between_embedding_and_classifier_in_training_alone():
+    network = build_network(config.Model(backbone="small", embedding_dim=64, dropout=0.5), 3, 0)
+    seen = []
+    network.classifier.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0]))
+    network.train()(images(64))
+    network.eval()(images(64))
+    assert np.isclose((seen[0] == 0).float().mean().item(), 0.5, atol=0.05)
+    assert not (seen[1] == 0).any()

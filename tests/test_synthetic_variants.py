@@ -1,0 +1,161 @@
+"""The synthetic benchmark in other variants: told, read and counted right by the readers."""
+
+import json
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trees
+from PIL import Image
+
+from fedreid_mpi import cli
+from fedreid_mpi.data.archive import DatasetArchive
+from fedreid_mpi.data.checks import check_split, compare_counts, unmatched_queries
+from fedreid_mpi.data.readers import READERS, Choices, recognise
+from fedreid_mpi.data.synthetic import LAYOUTS, ORIGINAL, VARIANTS, write_benchmark
+from fedreid_mpi.data.synthetic.variants import place_of, plan_variant
+from fedreid_mpi.errors import ConfigurationError
+
+EVERY = [(dataset, variant) for dataset, variants in VARIANTS.items() for variant in variants]
+
+
+def touch(root, dataset, variant, scale="demo"):
+    """Write the plan of a dataset with empty files; return what the reader is given, and the plan."""
+    tree, place = plan_variant(dataset, variant, scale, seed=2), place_of(dataset, variant)
+    start = root / place.folder / place.root
+    trees.touch_tree(start, [shot.path for shot in tree.shots if shot.path])
+    for name, text in tree.texts.items():
+        (start / name).write_text(text)
+    (start / "counts.json").write_text(json.dumps(tree.counts))
+    return root / place.folder, tree
+
+
+@pytest.mark.parametrize(("dataset", "variant"), EVERY)
+def test_the_reader_tells_the_variant_and_agrees_on_everybody(tmp_path, dataset, variant):
+    folder, tree = touch(tmp_path, dataset, variant)
+    found = recognise(READERS[dataset], folder)
+    assert found.variant.name == variant
+    listing = found.variant.read(found.folder, Choices())
+    (records,) = listing.splits
+    assert not listing.drawn
+    assert [c for c in compare_counts(found.variant, Choices(), found.folder, records) if c.differs] == []
+    check_split(found.folder, records)
+    assert unmatched_queries(records) == []
+    shots = {shot.path: shot for shot in tree.shots if shot.path}
+    assert sorted(shots) == sorted(record.path for record in records)
+    for halves in (("train",), ("query", "gallery"), ("public",)):
+        pids, people = defaultdict(set), defaultdict(set)
+        for record in records:
+            stranger = dataset == "market1501" and record.pid in (-1, 0)
+            if record.role in halves and not stranger:
+                pids[shots[record.path].person].add(record.pid)
+                people[record.pid].add(shots[record.path].person)
+        assert all(len(each) == 1 for each in pids.values())
+        assert all(len(each) == 1 for each in people.values())
+
+
+@pytest.mark.parametrize("variant", ["processed", "cameras"])
+def test_small_datasets_have_their_published_sizes_at_full_scale(tmp_path, variant):
+    sizes = {}
+    for dataset in ("prid2011", "cuhk01", "viper", "3dpes", "ilids"):
+        counts = plan_variant(dataset, variant, "full", seed=0).counts
+        sizes[dataset] = [
+            counts[key] for key in ("train_identities", "train_images", "query_images", "gallery_images")
+        ]
+    assert sizes["cuhk01"] == [485, 1940, 972, 972]
+    assert sizes["viper"] == [316, 632, 316, 316]
+    assert [sizes["prid2011"][index] for index in (0, 2, 3)] == [285, 100, 649]
+    assert abs(sizes["prid2011"][1] - 3744) < 40
+    assert sizes["3dpes"][0] == 93
+    assert sum(sizes["3dpes"][1:]) == 1012
+    assert sizes["ilids"][0] == 59
+    assert sum(sizes["ilids"][1:]) == 476
+
+
+def test_prid_is_split_by_its_numbers_at_full_scale(tmp_path):
+    folder, _ = touch(tmp_path, "prid2011", "cameras", "full")
+    whole = recognise(READERS["prid2011"], folder)
+    (expected,) = whole.variant.read(folder, Choices()).splits
+    for name in ("meta.json", "split.json"):
+        (folder / name).unlink()
+    found = recognise(READERS["prid2011"], folder)
+    assert found.variant.name == "cameras-unsplit"
+    (records,) = found.variant.read(folder, Choices()).splits
+    assert set(records) == set(expected)
+
+
+@pytest.mark.parametrize("dataset", ["viper", "cuhk01", "ilids"])
+def test_a_split_file_means_the_same_people_in_the_original(tmp_path, dataset):
+    theirs, renamed = touch(tmp_path / "theirs", dataset, "cameras")
+    folder, original = touch(tmp_path / "original", dataset, ORIGINAL)
+    found = recognise(READERS[dataset], theirs)
+    (expected,) = found.variant.read(found.folder, Choices()).splits
+    found = recognise(READERS[dataset], folder)
+    choices = Choices(split_file=theirs / "split.json")
+    (records,) = found.variant.read(found.folder, choices).splits
+    paths = {new.path: old.path for new, old in zip(renamed.shots, original.shots, strict=True)}
+    if dataset == "ilids":  # which images make which camera is drawn, but not how many
+        people = {old.path: old.person for old in original.shots}
+        one, other = (
+            Counter((people[path], record.camid, record.role) for path, record in pairs)
+            for pairs in (
+                [(paths[record.path], record) for record in expected],
+                [(record.path, record) for record in records],
+            )
+        )
+        assert one == other
+    else:
+        roles = {paths[record.path]: (record.camid, record.role) for record in expected}
+        assert {record.path: (record.camid, record.role) for record in records} == roles
+
+
+def test_pictures_are_the_same_in_every_variant(tmp_path):
+    original = tmp_path / "original"
+    write_benchmark(original, "demo", 2, ["ilids"])
+    for variant in VARIANTS["ilids"]:
+        write_benchmark(tmp_path / variant, "demo", 2, ["ilids"], variant=variant)
+        first, second = (plan_variant("ilids", name, "demo", 2).shots for name in (ORIGINAL, variant))
+        starts = []
+        for root, name in ((original, ORIGINAL), (tmp_path / variant, variant)):
+            place = place_of("ilids", name)
+            starts.append(root / place.folder / place.root)
+        for one, other in zip(first, second, strict=True):
+            assert one[1:] == other[1:]
+            assert (starts[0] / one.path).read_bytes() == (starts[1] / other.path).read_bytes()
+
+
+def test_what_a_variant_leaves_out_does_not_change_the_others(tmp_path):
+    (written,) = write_benchmark(tmp_path, "demo", 0, ["prid2011"], variant="processed")
+    tree = plan_variant("prid2011", "processed", "demo", 0)
+    named = [shot.path for shot in tree.shots if shot.path]
+    assert 0 < written.images == len(named) < len(tree.shots)
+    files = list((tmp_path / "prid/pytorch").rglob("*.png"))
+    assert len(files) == len(named)
+    with Image.open(files[0]) as image:
+        assert np.asarray(image).std() > 4
+
+
+def test_all_prepares_processed_datasets(tmp_path, capsys):
+    names = ("viper", "3dpes", "cuhk02")
+    only = [argument for name in names for argument in ("--only", name)]
+    assert cli.run(["synth", str(tmp_path / "data"), "--variant", "processed", "--jobs", "1", *only]) == 0
+    arguments = ["prepare", "--all", str(tmp_path / "data"), str(tmp_path), "--size", "16x8", "--jobs", "1"]
+    assert cli.run(arguments) == 0
+    assert capsys.readouterr().out.count("variant processed") == 3
+    for name in names:
+        archive = DatasetArchive.open(tmp_path / f"{name}.h5")
+        assert archive.name == name
+        assert archive.attributes["layout"] == "processed"
+
+
+def test_a_variant_that_a_dataset_lacks_is_refused(tmp_path, capsys):
+    arguments = ["synth", str(tmp_path / "data"), "--variant", "V2", "--jobs", "1"]
+    assert cli.run([*arguments, "--only", "msmt17", "--only", "viper"]) == 2
+    error = capsys.readouterr().err
+    assert "--variant V2: viper is not written so, expected original, processed, cameras" in error
+    assert not (tmp_path / "data").exists()
+    for dataset in LAYOUTS:
+        with pytest.raises(ConfigurationError):
+            place_of(dataset, "nested")
+    assert place_of("msmt17", "V2").folder == Path("MSMT17_V2").name
