@@ -14,7 +14,15 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.types import BatchNormMode, EvaluationProtocol, Schedule, Weighting
+from fedreid_mpi.types import (
+    BatchNormMode,
+    ClusteringFeature,
+    DistillationLoss,
+    EvaluationProtocol,
+    Normalised,
+    Schedule,
+    Weighting,
+)
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -26,6 +34,14 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "published": {
         "federation": {"drop_last": True},
         "aggregation": {"bn": "reference"},
+        "distillation": {
+            "every": 10,
+            "lr_factor": 0.01,
+            "loss": "mse",
+            "normalize": "teachers",
+            "batchnorm": "train",
+        },
+        "clustering": {"max_distance": 0.9},
         "evaluation": {"protocol": "published"},
     },
 }
@@ -50,6 +66,13 @@ class Data(Section):
 
     archives: tuple[Path, ...] = Field(
         min_length=1, description="dataset archives, one a client, in client order"
+    )
+    public: Path | None = Field(
+        None, description="archive of the public dataset, for distillation and clustering"
+    )
+    exclude_overlap: bool = Field(
+        False,
+        description="leave out the part of the public dataset (CUHK02's P1) that shows a client's people",
     )
 
 
@@ -129,6 +152,40 @@ class Aggregation(Section):
     )
 
 
+class Distillation(Section):
+    """Knowledge distillation on the server, from the clients' models, with the public dataset."""
+
+    enabled: bool = Field(False, description="fine-tune the aggregated model on the public dataset")
+    every: int = Field(1, ge=1, description="rounds between distillations")
+    lr_factor: Positive = Field(0.1, description="the student's learning rate as a multiple of the round's")
+    loss: DistillationLoss = Field(
+        "squared-distance",
+        description="squared-distance: between features, mean over images; mse: mean over all elements",
+    )
+    normalize: Normalised = Field("both", description="whose features are scaled to length 1")
+    batchnorm: Literal["frozen", "train"] = Field(
+        "frozen", description="train: statistics follow the public images, and dropout is on"
+    )
+    scope: Literal["group", "global"] = Field(
+        "group", description="with clustering: who teaches a group's model"
+    )
+
+
+class Clustering(Section):
+    """Client clustering: groups of similar clients, each with a model of its own."""
+
+    enabled: bool = Field(False, description="average within groups that FINCH finds")
+    every: int = Field(1, ge=1, description="rounds between two groupings")
+    feature: ClusteringFeature = Field(
+        "concat",
+        description="concat: embeddings of one public batch; mean: mean embedding of the public dataset",
+    )
+    partition: int = Field(0, ge=0, description="level of FINCH's hierarchy, 0 = finest")
+    max_distance: Annotated[float, Field(gt=0, le=2)] | None = Field(
+        None, description="cosine distance from which on neighbours are not joined"
+    )
+
+
 class Evaluation(Section):
     """When and how models are scored."""
 
@@ -163,23 +220,29 @@ class Experiment(Section):
     optimizer: Optimizer = Optimizer()
     augmentation: Augmentation = Augmentation()
     aggregation: Aggregation = Aggregation()
+    distillation: Distillation = Distillation()
+    clustering: Clustering = Clustering()
     evaluation: Evaluation = Evaluation()
     compute: Compute = Compute()
 
     @model_validator(mode="after")
-    def _refuse_settings_that_do_nothing(self) -> "Experiment":
-        wrong = []
-        if self.federation.mode == "local":
-            wrong += ["federation.clients_per_round"] * (self.federation.clients_per_round > 0)
-            wrong += ["evaluation.local_models = false"] * (not self.evaluation.local_models)
-        if wrong:
-            raise ValueError(f'{", ".join(wrong)} means nothing with federation.mode = "local"')
+    def _check_sections_against_each_other(self) -> "Experiment":
         if self.federation.clients_per_round > len(self.data.archives):
             raise ValueError(
                 f"federation.clients_per_round is {self.federation.clients_per_round}, "
                 f"but data.archives lists {len(self.data.archives)}"
             )
+        for section in ("distillation", "clustering"):
+            if getattr(self, section).enabled and self.data.public is None:
+                raise ValueError(
+                    f"{section}.enabled = true needs data.public, the archive of a public dataset"
+                )
         return self
+
+    @property
+    def uses_public(self) -> bool:
+        """Whether anything is done with the public dataset."""
+        return self.distillation.enabled or self.clustering.enabled
 
     def to_toml(self) -> str:
         """Return the resolved configuration as TOML, without keys that are unset."""
@@ -221,13 +284,58 @@ def _resolve(content: Mapping[str, Any], path: Path) -> Experiment:
         experiment = Experiment.model_validate(merged)
     except ValidationError as error:
         raise ConfigurationError(f"{path}: " + "; ".join(_explain(error))) from error
+    if idle := list(_settings_that_do_nothing(content, experiment)):
+        raise ConfigurationError(f"{path}: " + "; ".join(idle))
     return _with_absolute_paths(experiment, path.resolve().parent)
+
+
+def _settings_that_do_nothing(content: Mapping[str, Any], experiment: Experiment) -> Iterator[str]:
+    """Name each key that a user has written and that nothing will read."""
+    alone = experiment.federation.mode == "local"
+    idle = (
+        ("federation", ("clients_per_round",), alone, 'federation.mode = "local"'),
+        ("aggregation", tuple(Aggregation.model_fields), alone, 'federation.mode = "local"'),
+        (
+            "distillation",
+            ("enabled",),
+            alone and experiment.distillation.enabled,
+            'federation.mode = "local"',
+        ),
+        ("clustering", ("enabled",), alone and experiment.clustering.enabled, 'federation.mode = "local"'),
+        ("evaluation", ("local_models",), alone, 'federation.mode = "local"'),
+        (
+            "optimizer",
+            ("step_every", "step_factor"),
+            experiment.optimizer.schedule != "step",
+            "no schedule = step",
+        ),
+        (
+            "distillation",
+            tuple(Distillation.model_fields)[1:],
+            not experiment.distillation.enabled,
+            "no distillation",
+        ),
+        ("distillation", ("scope",), not experiment.clustering.enabled, "no clustering"),
+        (
+            "clustering",
+            tuple(Clustering.model_fields)[1:],
+            not experiment.clustering.enabled,
+            "no clustering",
+        ),
+        ("data", ("public", "exclude_overlap"), not experiment.uses_public, "no distillation or clustering"),
+    )
+    for section, keys, nothing, why in idle:
+        for key in keys:
+            if nothing and key in content.get(section, {}):
+                yield f"{section}.{key} means nothing with {why}"
 
 
 def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
     """Make paths independent of the working directory, which differs between a login node and a job."""
+    archives = tuple(folder / path.expanduser() for path in experiment.data.archives)
+    public = experiment.data.public
     data = experiment.data.model_copy(
-        update={"archives": tuple(folder / path.expanduser() for path in experiment.data.archives)}
+        update={"archives": archives, "public": public and folder / public.expanduser()}
     )
     weights = experiment.model.weights
     model = experiment.model.model_copy(update={"weights": weights and folder / weights.expanduser()})

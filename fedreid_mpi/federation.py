@@ -16,9 +16,11 @@ from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.device import choose_device, set_arithmetic
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.files import replacing
+from fedreid_mpi.member import Member
 from fedreid_mpi.model import FlatModel, build_network, load_backbone_weights, save_model
 from fedreid_mpi.results import ResultsWriter
-from fedreid_mpi.round import Member, plan_round, play_round
+from fedreid_mpi.round import plan_round, play_round
+from fedreid_mpi.teaching import PublicImages
 from fedreid_mpi.training import build_client, describe_client
 from fedreid_mpi.types import ClientSpec, RankInfo, RoundRecord, RunHeader
 
@@ -117,6 +119,7 @@ def _join(comm: Communicator, experiment: Experiment, specs: tuple[ClientSpec, .
     costs = [spec.images for spec in specs]
     hosted = dict(zip(comm.client_ranks, place(costs, len(comm.client_ranks)), strict=True))
     placement = tuple(hosted.get(rank, ()) for rank in range(comm.size))
+    public = experiment.data.public
 
     def build() -> Member:
         where = comm.location
@@ -133,12 +136,16 @@ def _join(comm: Communicator, experiment: Experiment, specs: tuple[ClientSpec, .
             clients=tuple(build_client(specs[id], experiment, device) for id in placement[comm.rank]),
             shared=FlatModel(network, device, experiment.compute.channels_last),
             archives=tuple(DatasetArchive.open(spec.archive) for spec in specs),
+            public=PublicImages.open(public, experiment, device) if public is not None else None,
         )
 
     member = comm.phase("start", build)
     distribute(comm, member.shared.shared)
     for client in member.clients:
         client.model.load_shared(member.shared.shared)
+    member.groups.append(tuple(spec.id for spec in specs))
+    if comm.is_server:
+        member.models.append(member.shared.shared.to("cpu", copy=True))
     return member
 
 
@@ -177,6 +184,12 @@ def _commit(
             path = folder / f"{client.spec.id}_{client.spec.name}.safetensors"
             save_model(path, client.model, settings, height, width, round)
     elif member.comm.is_server:
-        save_model(folder / "global.safetensors", member.shared, settings, height, width, round)
+        names = [f"group_{n}" for n in range(len(member.models))] if len(member.models) > 1 else ["global"]
+        for name, model in zip(names, member.models, strict=True):
+            member.shared.shared.copy_(model)
+            save_model(folder / f"{name}.safetensors", member.shared, settings, height, width, round)
+        for path in sorted(folder.glob("*.safetensors")):
+            if path.stem not in names:  # groups of an earlier round
+                path.unlink()
     if writer is not None and record is not None:
         writer.write(record)

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.data.batches import ImageStore, augment, epoch_batches
-from fedreid_mpi.device import autocast
+from fedreid_mpi.data.batches import ImageStore, augment, epoch_batches, normalise
+from fedreid_mpi.device import autocast, torch_randomness
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.model import FlatModel, build_network
 from fedreid_mpi.seeds import derive, generator
@@ -116,9 +116,7 @@ def train(client: Client, plan: RoundPlan, experiment: Experiment) -> ClientRepo
     memory_format = torch.channels_last if experiment.compute.channels_last else torch.contiguous_format
     total, seen, steps = torch.zeros((), dtype=torch.float64, device=device), 0, 0
     model.network.train()
-    # Dropout draws from torch's global generator: seed it for this client, and put it back.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derive(*stream, "dropout"))
+    with torch_randomness(device, derive(*stream, "dropout")):
         for _ in range(experiment.federation.local_epochs):
             for rows in epoch_batches(
                 len(client.images), experiment.federation.batch_size, experiment.federation.drop_last, random
@@ -145,3 +143,24 @@ def train(client: Client, plan: RoundPlan, experiment: Experiment) -> ClientRepo
         finite=model.is_finite(),
         seconds=time.perf_counter() - began,
     )
+
+
+@torch.no_grad()
+def probe(client: Client, plan: RoundPlan, experiment: Experiment) -> NDArray[np.float32]:
+    """Return the client's logits of one batch of its training images, drawn by (seed, round, client).
+
+    The images are not augmented and the model is in evaluation mode, so that two probes in one round differ
+    by the training between them alone.
+
+    Returns
+    -------
+    ndarray
+        Shape (at most batch_size, identities), float32.
+    """
+    random = generator(experiment.run.seed, "probe", plan.round, client.spec.id)
+    rows = random.permutation(len(client.images))[: experiment.federation.batch_size]
+    images = normalise(client.images.batch(rows))
+    client.model.network.eval()
+    with autocast(experiment.compute, images.device):
+        logits = client.model.network(images)
+    return np.asarray(logits.float().cpu())

@@ -3,6 +3,8 @@
 Sarfraz, Sharma, Stiefelhagen, Efficient Parameter-free Clustering Using First Neighbor Relations, CVPR 2019.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -51,10 +53,29 @@ def finch(features: ArrayLike, max_distance: float | None = None) -> list[Labels
     return partitions
 
 
-def cosine_distances(features: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return 1 - cos of every row (n, d) with every other row (m, d): shape (n, m), 1 for a zero row."""
-    distances: NDArray[np.float64] = 1 - _directions(features) @ _directions(others).T
-    return distances
+def cluster_clients(
+    features: Mapping[int, ArrayLike], partition: int = 0, max_distance: float | None = None
+) -> dict[int, int]:
+    """Cluster clients by their features.
+
+    Parameters
+    ----------
+    features
+        Client id to feature, shape (d,).
+    partition
+        Level of the hierarchy, 0 the finest; beyond the last one the last is taken.
+    max_distance
+        See `finch`.
+
+    Returns
+    -------
+    dict
+        Client id to cluster, in client-id order.
+    """
+    clients = sorted(features)
+    partitions = finch(np.stack([np.asarray(features[client]) for client in clients]), max_distance)
+    labels = partitions[min(partition, len(partitions) - 1)]
+    return dict(zip(clients, labels.tolist(), strict=True))
 
 
 def _directions(rows: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -86,8 +107,8 @@ def _link(rows: NDArray[np.float64], max_distance: float) -> Labels:
 def _first_neighbours(rows: NDArray[np.float64]) -> tuple[Labels, NDArray[np.float64]]:
     """Return each row's nearest other row and its distance; infinity where there is no other row.
 
-    Distances are rounded to 2**-40, far above the error of their sums: how a BLAS library orders its sums does
-    not decide between equal neighbours.
+    Distances are rounded to 2**-40, far above the error of their sums: how a BLAS library orders its sums
+    does not decide between equal neighbours.
     """
     directions = _directions(rows)
     neighbours = np.zeros(len(rows), np.int64)

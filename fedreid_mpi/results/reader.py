@@ -19,7 +19,7 @@ from fedreid_mpi.types import ClientSpec, Event, ModelKind, RankInfo, RunHeader,
 class RunResults:
     """A run's results, its segments joined.
 
-    R rounds, K clients (in id order), E evaluated rounds, M = 2 models (order of `ModelKind`). Where there is
+    R rounds, K clients (in id order), E evaluated rounds, M = 3 models (order of `ModelKind`). Where there is
     nothing, floats are NaN and counts -1; ``fedreid_mpi.results.schema`` says so for each.
 
     Attributes
@@ -34,7 +34,7 @@ class RunResults:
         Shape (R,), float64.
     evaluated
         Shape (R,), bool: whether the round was planned to end with an evaluation.
-    participated, position, loss, weight, steps, images, finite, seconds
+    participated, position, loss, weight, cosine_distance, group, distillation_loss, steps, images, finite, seconds
         Shape (R, K): each client's training.
     phases, phase_seconds
         P names; shape (R, P), float64, seconds.
@@ -59,6 +59,9 @@ class RunResults:
     position: NDArray[np.int32]
     loss: NDArray[np.float64]
     weight: NDArray[np.float64]
+    cosine_distance: NDArray[np.float64]
+    group: NDArray[np.int32]
+    distillation_loss: NDArray[np.float64]
     steps: NDArray[np.int64]
     images: NDArray[np.int64]
     finite: NDArray[np.bool_]
@@ -130,6 +133,9 @@ def read_run(path: Path) -> RunResults:
         position=arrays["rounds/position"],
         loss=arrays["rounds/loss"],
         weight=arrays["rounds/weight"],
+        cosine_distance=arrays["rounds/cosine_distance"],
+        group=arrays["rounds/group"],
+        distillation_loss=arrays["rounds/distillation_loss"],
         steps=arrays["rounds/steps"],
         images=arrays["rounds/images"],
         finite=arrays["rounds/finite"],

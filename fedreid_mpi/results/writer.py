@@ -163,6 +163,12 @@ def _fill_round(arrays: Mapping[str, NDArray[Any]], row: int, record: RoundRecor
             arrays[f"rounds/{name}"][row, report.client] = getattr(report, name)
     for client, weight in record.weights.items():
         arrays["rounds/weight"][row, client] = weight
+    for report in record.reports:
+        if report.cosine_distance is not None:
+            arrays["rounds/cosine_distance"][row, report.client] = report.cosine_distance
+    for client, group in record.groups.items():
+        arrays["rounds/group"][row, client] = group
+        arrays["rounds/distillation_loss"][row, client] = record.distillation_loss.get(group, np.nan)
     for column, phase in enumerate(arrays["rounds/phase"]):
         arrays["rounds/phase_seconds"][row, column] = record.phase_seconds.get(phase, np.nan)
     for column, kind in enumerate(arrays["rounds/traffic"]):
