@@ -1,5 +1,8 @@
+import itertools
+
 import numpy as np
 import pytest
+
 from fedreid_mpi.algorithms import clustering
 from fedreid_mpi.algorithms.clustering import finch
 
@@ -129,7 +132,7 @@ def test_equals_a_dense_rederivation(case, monkeypatch):
 def test_each_partition_is_coarser_than_the_one_before():
     partitions = finch(np.random.default_rng(0).standard_normal((200, 8)))
     assert len(partitions) > 2
-    for fine, coarse in zip(partitions, partitions[1:], strict=False):
+    for fine, coarse in itertools.pairwise(partitions):
         assert coarse.max() < fine.max()
         assert all(len(set(coarse[fine == cluster])) == 1 for cluster in range(fine.max() + 1))
 
