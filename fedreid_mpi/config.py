@@ -6,7 +6,7 @@ to the folder of the TOML file. `Experiment.to_toml` is what the results archive
 
 import difflib
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -79,8 +79,24 @@ class Data(Section):
 class Federation(Section):
     """Who trains, how much, and whether models are shared."""
 
-    mode: Literal["federated", "local"] = Field(
-        "federated", description="federated: models are averaged; local: each client trains alone"
+    mode: Literal["federated", "local", "centralised"] = Field(
+        "federated",
+        description="federated: models are averaged; local: each client trains alone; centralised: one model "
+        "is trained on all images",
+    )
+    clients: Literal["dataset", "camera", "identity"] = Field(
+        "dataset",
+        description="what a client holds: a dataset, a camera's images, or a share of a dataset's people",
+    )
+    identity_clients: int = Field(6, ge=1, description="clients that a dataset's people are dealt out to")
+    edge_rounds: int = Field(
+        0,
+        ge=0,
+        description="rounds in which the clients of a dataset average among themselves, between two in "
+        "which all do",
+    )
+    availability: dict[str, tuple[tuple[int, int], ...]] = Field(
+        {}, description="rounds in which a client is away: its name to pairs of the first and the last"
     )
     clients_per_round: int = Field(0, ge=0, description="clients sampled each round; 0 = all")
     local_epochs: int = Field(1, ge=1, description="epochs over the client's images in one round")
@@ -227,11 +243,6 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _check_sections_against_each_other(self) -> "Experiment":
-        if self.federation.clients_per_round > len(self.data.archives):
-            raise ValueError(
-                f"federation.clients_per_round is {self.federation.clients_per_round}, "
-                f"but data.archives lists {len(self.data.archives)}"
-            )
         for section in ("distillation", "clustering"):
             if getattr(self, section).enabled and self.data.public is None:
                 raise ValueError(
@@ -291,37 +302,29 @@ def _resolve(content: Mapping[str, Any], path: Path) -> Experiment:
 
 def _settings_that_do_nothing(content: Mapping[str, Any], experiment: Experiment) -> Iterator[str]:
     """Name each key that a user has written and that nothing will read."""
-    alone = experiment.federation.mode == "local"
-    idle = (
-        ("federation", ("clients_per_round",), alone, 'federation.mode = "local"'),
-        ("aggregation", tuple(Aggregation.model_fields), alone, 'federation.mode = "local"'),
-        (
-            "distillation",
-            ("enabled",),
-            alone and experiment.distillation.enabled,
-            'federation.mode = "local"',
-        ),
-        ("clustering", ("enabled",), alone and experiment.clustering.enabled, 'federation.mode = "local"'),
-        ("evaluation", ("local_models",), alone, 'federation.mode = "local"'),
+    mode = f'federation.mode = "{experiment.federation.mode}"'
+    unshared, central = experiment.federation.mode != "federated", experiment.federation.mode == "centralised"
+    kinds = experiment.federation.clients
+    distilled, clustered = experiment.distillation.enabled, experiment.clustering.enabled
+    idle: tuple[tuple[str, Iterable[str], bool, str], ...] = (
+        ("federation", ("clients_per_round", "availability", "edge_rounds"), unshared, mode),
+        ("federation", ("clients", "identity_clients"), central, mode),
+        ("federation", ("identity_clients",), kinds != "identity", f'federation.clients = "{kinds}"'),
+        ("federation", ("edge_rounds",), kinds == "dataset", 'federation.clients = "dataset"'),
+        ("federation", ("edge_rounds",), clustered, "clustering.enabled = true"),
+        ("aggregation", Aggregation.model_fields, unshared, mode),
+        ("distillation", ("enabled",), unshared and distilled, mode),
+        ("clustering", ("enabled",), unshared and clustered, mode),
+        ("evaluation", ("local_models",), unshared, mode),
         (
             "optimizer",
             ("step_every", "step_factor"),
             experiment.optimizer.schedule != "step",
-            "no schedule = step",
+            "this schedule",
         ),
-        (
-            "distillation",
-            tuple(Distillation.model_fields)[1:],
-            not experiment.distillation.enabled,
-            "no distillation",
-        ),
-        ("distillation", ("scope",), not experiment.clustering.enabled, "no clustering"),
-        (
-            "clustering",
-            tuple(Clustering.model_fields)[1:],
-            not experiment.clustering.enabled,
-            "no clustering",
-        ),
+        ("distillation", tuple(Distillation.model_fields)[1:], not distilled, "distillation.enabled = false"),
+        ("distillation", ("scope",), not clustered, "clustering.enabled = false"),
+        ("clustering", tuple(Clustering.model_fields)[1:], not clustered, "clustering.enabled = false"),
         ("data", ("public", "exclude_overlap"), not experiment.uses_public, "no distillation or clustering"),
     )
     for section, keys, nothing, why in idle:

@@ -13,13 +13,14 @@ from fedreid_mpi.comm.base import Communicator
 from fedreid_mpi.comm.exchange import distribute
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
+from fedreid_mpi.data.partition import partition
 from fedreid_mpi.device import choose_device, set_arithmetic
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.files import replacing
 from fedreid_mpi.member import Member
 from fedreid_mpi.model import FlatModel, build_network, load_backbone_weights, save_model
 from fedreid_mpi.results import ResultsWriter
-from fedreid_mpi.round import plan_round, play_round
+from fedreid_mpi.round import plan_round, play_round, trainers
 from fedreid_mpi.teaching import PublicImages
 from fedreid_mpi.training import build_client, describe_client
 from fedreid_mpi.types import ClientSpec, RankInfo, RoundRecord, RunHeader
@@ -70,7 +71,7 @@ def run_federation(
         writer = ResultsWriter(run_dir, header)
         observer.started(header)
     for round in range(experiment.run.rounds + 1):
-        plan = comm.decide("plan", partial(plan_round, experiment, len(specs), round))
+        plan = comm.decide("plan", partial(plan_round, experiment, specs, round))
         record = play_round(member, plan)
         comm.phase("commit", partial(_commit, member, run_dir, writer, record, round))
         if record is not None:
@@ -94,7 +95,7 @@ def _claim(run_dir: Path) -> None:
 
 
 def _describe_clients(experiment: Experiment) -> tuple[ClientSpec, ...]:
-    """Open every archive once and check that they make a federation."""
+    """Open every archive once and check that they make the federation that was asked for."""
     archives = [DatasetArchive.open(path) for path in experiment.data.archives]
     first = archives[0]
     for archive in archives:
@@ -103,12 +104,24 @@ def _describe_clients(experiment: Experiment) -> tuple[ClientSpec, ...]:
                 f"{archive.path}: images are {archive.height}x{archive.width}, "
                 f"expected {first.height}x{first.width} as in {first.path}: prepare all with one --size"
             )
-    specs = tuple(describe_client(archive, id) for id, archive in enumerate(archives))
-    federation = experiment.federation
+    specs = tuple(
+        describe_client(id, part, archives) for id, part in enumerate(partition(archives, experiment))
+    )
+    federation, names = experiment.federation, [spec.name for spec in specs]
+    if federation.clients_per_round > len(specs):
+        raise ConfigurationError(
+            f"federation.clients_per_round is {federation.clients_per_round}, expected at most the "
+            f"{len(specs)} clients that there are"
+        )
+    for name in federation.availability:
+        if name not in names:
+            raise ConfigurationError(
+                f"federation.availability names {name!r}, expected one of {', '.join(names)}"
+            )
     for spec in specs:
         if federation.drop_last and spec.images < federation.batch_size:
             raise ConfigurationError(
-                f"{spec.archive}: {spec.images} training images are less than federation.batch_size = "
+                f"client {spec.name}: {spec.images} training images are less than federation.batch_size = "
                 f"{federation.batch_size}, and federation.drop_last leaves partial batches out"
             )
     return specs
@@ -116,7 +129,7 @@ def _describe_clients(experiment: Experiment) -> tuple[ClientSpec, ...]:
 
 def _join(comm: Communicator, experiment: Experiment, specs: tuple[ClientSpec, ...]) -> Member:
     """Load this rank's part: its device, its clients, and the model that all start from."""
-    costs = [spec.images for spec in specs]
+    costs = [spec.images if spec.id in trainers(experiment, specs) else 0 for spec in specs]
     hosted = dict(zip(comm.client_ranks, place(costs, len(comm.client_ranks)), strict=True))
     placement = tuple(hosted.get(rank, ()) for rank in range(comm.size))
     public = experiment.data.public
@@ -125,6 +138,8 @@ def _join(comm: Communicator, experiment: Experiment, specs: tuple[ClientSpec, .
         where = comm.location
         device = choose_device(experiment.compute, where.index, where.count, where.host)
         set_arithmetic(experiment.compute, device)
+        archives = tuple(DatasetArchive.open(path) for path in experiment.data.archives)
+        parts = partition(archives, experiment)
         network = build_network(experiment.model, None, experiment.run.seed, "shared")
         if experiment.model.weights is not None and comm.is_server:
             load_backbone_weights(experiment.model.weights, network, experiment.model.backbone)
@@ -133,9 +148,12 @@ def _join(comm: Communicator, experiment: Experiment, specs: tuple[ClientSpec, .
             experiment=experiment,
             specs=specs,
             placement=placement,
-            clients=tuple(build_client(specs[id], experiment, device) for id in placement[comm.rank]),
+            clients=tuple(
+                build_client(specs[id], parts[id], archives, experiment, device)
+                for id in placement[comm.rank]
+            ),
             shared=FlatModel(network, device, experiment.compute.channels_last),
-            archives=tuple(DatasetArchive.open(spec.archive) for spec in specs),
+            archives=archives,
             public=PublicImages.open(public, experiment, device) if public is not None else None,
         )
 
@@ -144,6 +162,7 @@ def _join(comm: Communicator, experiment: Experiment, specs: tuple[ClientSpec, .
     for client in member.clients:
         client.model.load_shared(member.shared.shared)
     member.groups.append(tuple(spec.id for spec in specs))
+    member.newcomers.update(spec.id for spec in specs)
     if comm.is_server:
         member.models.append(member.shared.shared.to("cpu", copy=True))
     return member

@@ -36,11 +36,13 @@ class Member:
     shared
         A model without classifier, through which shared models pass on their way to clients and scores.
     archives
-        All clients' datasets, by id: any client rank can score any of them.
+        All datasets, in the order of ``data.archives``: any client rank can score any of them.
     public
         The public dataset, where the experiment uses one.
     groups
         Members of each group of clients that share a model.
+    newcomers
+        Ids of the clients that have not trained yet.
     models
         On the server, the model of each group: shape (shared,), float32, on the host.
     seconds
@@ -56,6 +58,7 @@ class Member:
     archives: tuple[DatasetArchive, ...]
     public: PublicImages | None
     groups: list[tuple[int, ...]] = field(default_factory=list)
+    newcomers: set[int] = field(default_factory=set)
     models: list[Tensor] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 

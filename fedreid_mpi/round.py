@@ -25,6 +25,7 @@ from fedreid_mpi.scoring import score_shared
 from fedreid_mpi.training import Client, probe, train
 from fedreid_mpi.types import (
     ClientReport,
+    ClientSpec,
     Evaluation,
     Event,
     Group,
@@ -34,17 +35,30 @@ from fedreid_mpi.types import (
 )
 
 
-def plan_round(experiment: Experiment, clients: int, round: int) -> RoundPlan:
+def trainers(experiment: Experiment, specs: Sequence[ClientSpec]) -> tuple[int, ...]:
+    """Return the ids of the clients that train at all: the pool alone in mode ``"centralised"``."""
+    pooled = experiment.federation.mode == "centralised"
+    return tuple(spec.id for spec in specs if (spec.dataset == -1) == pooled)
+
+
+def plan_round(experiment: Experiment, specs: Sequence[ClientSpec], round: int) -> RoundPlan:
     """Decide what a round does: who trains, how fast, and what follows the training.
 
     In round 0 nobody trains: it scores the model that all clients start from.
     """
-    run, optimizer = experiment.run, experiment.optimizer
+    run, optimizer, federation = experiment.run, experiment.optimizer, experiment.federation
     if round == 0:
         return RoundPlan(round=0, participants=(), learning_rate=0.0, evaluate=True)
+    away = {
+        name
+        for name, spans in federation.availability.items()
+        if any(first <= round <= last for first, last in spans)
+    }
+    there = [id for id in trainers(experiment, specs) if specs[id].name not in away]
+    drawn = select_participants(len(there), federation.clients_per_round, run.seed, round)
     return RoundPlan(
         round=round,
-        participants=select_participants(clients, experiment.federation.clients_per_round, run.seed, round),
+        participants=tuple(there[position] for position in drawn),
         learning_rate=learning_rate(
             round,
             run.rounds,
@@ -57,6 +71,7 @@ def plan_round(experiment: Experiment, clients: int, round: int) -> RoundPlan:
         evaluate=round % experiment.evaluation.every == 0 or round == run.rounds,
         cluster=experiment.clustering.enabled and round % experiment.clustering.every == 0,
         distil=experiment.distillation.enabled and round % experiment.distillation.every == 0,
+        edge=bool(round % (federation.edge_rounds + 1)),
     )
 
 
@@ -80,15 +95,22 @@ def play_round(member: Member, plan: RoundPlan) -> RoundRecord | None:
         outcome = _Outcome(reports=_train(member, plan)[0])
     elif plan.participants:
         outcome = _federate(member, plan)
-    else:
+    elif plan.evaluate:
         outcome = _Outcome(evaluations=score_shared(member, range(len(member.specs)), plan.round))
+    else:
+        outcome = _Outcome()
     traffic = comm.gather(comm.bytes_sent)
     if traffic is None:
         return None
     return RoundRecord(
         plan=plan,
         reports=outcome.reports,
-        weights={client: weight for group in outcome.groups for client, weight in group.weights.items()},
+        weights={
+            client: weight
+            for group in outcome.groups
+            for client, weight in group.weights.items()
+            if client in group.members
+        },
         groups={client: n for n, group in enumerate(outcome.groups) for client in group.members},
         distillation_loss=outcome.losses,
         evaluations=outcome.evaluations + _local_evaluations(plan, outcome.reports),
@@ -123,6 +145,7 @@ def _federate(member: Member, plan: RoundPlan) -> _Outcome:
             losses = _distil(member, plan, groups, models, lessons)
     evaluations += _deliver(member, plan, groups, models, ModelKind.GLOBAL)
     member.groups[:] = [group.members for group in groups]
+    member.newcomers.difference_update(plan.participants)
     member.models[:] = [model for model in models if model is not None]
     return _Outcome(reports, groups, losses, evaluations)
 
@@ -171,7 +194,7 @@ def _train_client(member: Member, client: Client, plan: RoundPlan) -> tuple[Clie
     if public is not None and plan.distil:
         lesson = public.teach(network, plan).cpu()
     if plan.evaluate and experiment.evaluation.local_models and client.spec.test_images:
-        archive, settings = client.archive, experiment.evaluation
+        archive, settings = member.archives[client.spec.dataset], experiment.evaluation
         features = extract_features(network, archive, query_then_gallery(archive), experiment.compute)
         ranking = rank_gallery(features, archive, settings.protocol, experiment.run.seed)
         report = replace(report, local_scores=ranking.scores())
@@ -181,10 +204,14 @@ def _train_client(member: Member, client: Client, plan: RoundPlan) -> tuple[Clie
 def _plan_groups(member: Member, plan: RoundPlan, reports: Sequence[ClientReport]) -> tuple[Group, ...]:
     settings, clustering = member.experiment.aggregation, member.experiment.clustering
     features = {report.client: report.feature for report in reports if report.feature is not None}
-    labels = None
+    labels: Mapping[int, int] | None = None
     if plan.cluster and features:
         labels = cluster_clients(features, clustering.partition, clustering.max_distance)
-    return plan_groups(member.groups, labels, reports, plan.participants, settings.weights, settings.bn)
+    elif member.experiment.federation.edge_rounds:
+        labels = {report.client: member.specs[report.client].dataset * plan.edge for report in reports}
+    return plan_groups(
+        member.groups, labels, reports, plan.participants, settings.weights, settings.bn, member.newcomers
+    )
 
 
 def _aggregate(member: Member, group: Group) -> Tensor | None:

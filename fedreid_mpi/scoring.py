@@ -9,7 +9,7 @@ from fedreid_mpi.algorithms.placement import place
 from fedreid_mpi.comm.exchange import collect_features
 from fedreid_mpi.evaluation import Unit, extract_features, query_then_gallery, rank_gallery, units
 from fedreid_mpi.member import Member
-from fedreid_mpi.types import Evaluation, ModelKind, Scores
+from fedreid_mpi.types import ClientSpec, Evaluation, ModelKind, Scores
 
 
 def score_shared(
@@ -17,8 +17,8 @@ def score_shared(
 ) -> tuple[Evaluation, ...]:
     """Score the model in ``member.shared`` on some clients' test splits, with the help of all client ranks.
 
-    Features of a dataset are extracted in units wherever there is time, and ranked on the rank that hosts its
-    client. No image leaves the rank that read it.
+    Features of a dataset are extracted in units wherever there is time, and ranked on the rank that hosts the
+    first of its clients, once for all of them. No image leaves the rank that read it.
 
     Parameters
     ----------
@@ -35,8 +35,11 @@ def score_shared(
         In client-id order on the server; empty elsewhere.
     """
     comm, experiment = member.comm, member.experiment
-    tested = [spec for spec in member.specs if spec.id in clients and spec.test_images]
-    work = [unit for spec in tested for unit in units(spec.id, spec.test_images)]
+    tested: dict[int, ClientSpec] = {}  # dataset to the first client that is tested on it
+    for spec in member.specs:
+        if spec.id in clients and spec.test_images:
+            tested.setdefault(spec.dataset, spec)
+    work = [unit for spec in tested.values() for unit in units(spec.dataset, spec.test_images)]
     placed = place([unit.stop - unit.start for unit in work], len(comm.client_ranks))
     owner = {n: rank for rank, numbers in zip(comm.client_ranks, placed, strict=True) for n in numbers}
     hosts = {client: rank for rank, clients in enumerate(member.placement) for client in clients}
@@ -48,15 +51,15 @@ def score_shared(
         protocol, seed = experiment.evaluation.protocol, experiment.run.seed
         device = member.shared.buffer.device
         return {
-            client: rank_gallery(rows.to(device), member.archives[client], protocol, seed).scores()
-            for client, rows in features.items()
+            dataset: rank_gallery(rows.to(device), member.archives[dataset], protocol, seed).scores()
+            for dataset, rows in features.items()
         }
 
     with member.timed("evaluate"):
         pieces = comm.phase("evaluate", extract)
         mine: dict[int, Tensor] = {}
-        for spec in tested:
-            numbers = [n for n, unit in enumerate(work) if unit.client == spec.id]
+        for dataset, spec in tested.items():
+            numbers = [n for n, unit in enumerate(work) if unit.dataset == dataset]
             features = collect_features(
                 comm,
                 {position: pieces[n] for position, n in enumerate(numbers) if n in pieces},
@@ -66,13 +69,17 @@ def score_shared(
                 hosts[spec.id],
             )
             if features is not None:
-                mine[spec.id] = torch.from_numpy(features)
+                mine[dataset] = torch.from_numpy(features)
         gathered = comm.gather(comm.phase("rank", lambda: rank(mine)))
-    scores = {client: score for part in gathered or () for client, score in part.items()}
-    return tuple(Evaluation(round, client, kind, scores[client]) for client in sorted(scores))
+    scores = {dataset: score for part in gathered or () for dataset, score in part.items()}
+    return tuple(
+        Evaluation(round, spec.id, kind, scores[spec.dataset])
+        for spec in member.specs
+        if spec.id in clients and spec.dataset in scores
+    )
 
 
 def _features_of(member: Member, unit: Unit) -> Tensor:
-    archive = member.archives[unit.client]
+    archive = member.archives[unit.dataset]
     indices = query_then_gallery(archive)[unit.start : unit.stop]
     return extract_features(member.shared.network, archive, indices, member.experiment.compute)

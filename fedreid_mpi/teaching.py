@@ -53,7 +53,7 @@ class PublicImages:
             chosen = np.array([image for image in chosen if OVERLAP not in paths[image]], np.int64)
         if len(chosen) < CLUSTERING_BATCH:
             raise DataError(f"{path}: {len(chosen)} public images, expected at least {CLUSTERING_BATCH}")
-        return cls(ImageStore(archive.images, chosen, device), experiment)
+        return cls(ImageStore([(archive.images, chosen)], device), experiment)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -90,7 +90,7 @@ class PublicImages:
 
     @torch.no_grad()
     def teach(self, network: ReIDNetwork, plan: RoundPlan) -> Tensor:
-        """Return a teacher's features of the round's batches: shape (images, width), float32, in their order."""
+        """Return a teacher's features of the round's batches in order: shape (images, width), float32."""
         network.eval()
         parts = []
         for images in self.batches(plan):

@@ -7,7 +7,6 @@ client, ``Group`` whose models are joined, ``RoundRecord`` what is kept in the r
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -48,11 +47,13 @@ class ClientSpec:
     Attributes
     ----------
     id
-        Position in ``data.archives``, from 0. Models are added in this order; ties go to the lower id.
+        From 0, in the order of ``data.archives``. Models are added in this order; ties go to the lower id.
     name
-        Name of the dataset, as stored in its archive.
-    archive
-        HDF5 dataset archive that every client rank can open.
+        Name of the dataset, as stored in its archive, with the camera or the share of the people where the
+        client has only those.
+    dataset
+        Number of the archive with the client's test split, a position in ``data.archives``; -1 for the pool
+        of all images, which has none.
     images
         Number of training images.
     identities
@@ -63,7 +64,7 @@ class ClientSpec:
 
     id: int
     name: str
-    archive: Path
+    dataset: int
     images: int
     identities: int
     test_images: int
@@ -129,6 +130,8 @@ class RoundPlan:
         Whether the participants are grouped anew before aggregation.
     distil
         Whether the server fine-tunes the aggregated models on the public dataset.
+    edge
+        Whether clients average with those of the same dataset alone.
     """
 
     round: int
@@ -137,6 +140,7 @@ class RoundPlan:
     evaluate: bool
     cluster: bool = False
     distil: bool = False
+    edge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +217,8 @@ class Group:
     members
         Ids of the clients, ascending: those that trained it and those that were away and keep it.
     weights
-        Id to weight of the models that are averaged. Empty: nobody in it trained, the old model stays.
+        Id to weight of the models that are averaged: members', but for newcomers, who get the mean of all.
+        Empty: nobody in the group trained, the old model stays.
     statistics_weights
         The same for BatchNorm running statistics.
     before
@@ -224,11 +229,6 @@ class Group:
     weights: Mapping[int, float]
     statistics_weights: Mapping[int, float]
     before: int
-
-    def __post_init__(self) -> None:
-        """Refuse weights of clients from outside."""
-        if not {*self.weights, *self.statistics_weights} <= {*self.members}:
-            raise ValueError(f"group of {self.members} has weights of {sorted(self.weights)}")
 
 
 class ModelKind(StrEnum):

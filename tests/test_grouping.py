@@ -3,7 +3,7 @@ import pytest
 from fedreid_mpi.algorithms.clustering import cluster_clients
 from fedreid_mpi.algorithms.grouping import plan_groups
 from fedreid_mpi.errors import TooFewClientsError
-from fedreid_mpi.types import ClientReport, Group
+from fedreid_mpi.types import ClientReport
 
 ALL = [(0, 1, 2, 3, 4)]
 
@@ -85,6 +85,9 @@ def test_clusters_of_clients_by_feature():
     assert cluster_clients({4: [1.0, 0.0]}) == {4: 0}
 
 
-def test_a_group_refuses_weights_of_outsiders():
-    with pytest.raises(ValueError, match="has weights"):
-        Group((0, 1), {2: 1.0}, {}, 0)
+def test_newcomers_get_the_mean_of_all_that_trained():
+    reports = reports_of({0: 5, 2: 6, 3: 7})
+    groups = plan_groups(ALL, {0: 0, 2: 0, 3: 1}, reports, (3, 2, 0), "samples", "average", newcomers=(0, 1))
+    assert [group.members for group in groups] == [(0, 2), (1,), (3,), (4,)]
+    assert groups[1].weights == {0: 5.0, 2: 6.0, 3: 7.0}
+    assert groups[3].weights == {}

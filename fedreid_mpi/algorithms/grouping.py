@@ -1,6 +1,6 @@
 """Who shares a model with whom after a round."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from fedreid_mpi.algorithms.weighting import weigh
 from fedreid_mpi.errors import TooFewClientsError
@@ -14,6 +14,7 @@ def plan_groups(
     participants: Sequence[int],
     weights: Weighting,
     bn: BatchNormMode,
+    newcomers: Collection[int] = (),
 ) -> tuple[Group, ...]:
     """Decide which models are joined, and with what weights.
 
@@ -36,6 +37,9 @@ def plan_groups(
         ``"average"`` and ``"local"``: running statistics have the parameters' weights (with ``"local"``,
         clients replace the averaged ones by their own: FedBN, Li et al., ICLR 2021). ``"reference"``: they
         are those of the group's first client in the round's order.
+    newcomers
+        Clients that never trained before this round. Where the clients are grouped anew, those still away get
+        the weighted mean of all models, to start from when they come.
 
     Returns
     -------
@@ -54,18 +58,22 @@ def plan_groups(
             f"after training, the parameters of none of {len(reports)} clients are finite, expected at "
             "least one finite model (a lower optimizer.lr may help)"
         )
+    waiting = sorted(set(newcomers) - set(finite)) if labels is not None else []
     if labels is None:
         members = [(tuple(sorted(group)), before) for before, group in enumerate(previous)]
     else:
         together: dict[int, list[int]] = {}
         for client in sorted(finite):
             together.setdefault(labels[client], []).append(client)
-        away = [tuple(sorted(set(group) - set(finite))) for group in previous]
+        away = [tuple(sorted(set(group) - set(finite) - set(waiting))) for group in previous]
         members = [(tuple(group), 0) for group in together.values()]
         members += [(group, before) for before, group in enumerate(away) if group]
 
+    members += [(tuple(waiting), 0)] if waiting else []
+
     def group(clients: tuple[int, ...], before: int) -> Group:
-        trained = [finite[client] for client in clients if client in finite]
+        teachers = finite if clients == tuple(waiting) else clients
+        trained = [finite[client] for client in teachers if client in finite]
         shares = weigh(trained, weights)
         if bn != "reference" or not shares:
             return Group(clients, shares, shares, before)

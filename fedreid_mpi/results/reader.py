@@ -34,7 +34,9 @@ class RunResults:
         Shape (R,), float64.
     evaluated
         Shape (R,), bool: whether the round was planned to end with an evaluation.
-    participated, position, loss, weight, cosine_distance, group, distillation_loss, steps, images, finite, seconds
+    participated, position, loss, weight, cosine_distance, group, distillation_loss, steps, images, finite
+        Shape (R, K): each client's training.
+    seconds
         Shape (R, K): each client's training.
     phases, phase_seconds
         P names; shape (R, P), float64, seconds.
@@ -175,7 +177,7 @@ def stable_figures(run_dir: Path) -> dict[str, NDArray[Any]]:
 
 def _header(attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> RunHeader:
     """Rebuild the header from root attributes, ``/clients`` and ``/ranks``."""
-    names = ("id", "name", "archive", "images", "identities", "test_images")
+    names = ("id", "name", "dataset", "images", "identities", "test_images")
     clients = zip(*(arrays[f"clients/{name}"].tolist() for name in names), strict=True)
     names = ("rank", "host", "role", "device", "clients", "cores")
     ranks = zip(*(arrays[f"ranks/{name}"].tolist() for name in names), strict=True)
@@ -183,9 +185,7 @@ def _header(attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -
         name=str(attributes["name"]),
         seed=int(attributes["seed"]),
         configuration=str(attributes["configuration"]),
-        clients=tuple(
-            ClientSpec(id_, name, Path(archive), *counts) for id_, name, archive, *counts in clients
-        ),
+        clients=tuple(ClientSpec(*client) for client in clients),
         ranks=tuple(
             RankInfo(rank, host, role, device, tuple(hosted.tolist()), tuple(cores.tolist()))
             for rank, host, role, device, hosted, cores in ranks

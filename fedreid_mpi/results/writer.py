@@ -124,7 +124,7 @@ def _tabulate(header: RunHeader, records: Sequence[RoundRecord]) -> dict[str, ND
         "ranks/cores": _ragged(info.cores for info in header.ranks),
         "clients/id": [client.id for client in header.clients],
         "clients/name": [client.name for client in header.clients],
-        "clients/archive": [str(client.archive) for client in header.clients],
+        "clients/dataset": [client.dataset for client in header.clients],
         "clients/images": [client.images for client in header.clients],
         "clients/identities": [client.identities for client in header.clients],
         "clients/test_images": [client.test_images for client in header.clients],
