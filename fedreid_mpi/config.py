@@ -6,7 +6,7 @@ to the folder of the TOML file. `Experiment.to_toml` is what the results archive
 
 import difflib
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -14,7 +14,15 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.types import BatchNormMode, EvaluationProtocol, Schedule, Weighting
+from fedreid_mpi.types import (
+    BatchNormMode,
+    ClusteringFeature,
+    DistillationLoss,
+    EvaluationProtocol,
+    Normalised,
+    Schedule,
+    Weighting,
+)
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -26,6 +34,14 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "published": {
         "federation": {"drop_last": True},
         "aggregation": {"bn": "reference"},
+        "distillation": {
+            "every": 10,
+            "lr_factor": 0.01,
+            "loss": "mse",
+            "normalize": "teachers",
+            "batchnorm": "train",
+        },
+        "clustering": {"max_distance": 0.9},
         "evaluation": {"protocol": "published"},
     },
 }
@@ -51,13 +67,36 @@ class Data(Section):
     archives: tuple[Path, ...] = Field(
         min_length=1, description="dataset archives, one a client, in client order"
     )
+    public: Path | None = Field(
+        None, description="archive of the public dataset, for distillation and clustering"
+    )
+    exclude_overlap: bool = Field(
+        False,
+        description="leave out the part of the public dataset (CUHK02's P1) that shows a client's people",
+    )
 
 
 class Federation(Section):
     """Who trains, how much, and whether models are shared."""
 
-    mode: Literal["federated", "local"] = Field(
-        "federated", description="federated: models are averaged; local: each client trains alone"
+    mode: Literal["federated", "local", "centralised"] = Field(
+        "federated",
+        description="federated: models are averaged; local: each client trains alone; centralised: one model "
+        "is trained on all images",
+    )
+    clients: Literal["dataset", "camera", "identity"] = Field(
+        "dataset",
+        description="what a client holds: a dataset, a camera's images, or a share of a dataset's people",
+    )
+    identity_clients: int = Field(6, ge=1, description="clients that a dataset's people are dealt out to")
+    edge_rounds: int = Field(
+        0,
+        ge=0,
+        description="rounds in which the clients of a dataset average among themselves, between two in "
+        "which all do",
+    )
+    availability: dict[str, tuple[tuple[int, int], ...]] = Field(
+        {}, description="rounds in which a client is away: its name to pairs of the first and the last"
     )
     clients_per_round: int = Field(0, ge=0, description="clients sampled each round; 0 = all")
     local_epochs: int = Field(1, ge=1, description="epochs over the client's images in one round")
@@ -129,6 +168,40 @@ class Aggregation(Section):
     )
 
 
+class Distillation(Section):
+    """Knowledge distillation on the server, from the clients' models, with the public dataset."""
+
+    enabled: bool = Field(False, description="fine-tune the aggregated model on the public dataset")
+    every: int = Field(1, ge=1, description="rounds between distillations")
+    lr_factor: Positive = Field(0.1, description="the student's learning rate as a multiple of the round's")
+    loss: DistillationLoss = Field(
+        "squared-distance",
+        description="squared-distance: between features, mean over images; mse: mean over all elements",
+    )
+    normalize: Normalised = Field("both", description="whose features are scaled to length 1")
+    batchnorm: Literal["frozen", "train"] = Field(
+        "frozen", description="train: statistics follow the public images, and dropout is on"
+    )
+    scope: Literal["group", "global"] = Field(
+        "group", description="with clustering: who teaches a group's model"
+    )
+
+
+class Clustering(Section):
+    """Client clustering: groups of similar clients, each with a model of its own."""
+
+    enabled: bool = Field(False, description="average within groups that FINCH finds")
+    every: int = Field(1, ge=1, description="rounds between two groupings")
+    feature: ClusteringFeature = Field(
+        "concat",
+        description="concat: embeddings of one public batch; mean: mean embedding of the public dataset",
+    )
+    partition: int = Field(0, ge=0, description="level of FINCH's hierarchy, 0 = finest")
+    max_distance: Annotated[float, Field(gt=0, le=2)] | None = Field(
+        None, description="cosine distance from which on neighbours are not joined"
+    )
+
+
 class Evaluation(Section):
     """When and how models are scored."""
 
@@ -163,23 +236,24 @@ class Experiment(Section):
     optimizer: Optimizer = Optimizer()
     augmentation: Augmentation = Augmentation()
     aggregation: Aggregation = Aggregation()
+    distillation: Distillation = Distillation()
+    clustering: Clustering = Clustering()
     evaluation: Evaluation = Evaluation()
     compute: Compute = Compute()
 
     @model_validator(mode="after")
-    def _refuse_settings_that_do_nothing(self) -> "Experiment":
-        wrong = []
-        if self.federation.mode == "local":
-            wrong += ["federation.clients_per_round"] * (self.federation.clients_per_round > 0)
-            wrong += ["evaluation.local_models = false"] * (not self.evaluation.local_models)
-        if wrong:
-            raise ValueError(f'{", ".join(wrong)} means nothing with federation.mode = "local"')
-        if self.federation.clients_per_round > len(self.data.archives):
-            raise ValueError(
-                f"federation.clients_per_round is {self.federation.clients_per_round}, "
-                f"but data.archives lists {len(self.data.archives)}"
-            )
+    def _check_sections_against_each_other(self) -> "Experiment":
+        for section in ("distillation", "clustering"):
+            if getattr(self, section).enabled and self.data.public is None:
+                raise ValueError(
+                    f"{section}.enabled = true needs data.public, the archive of a public dataset"
+                )
         return self
+
+    @property
+    def uses_public(self) -> bool:
+        """Whether anything is done with the public dataset."""
+        return self.distillation.enabled or self.clustering.enabled
 
     def to_toml(self) -> str:
         """Return the resolved configuration as TOML, without keys that are unset."""
@@ -221,13 +295,50 @@ def _resolve(content: Mapping[str, Any], path: Path) -> Experiment:
         experiment = Experiment.model_validate(merged)
     except ValidationError as error:
         raise ConfigurationError(f"{path}: " + "; ".join(_explain(error))) from error
+    if idle := list(_settings_that_do_nothing(content, experiment)):
+        raise ConfigurationError(f"{path}: " + "; ".join(idle))
     return _with_absolute_paths(experiment, path.resolve().parent)
+
+
+def _settings_that_do_nothing(content: Mapping[str, Any], experiment: Experiment) -> Iterator[str]:
+    """Name each key that a user has written and that nothing will read."""
+    mode = f'federation.mode = "{experiment.federation.mode}"'
+    unshared, central = experiment.federation.mode != "federated", experiment.federation.mode == "centralised"
+    kinds = experiment.federation.clients
+    distilled, clustered = experiment.distillation.enabled, experiment.clustering.enabled
+    idle: tuple[tuple[str, Iterable[str], bool, str], ...] = (
+        ("federation", ("clients_per_round", "availability", "edge_rounds"), unshared, mode),
+        ("federation", ("clients", "identity_clients"), central, mode),
+        ("federation", ("identity_clients",), kinds != "identity", f'federation.clients = "{kinds}"'),
+        ("federation", ("edge_rounds",), kinds == "dataset", 'federation.clients = "dataset"'),
+        ("federation", ("edge_rounds",), clustered, "clustering.enabled = true"),
+        ("aggregation", Aggregation.model_fields, unshared, mode),
+        ("distillation", ("enabled",), unshared and distilled, mode),
+        ("clustering", ("enabled",), unshared and clustered, mode),
+        ("evaluation", ("local_models",), unshared, mode),
+        (
+            "optimizer",
+            ("step_every", "step_factor"),
+            experiment.optimizer.schedule != "step",
+            "this schedule",
+        ),
+        ("distillation", tuple(Distillation.model_fields)[1:], not distilled, "distillation.enabled = false"),
+        ("distillation", ("scope",), not clustered, "clustering.enabled = false"),
+        ("clustering", tuple(Clustering.model_fields)[1:], not clustered, "clustering.enabled = false"),
+        ("data", ("public", "exclude_overlap"), not experiment.uses_public, "no distillation or clustering"),
+    )
+    for section, keys, nothing, why in idle:
+        for key in keys:
+            if nothing and key in content.get(section, {}):
+                yield f"{section}.{key} means nothing with {why}"
 
 
 def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
     """Make paths independent of the working directory, which differs between a login node and a job."""
+    archives = tuple(folder / path.expanduser() for path in experiment.data.archives)
+    public = experiment.data.public
     data = experiment.data.model_copy(
-        update={"archives": tuple(folder / path.expanduser() for path in experiment.data.archives)}
+        update={"archives": archives, "public": public and folder / public.expanduser()}
     )
     weights = experiment.model.weights
     model = experiment.model.model_copy(update={"weights": weights and folder / weights.expanduser()})

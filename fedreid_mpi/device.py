@@ -1,7 +1,8 @@
 """The device of a rank, and how it calculates."""
 
 import os
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
@@ -60,3 +61,11 @@ def autocast(settings: config.Compute, device: torch.device) -> AbstractContextM
     if settings.precision == "bf16":
         return torch.autocast(device.type, dtype=torch.bfloat16)
     return nullcontext()
+
+
+@contextmanager
+def torch_randomness(device: torch.device, seed: int) -> Iterator[None]:
+    """Seed torch's global generators, from which dropout draws, and put them back as they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

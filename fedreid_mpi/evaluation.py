@@ -27,25 +27,25 @@ UNIT = 16 * BATCH
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """A range of one client's test images: query images first, then the gallery.
+    """A range of one dataset's test images: query images first, then the gallery.
 
     Attributes
     ----------
-    client
-        Id of the client.
+    dataset
+        Number of the dataset.
     start, stop
         Range of test images.
     """
 
-    client: int
+    dataset: int
     start: int
     stop: int
 
 
-def units(client: int, images: int) -> Iterator[Unit]:
-    """Cut a client's test images into units; the cuts depend on nothing but their number."""
+def units(dataset: int, images: int) -> Iterator[Unit]:
+    """Cut a dataset's test images into units; the cuts depend on nothing but their number."""
     for start in range(0, images, UNIT):
-        yield Unit(client, start, min(start + UNIT, images))
+        yield Unit(dataset, start, min(start + UNIT, images))
 
 
 def query_then_gallery(archive: DatasetArchive, split: int = 0) -> NDArray[np.int64]:

@@ -13,12 +13,15 @@ from fedreid_mpi.comm.base import Communicator
 from fedreid_mpi.comm.exchange import distribute
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
+from fedreid_mpi.data.partition import partition
 from fedreid_mpi.device import choose_device, set_arithmetic
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.files import replacing
+from fedreid_mpi.member import Member
 from fedreid_mpi.model import FlatModel, build_network, load_backbone_weights, save_model
 from fedreid_mpi.results import ResultsWriter
-from fedreid_mpi.round import Member, plan_round, play_round
+from fedreid_mpi.round import plan_round, play_round, trainers
+from fedreid_mpi.teaching import PublicImages
 from fedreid_mpi.training import build_client, describe_client
 from fedreid_mpi.types import ClientSpec, RankInfo, RoundRecord, RunHeader
 
@@ -68,7 +71,7 @@ def run_federation(
         writer = ResultsWriter(run_dir, header)
         observer.started(header)
     for round in range(experiment.run.rounds + 1):
-        plan = comm.decide("plan", partial(plan_round, experiment, len(specs), round))
+        plan = comm.decide("plan", partial(plan_round, experiment, specs, round))
         record = play_round(member, plan)
         comm.phase("commit", partial(_commit, member, run_dir, writer, record, round))
         if record is not None:
@@ -92,7 +95,7 @@ def _claim(run_dir: Path) -> None:
 
 
 def _describe_clients(experiment: Experiment) -> tuple[ClientSpec, ...]:
-    """Open every archive once and check that they make a federation."""
+    """Open every archive once and check that they make the federation that was asked for."""
     archives = [DatasetArchive.open(path) for path in experiment.data.archives]
     first = archives[0]
     for archive in archives:
@@ -101,12 +104,24 @@ def _describe_clients(experiment: Experiment) -> tuple[ClientSpec, ...]:
                 f"{archive.path}: images are {archive.height}x{archive.width}, "
                 f"expected {first.height}x{first.width} as in {first.path}: prepare all with one --size"
             )
-    specs = tuple(describe_client(archive, id) for id, archive in enumerate(archives))
-    federation = experiment.federation
+    specs = tuple(
+        describe_client(id, part, archives) for id, part in enumerate(partition(archives, experiment))
+    )
+    federation, names = experiment.federation, [spec.name for spec in specs]
+    if federation.clients_per_round > len(specs):
+        raise ConfigurationError(
+            f"federation.clients_per_round is {federation.clients_per_round}, expected at most the "
+            f"{len(specs)} clients that there are"
+        )
+    for name in federation.availability:
+        if name not in names:
+            raise ConfigurationError(
+                f"federation.availability names {name!r}, expected one of {', '.join(names)}"
+            )
     for spec in specs:
         if federation.drop_last and spec.images < federation.batch_size:
             raise ConfigurationError(
-                f"{spec.archive}: {spec.images} training images are less than federation.batch_size = "
+                f"client {spec.name}: {spec.images} training images are less than federation.batch_size = "
                 f"{federation.batch_size}, and federation.drop_last leaves partial batches out"
             )
     return specs
@@ -114,14 +129,17 @@ def _describe_clients(experiment: Experiment) -> tuple[ClientSpec, ...]:
 
 def _join(comm: Communicator, experiment: Experiment, specs: tuple[ClientSpec, ...]) -> Member:
     """Load this rank's part: its device, its clients, and the model that all start from."""
-    costs = [spec.images for spec in specs]
+    costs = [spec.images if spec.id in trainers(experiment, specs) else 0 for spec in specs]
     hosted = dict(zip(comm.client_ranks, place(costs, len(comm.client_ranks)), strict=True))
     placement = tuple(hosted.get(rank, ()) for rank in range(comm.size))
+    public = experiment.data.public
 
     def build() -> Member:
         where = comm.location
         device = choose_device(experiment.compute, where.index, where.count, where.host)
         set_arithmetic(experiment.compute, device)
+        archives = tuple(DatasetArchive.open(path) for path in experiment.data.archives)
+        parts = partition(archives, experiment)
         network = build_network(experiment.model, None, experiment.run.seed, "shared")
         if experiment.model.weights is not None and comm.is_server:
             load_backbone_weights(experiment.model.weights, network, experiment.model.backbone)
@@ -130,15 +148,23 @@ def _join(comm: Communicator, experiment: Experiment, specs: tuple[ClientSpec, .
             experiment=experiment,
             specs=specs,
             placement=placement,
-            clients=tuple(build_client(specs[id], experiment, device) for id in placement[comm.rank]),
+            clients=tuple(
+                build_client(specs[id], parts[id], archives, experiment, device)
+                for id in placement[comm.rank]
+            ),
             shared=FlatModel(network, device, experiment.compute.channels_last),
-            archives=tuple(DatasetArchive.open(spec.archive) for spec in specs),
+            archives=archives,
+            public=PublicImages.open(public, experiment, device) if public is not None else None,
         )
 
     member = comm.phase("start", build)
     distribute(comm, member.shared.shared)
     for client in member.clients:
         client.model.load_shared(member.shared.shared)
+    member.groups.append(tuple(spec.id for spec in specs))
+    member.newcomers.update(spec.id for spec in specs)
+    if comm.is_server:
+        member.models.append(member.shared.shared.to("cpu", copy=True))
     return member
 
 
@@ -177,6 +203,12 @@ def _commit(
             path = folder / f"{client.spec.id}_{client.spec.name}.safetensors"
             save_model(path, client.model, settings, height, width, round)
     elif member.comm.is_server:
-        save_model(folder / "global.safetensors", member.shared, settings, height, width, round)
+        names = [f"group_{n}" for n in range(len(member.models))] if len(member.models) > 1 else ["global"]
+        for name, model in zip(names, member.models, strict=True):
+            member.shared.shared.copy_(model)
+            save_model(folder / f"{name}.safetensors", member.shared, settings, height, width, round)
+        for path in sorted(folder.glob("*.safetensors")):
+            if path.stem not in names:  # groups of an earlier round
+                path.unlink()
     if writer is not None and record is not None:
         writer.write(record)

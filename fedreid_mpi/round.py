@@ -4,91 +4,61 @@ Train → aggregate → evaluate. Each step that can fail is a phase of the comm
 every rank has said that its part went well.
 """
 
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from fedreid_mpi.algorithms.placement import place
+from fedreid_mpi.algorithms.clustering import cluster_clients
+from fedreid_mpi.algorithms.grouping import plan_groups
 from fedreid_mpi.algorithms.schedule import learning_rate
 from fedreid_mpi.algorithms.selection import select_participants
-from fedreid_mpi.algorithms.weighting import aggregation_plan
-from fedreid_mpi.comm.base import Communicator
-from fedreid_mpi.comm.exchange import aggregate, collect_features, distribute
+from fedreid_mpi.algorithms.weighting import cosine_distance_weight
+from fedreid_mpi.comm.exchange import aggregate, distribute
 from fedreid_mpi.config import Experiment
-from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.evaluation import Unit, extract_features, query_then_gallery, rank_gallery, units
-from fedreid_mpi.model import FlatModel
-from fedreid_mpi.training import Client, train
+from fedreid_mpi.evaluation import extract_features, query_then_gallery, rank_gallery
+from fedreid_mpi.member import Member
+from fedreid_mpi.scoring import score_shared
+from fedreid_mpi.training import Client, probe, train
 from fedreid_mpi.types import (
-    AggregationPlan,
     ClientReport,
     ClientSpec,
     Evaluation,
     Event,
+    Group,
     ModelKind,
     RoundPlan,
     RoundRecord,
-    Scores,
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
-    """What one rank holds of the federation.
-
-    Attributes
-    ----------
-    comm
-        The ranks.
-    experiment
-        The resolved configuration.
-    specs
-        All clients, in id order.
-    placement
-        Ids of the clients that each rank hosts.
-    clients
-        The clients that this rank hosts, in id order.
-    shared
-        The shared model, without classifier, as it stands between two rounds; the same on every rank.
-    archives
-        All clients' datasets, by id: any client rank can score any of them.
-    seconds
-        Wall-clock seconds of this round's steps so far.
-    """
-
-    comm: Communicator
-    experiment: Experiment
-    specs: tuple[ClientSpec, ...]
-    placement: tuple[tuple[int, ...], ...]
-    clients: tuple[Client, ...]
-    shared: FlatModel
-    archives: tuple[DatasetArchive, ...]
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def timed(self, step: str) -> Iterator[None]:
-        """Add the wall-clock time of a block to the step's seconds."""
-        began = time.perf_counter()
-        yield
-        self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - began
+def trainers(experiment: Experiment, specs: Sequence[ClientSpec]) -> tuple[int, ...]:
+    """Return the ids of the clients that train at all: the pool alone in mode ``"centralised"``."""
+    pooled = experiment.federation.mode == "centralised"
+    return tuple(spec.id for spec in specs if (spec.dataset == -1) == pooled)
 
 
-def plan_round(experiment: Experiment, clients: int, round: int) -> RoundPlan:
-    """Decide what a round does: who trains, how fast, and whether it ends with an evaluation.
+def plan_round(experiment: Experiment, specs: Sequence[ClientSpec], round: int) -> RoundPlan:
+    """Decide what a round does: who trains, how fast, and what follows the training.
 
     In round 0 nobody trains: it scores the model that all clients start from.
     """
-    run, optimizer, every = experiment.run, experiment.optimizer, experiment.evaluation.every
+    run, optimizer, federation = experiment.run, experiment.optimizer, experiment.federation
     if round == 0:
         return RoundPlan(round=0, participants=(), learning_rate=0.0, evaluate=True)
+    away = {
+        name
+        for name, spans in federation.availability.items()
+        if any(first <= round <= last for first, last in spans)
+    }
+    there = [id for id in trainers(experiment, specs) if specs[id].name not in away]
+    drawn = select_participants(len(there), federation.clients_per_round, run.seed, round)
     return RoundPlan(
         round=round,
-        participants=select_participants(clients, experiment.federation.clients_per_round, run.seed, round),
+        participants=tuple(there[position] for position in drawn),
         learning_rate=learning_rate(
             round,
             run.rounds,
@@ -98,7 +68,10 @@ def plan_round(experiment: Experiment, clients: int, round: int) -> RoundPlan:
             optimizer.step_every,
             optimizer.step_factor,
         ),
-        evaluate=round % every == 0 or round == run.rounds,
+        evaluate=round % experiment.evaluation.every == 0 or round == run.rounds,
+        cluster=experiment.clustering.enabled and round % experiment.clustering.every == 0,
+        distil=experiment.distillation.enabled and round % experiment.distillation.every == 0,
+        edge=bool(round % (federation.edge_rounds + 1)),
     )
 
 
@@ -118,129 +91,209 @@ def play_round(member: Member, plan: RoundPlan) -> RoundRecord | None:
     comm = member.comm
     member.seconds.clear()
     comm.bytes_sent.clear()
-    reports: tuple[ClientReport, ...] = ()
-    weights: Mapping[int, float] = {}
-    evaluations: tuple[Evaluation, ...] = ()
-    federated = member.experiment.federation.mode == "federated"
-    if plan.participants:
-        reports = _train(member, plan)
-        if federated:
-            weights = _aggregate(member, plan, reports).weights
-    if plan.evaluate and (federated or not plan.participants):
-        evaluations = evaluate_shared(member, plan.round)
+    if member.experiment.federation.mode == "local" and plan.participants:
+        outcome = _Outcome(reports=_train(member, plan)[0])
+    elif plan.participants:
+        outcome = _federate(member, plan)
+    elif plan.evaluate:
+        outcome = _Outcome(evaluations=score_shared(member, range(len(member.specs)), plan.round))
+    else:
+        outcome = _Outcome()
     traffic = comm.gather(comm.bytes_sent)
     if traffic is None:
         return None
     return RoundRecord(
         plan=plan,
-        reports=reports,
-        weights=weights,
-        evaluations=evaluations + _local_evaluations(plan, reports),
-        events=_events(plan, reports),
+        reports=outcome.reports,
+        weights={
+            client: weight
+            for group in outcome.groups
+            for client, weight in group.weights.items()
+            if client in group.members
+        },
+        groups={client: n for n, group in enumerate(outcome.groups) for client in group.members},
+        distillation_loss=outcome.losses,
+        evaluations=outcome.evaluations + _local_evaluations(plan, outcome.reports),
+        events=_events(plan, outcome.reports),
         phase_seconds=dict(member.seconds),
         bytes_sent=dict(sum(traffic, start=Counter())),
     )
 
 
-def evaluate_shared(member: Member, round: int) -> tuple[Evaluation, ...]:
-    """Score the shared model on every client's test split, the work spread over all client ranks.
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """What came of a round; reports, losses and evaluations are known to the server alone."""
 
-    Features of a dataset are extracted in units wherever there is time, and ranked on the rank that hosts its
-    client. No image leaves the rank that read it.
+    reports: tuple[ClientReport, ...] = ()
+    groups: tuple[Group, ...] = ()
+    losses: dict[int, float] = field(default_factory=dict)
+    evaluations: tuple[Evaluation, ...] = ()
+
+
+def _federate(member: Member, plan: RoundPlan) -> _Outcome:
+    """Train the participants, join their models group by group, and give every client its group's model."""
+    reports, lessons = _train(member, plan)
+    with member.timed("aggregate"):
+        groups = member.comm.decide("aggregate", lambda: _plan_groups(member, plan, reports))
+        models = [_aggregate(member, group) for group in groups]
+    evaluations: tuple[Evaluation, ...] = ()
+    losses: dict[int, float] = {}
+    if plan.distil:
+        if plan.evaluate:
+            evaluations = _deliver(member, plan, groups, models, ModelKind.AGGREGATED)
+        with member.timed("distil"):
+            losses = _distil(member, plan, groups, models, lessons)
+    evaluations += _deliver(member, plan, groups, models, ModelKind.GLOBAL)
+    member.groups[:] = [group.members for group in groups]
+    member.newcomers.difference_update(plan.participants)
+    member.models[:] = [model for model in models if model is not None]
+    return _Outcome(reports, groups, losses, evaluations)
+
+
+def _train(member: Member, plan: RoundPlan) -> tuple[tuple[ClientReport, ...], dict[int, Tensor]]:
+    """Train the participants where they are, and measure what needs their models while they are loaded.
 
     Returns
     -------
-    tuple of Evaluation
-        In client-id order on the server; empty elsewhere.
+    reports : tuple of ClientReport
+        In client-id order on the server, empty elsewhere.
+    lessons : dict
+        This rank's participants: id to teacher features, where the round distils.
     """
-    comm, experiment = member.comm, member.experiment
-    tested = [spec for spec in member.specs if spec.test_images]
-    work = [unit for spec in tested for unit in units(spec.id, spec.test_images)]
-    placed = place([unit.stop - unit.start for unit in work], len(comm.client_ranks))
-    owner = {n: rank for rank, numbers in zip(comm.client_ranks, placed, strict=True) for n in numbers}
-    hosts = {client: rank for rank, clients in enumerate(member.placement) for client in clients}
-
-    def extract() -> dict[int, Tensor]:
-        return {n: _features_of(member, unit).cpu() for n, unit in enumerate(work) if owner[n] == comm.rank}
-
-    def rank(features: dict[int, Tensor]) -> dict[int, Scores]:
-        protocol, seed = experiment.evaluation.protocol, experiment.run.seed
-        device = member.shared.buffer.device
-        return {
-            client: rank_gallery(rows.to(device), member.archives[client], protocol, seed).scores()
-            for client, rows in features.items()
-        }
-
-    with member.timed("evaluate"):
-        pieces = comm.phase("evaluate", extract)
-        mine: dict[int, Tensor] = {}
-        for spec in tested:
-            numbers = [n for n, unit in enumerate(work) if unit.client == spec.id]
-            features = collect_features(
-                comm,
-                {position: pieces[n] for position, n in enumerate(numbers) if n in pieces},
-                [owner[n] for n in numbers],
-                [work[n].stop - work[n].start for n in numbers],
-                experiment.model.embedding_dim,
-                hosts[spec.id],
-            )
-            if features is not None:
-                mine[spec.id] = torch.from_numpy(features)
-        gathered = comm.gather(comm.phase("rank", lambda: rank(mine)))
-    scores = {client: score for part in gathered or () for client, score in part.items()}
-    return tuple(Evaluation(round, client, ModelKind.GLOBAL, scores[client]) for client in sorted(scores))
-
-
-def _features_of(member: Member, unit: Unit) -> Tensor:
-    archive = member.archives[unit.client]
-    indices = query_then_gallery(archive)[unit.start : unit.stop]
-    return extract_features(member.shared.network, archive, indices, member.experiment.compute)
-
-
-def _train(member: Member, plan: RoundPlan) -> tuple[ClientReport, ...]:
-    """Train the participants where they are; reports in client-id order on the server, empty elsewhere."""
-    experiment = member.experiment
-    settings, protocol = experiment.evaluation, experiment.evaluation.protocol
+    lessons: dict[int, Tensor] = {}
 
     def one(client: Client) -> ClientReport:
-        if experiment.federation.mode == "federated":
-            client.model.load_shared(
-                member.shared.shared, keep_normalisation=experiment.aggregation.bn == "local"
-            )
-        report = train(client, plan, experiment)
-        if not (plan.evaluate and settings.local_models and report.finite and client.spec.test_images):
-            return report
-        features = extract_features(
-            client.model.network, client.archive, query_then_gallery(client.archive), experiment.compute
-        )
-        ranking = rank_gallery(features, client.archive, protocol, experiment.run.seed)
-        return replace(report, local_scores=ranking.scores())
+        report, lesson = _train_client(member, client, plan)
+        if lesson is not None:
+            lessons[client.spec.id] = lesson
+        return report
 
     with member.timed("train"):
         hosted = [client for client in member.clients if client.spec.id in plan.participants]
         reports = member.comm.phase("train", lambda: [one(client) for client in hosted])
         gathered = member.comm.gather(reports)
-    return tuple(sorted((r for part in gathered or () for r in part), key=lambda report: report.client))
+    ordered = sorted((r for part in gathered or () for r in part), key=lambda report: report.client)
+    return tuple(ordered), lessons
 
 
-def _aggregate(member: Member, plan: RoundPlan, reports: Sequence[ClientReport]) -> AggregationPlan:
-    """Average the participants' shared parts and give the result to every rank."""
-    comm, settings, model = member.comm, member.experiment.aggregation, member.shared
+def _train_client(member: Member, client: Client, plan: RoundPlan) -> tuple[ClientReport, Tensor | None]:
+    experiment, network = member.experiment, client.model.network
+    measured = (
+        experiment.aggregation.weights == "cosine-distance" and experiment.federation.mode == "federated"
+    )
+    before = probe(client, plan, experiment) if measured else None
+    report = train(client, plan, experiment)
+    if not report.finite:
+        return report, None
+    if before is not None:
+        distance = cosine_distance_weight(before, probe(client, plan, experiment))
+        report = replace(report, cosine_distance=distance)
+    public, lesson = member.public, None
+    if public is not None and plan.cluster:
+        report = replace(report, feature=public.clustering_feature(network, plan))
+    if public is not None and plan.distil:
+        lesson = public.teach(network, plan).cpu()
+    if plan.evaluate and experiment.evaluation.local_models and client.spec.test_images:
+        archive, settings = member.archives[client.spec.dataset], experiment.evaluation
+        features = extract_features(network, archive, query_then_gallery(archive), experiment.compute)
+        ranking = rank_gallery(features, archive, settings.protocol, experiment.run.seed)
+        report = replace(report, local_scores=ranking.scores())
+    return report, lesson
 
-    with member.timed("aggregate"):
-        decision = comm.decide(
-            "aggregate",
-            lambda: aggregation_plan(reports, plan.participants, settings.weights, settings.bn),
-        )
-        statistics = model.statistics
-        parameters = slice(0, statistics.start)
-        for part, weights in ((parameters, decision.weights), (statistics, decision.statistics_weights)):
-            updates = {client.spec.id: client.model.shared[part] for client in member.clients}
-            average = aggregate(comm, member.placement, updates, weights, part.stop - part.start)
-            if average is not None:
-                model.shared[part] = torch.from_numpy(average).to(model.buffer.device)
-        distribute(comm, model.shared)
-    return decision
+
+def _plan_groups(member: Member, plan: RoundPlan, reports: Sequence[ClientReport]) -> tuple[Group, ...]:
+    settings, clustering = member.experiment.aggregation, member.experiment.clustering
+    features = {report.client: report.feature for report in reports if report.feature is not None}
+    labels: Mapping[int, int] | None = None
+    if plan.cluster and features:
+        labels = cluster_clients(features, clustering.partition, clustering.max_distance)
+    elif member.experiment.federation.edge_rounds:
+        labels = {report.client: member.specs[report.client].dataset * plan.edge for report in reports}
+    return plan_groups(
+        member.groups, labels, reports, plan.participants, settings.weights, settings.bn, member.newcomers
+    )
+
+
+def _aggregate(member: Member, group: Group) -> Tensor | None:
+    """Average a group's models on the server: shape (shared,), float32; the old one where nobody trained."""
+    comm, region = member.comm, member.shared.statistics
+    if not group.weights:
+        return member.models[group.before] if comm.is_server else None
+    model = torch.empty_like(member.shared.shared, device="cpu") if comm.is_server else None
+    parameters = slice(0, region.start)
+    for part, weights in ((parameters, group.weights), (region, group.statistics_weights)):
+        updates = {client.spec.id: client.model.shared[part] for client in member.clients}
+        average = aggregate(comm, member.placement, updates, weights, part.stop - part.start)
+        if model is not None and average is not None:
+            model[part] = torch.from_numpy(average)
+    return model
+
+
+def _distil(
+    member: Member,
+    plan: RoundPlan,
+    groups: Sequence[Group],
+    models: list[Tensor | None],
+    lessons: Mapping[int, Tensor],
+) -> dict[int, float]:
+    """Fine-tune the model of each group that trained on what its clients make of the public images.
+
+    What travels is features, not models: their mean is taken like that of models, in client-id order. The
+    server's result takes the place of the aggregated model.
+
+    Returns
+    -------
+    dict
+        Group to the student's mean loss, on the server.
+    """
+    comm, settings, public = member.comm, member.experiment.distillation, member.public
+    assert public is not None
+    width = member.experiment.model.embedding_dim
+    losses: dict[int, float] = {}
+
+    def mean(clients: Sequence[int]) -> Tensor | None:
+        flat = {client: lesson.flatten() for client, lesson in lessons.items()}
+        weights = dict.fromkeys(clients, 1.0)
+        average = aggregate(comm, member.placement, flat, weights, len(public) * width, "features")
+        return None if average is None else torch.from_numpy(average).view(-1, width)
+
+    def fine_tune(number: int, targets: Tensor | None) -> None:
+        model = models[number]
+        if model is not None and targets is not None:
+            member.shared.shared.copy_(model)
+            losses[number] = public.distil(member.shared, targets, plan)
+            models[number] = member.shared.shared.to("cpu", copy=True)
+
+    taught = [number for number, group in enumerate(groups) if group.weights]
+    everyone = [client for number in taught for client in groups[number].weights]
+    together = mean(sorted(everyone)) if settings.scope == "global" else None
+    for number in taught:
+        targets = together if settings.scope == "global" else mean(list(groups[number].weights))
+        comm.phase("distil", partial(fine_tune, number, targets))
+    return losses
+
+
+def _deliver(
+    member: Member,
+    plan: RoundPlan,
+    groups: Sequence[Group],
+    models: Sequence[Tensor | None],
+    kind: ModelKind,
+) -> tuple[Evaluation, ...]:
+    """Send each group's model to every rank, where its clients load it and all help to score it."""
+    evaluations: tuple[Evaluation, ...] = ()
+    keep = member.experiment.aggregation.bn == "local"
+    for group, model in zip(groups, models, strict=True):
+        with member.timed("aggregate"):
+            if model is not None:
+                member.shared.shared.copy_(model)
+            distribute(member.comm, member.shared.shared)
+            for client in member.clients:
+                if client.spec.id in group.members and kind is ModelKind.GLOBAL:
+                    client.model.load_shared(member.shared.shared, keep_normalisation=keep)
+        if plan.evaluate:
+            evaluations += score_shared(member, group.members, plan.round, kind)
+    return tuple(sorted(evaluations, key=lambda evaluation: evaluation.client))
 
 
 def _local_evaluations(plan: RoundPlan, reports: Sequence[ClientReport]) -> tuple[Evaluation, ...]:

@@ -1,6 +1,7 @@
 """Local training: what a client does with the model in one round."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,9 @@ from torch.nn import functional as F
 
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.data.batches import ImageStore, augment, epoch_batches
-from fedreid_mpi.device import autocast
+from fedreid_mpi.data.batches import ImageStore, augment, epoch_batches, normalise
+from fedreid_mpi.data.partition import Part
+from fedreid_mpi.device import autocast, torch_randomness
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.model import FlatModel, build_network
 from fedreid_mpi.seeds import derive, generator
@@ -27,50 +29,71 @@ class Client:
     ----------
     spec
         Who it is.
-    archive
-        Its dataset.
     images
         Its training images.
     labels
-        Shape (images,), int64, on the device: identities numbered in the order of their sorted person ids.
+        Shape (images,), int64, on the device: identities numbered in the order of their sorted person ids,
+        and of the archives where there are several.
     model
         Shared part and private classifier; what the client remembers from round to round.
     """
 
     spec: ClientSpec
-    archive: DatasetArchive
     images: ImageStore
     labels: Tensor
     model: FlatModel
 
 
-def describe_client(archive: DatasetArchive, id: int) -> ClientSpec:
-    """Read from an archive what the federation needs to know of a client.
+def describe_client(id: int, part: Part, archives: Sequence[DatasetArchive]) -> ClientSpec:
+    """Say what the federation needs to know of a client.
 
     Raises
     ------
     DataError
-        If the client cannot be trained: it has fewer than two images, or no training split at all.
+        If the client cannot be trained: it has fewer than two images.
     """
-    train = archive.split("train")
-    if len(train) < 2:
-        raise DataError(f"{archive.path}: {len(train)} training images, expected at least two")
-    test = sum(len(archive.split(role)) for role in ("query", "gallery") if archive.has(role))
-    identities = len(np.unique(archive.pids[train]))
-    return ClientSpec(id, archive.name, archive.path, len(train), identities, test)
-
-
-def build_client(spec: ClientSpec, experiment: Experiment, device: torch.device) -> Client:
-    """Load a client: its images and a model with a freshly drawn classifier."""
-    archive = DatasetArchive.open(spec.archive)
-    train = archive.split("train")
-    model = FlatModel(
-        build_network(experiment.model, spec.identities, experiment.run.seed, "client", spec.id),
-        device,
-        experiment.compute.channels_last,
+    if part.images < 2:
+        where = archives[part.sources[0][0]].path
+        raise DataError(
+            f"{where}: {part.images} training images for client {part.name}, expected at least two"
+        )
+    home = None if part.home is None else archives[part.home]
+    test = [role for role in ("query", "gallery") if home is not None and home.has(role)]
+    return ClientSpec(
+        id=id,
+        name=part.name,
+        dataset=-1 if part.home is None else part.home,
+        images=part.images,
+        identities=int(_labels(part, archives).max()) + 1,
+        test_images=sum(len(home.split(role)) for role in test) if home is not None else 0,
     )
-    labels = torch.from_numpy(label_identities(archive.pids[train])).to(device)
-    return Client(spec, archive, ImageStore(archive.images, train, device), labels, model)
+
+
+def build_client(
+    spec: ClientSpec,
+    part: Part,
+    archives: Sequence[DatasetArchive],
+    experiment: Experiment,
+    device: torch.device,
+) -> Client:
+    """Load a client: its images and a model with a freshly drawn classifier."""
+    network = build_network(experiment.model, spec.identities, experiment.run.seed, "client", spec.id)
+    return Client(
+        spec=spec,
+        images=ImageStore([(archives[n].images, indices) for n, indices in part.sources], device),
+        labels=torch.from_numpy(_labels(part, archives)).to(device),
+        model=FlatModel(network, device, experiment.compute.channels_last),
+    )
+
+
+def _labels(part: Part, archives: Sequence[DatasetArchive]) -> NDArray[np.int64]:
+    """Label a client's images; the same person id in two archives means two people."""
+    labels: list[NDArray[np.int64]] = []
+    first = 0
+    for number, indices in part.sources:
+        labels.append(first + label_identities(archives[number].pids[indices]))
+        first = int(labels[-1].max()) + 1
+    return np.concatenate(labels)
 
 
 def label_identities(pids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -116,9 +139,7 @@ def train(client: Client, plan: RoundPlan, experiment: Experiment) -> ClientRepo
     memory_format = torch.channels_last if experiment.compute.channels_last else torch.contiguous_format
     total, seen, steps = torch.zeros((), dtype=torch.float64, device=device), 0, 0
     model.network.train()
-    # Dropout draws from torch's global generator: seed it for this client, and put it back.
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(derive(*stream, "dropout"))
+    with torch_randomness(device, derive(*stream, "dropout")):
         for _ in range(experiment.federation.local_epochs):
             for rows in epoch_batches(
                 len(client.images), experiment.federation.batch_size, experiment.federation.drop_last, random
@@ -145,3 +166,24 @@ def train(client: Client, plan: RoundPlan, experiment: Experiment) -> ClientRepo
         finite=model.is_finite(),
         seconds=time.perf_counter() - began,
     )
+
+
+@torch.no_grad()
+def probe(client: Client, plan: RoundPlan, experiment: Experiment) -> NDArray[np.float32]:
+    """Return the client's logits of one batch of its training images, drawn by (seed, round, client).
+
+    The images are not augmented and the model is in evaluation mode, so that two probes in one round differ
+    by the training between them alone.
+
+    Returns
+    -------
+    ndarray
+        Shape (at most batch_size, identities), float32.
+    """
+    random = generator(experiment.run.seed, "probe", plan.round, client.spec.id)
+    rows = random.permutation(len(client.images))[: experiment.federation.batch_size]
+    images = normalise(client.images.batch(rows))
+    client.model.network.eval()
+    with autocast(experiment.compute, images.device):
+        logits = client.model.network(images)
+    return np.asarray(logits.float().cpu())

@@ -1,13 +1,12 @@
 """The values that flow through a run: frozen, checked when made, small enough to be sent by name.
 
 ``ClientSpec`` says who takes part, ``RoundPlan`` what a round does, ``ClientReport`` what came of it on a
-client, ``AggregationPlan`` how the models are joined, ``RoundRecord`` what is kept in the results archive.
+client, ``Group`` whose models are joined, ``RoundRecord`` what is kept in the results archive.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,11 +18,20 @@ CMC_RANKS = 50
 EvaluationProtocol = Literal["standard", "published", "single-gallery-shot"]
 """How a ranked gallery becomes scores; see `fedreid_mpi.algorithms.ranking`."""
 
-Weighting = Literal["samples", "uniform"]
+Weighting = Literal["samples", "cosine-distance", "uniform"]
 """What a client's model weighs; see `fedreid_mpi.algorithms.weighting`."""
 
 BatchNormMode = Literal["average", "local", "reference"]
 """What becomes of BatchNorm; see `fedreid_mpi.algorithms.weighting`."""
+
+DistillationLoss = Literal["squared-distance", "mse"]
+"""What the student's error is; see `fedreid_mpi.algorithms.distillation`."""
+
+Normalised = Literal["both", "teachers", "none"]
+"""Whose features are scaled to length 1 in distillation."""
+
+ClusteringFeature = Literal["concat", "mean"]
+"""What a client is clustered by; see `fedreid_mpi.teaching`."""
 
 Schedule = Literal["constant", "step", "cosine"]
 """How the learning rate runs over the rounds; see `fedreid_mpi.algorithms.schedule`."""
@@ -39,11 +47,13 @@ class ClientSpec:
     Attributes
     ----------
     id
-        Position in ``data.archives``, from 0. Models are added in this order; ties go to the lower id.
+        From 0, in the order of ``data.archives``. Models are added in this order; ties go to the lower id.
     name
-        Name of the dataset, as stored in its archive.
-    archive
-        HDF5 dataset archive that every client rank can open.
+        Name of the dataset, as stored in its archive, with the camera or the share of the people where the
+        client has only those.
+    dataset
+        Number of the archive with the client's test split, a position in ``data.archives``; -1 for the pool
+        of all images, which has none.
     images
         Number of training images.
     identities
@@ -54,7 +64,7 @@ class ClientSpec:
 
     id: int
     name: str
-    archive: Path
+    dataset: int
     images: int
     identities: int
     test_images: int
@@ -116,12 +126,21 @@ class RoundPlan:
         Of embedding and classifier, in this round.
     evaluate
         Whether the round ends with an evaluation.
+    cluster
+        Whether the participants are grouped anew before aggregation.
+    distil
+        Whether the server fine-tunes the aggregated models on the public dataset.
+    edge
+        Whether clients average with those of the same dataset alone.
     """
 
     round: int
     participants: tuple[int, ...]
     learning_rate: float
     evaluate: bool
+    cluster: bool = False
+    distil: bool = False
+    edge: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +191,10 @@ class ClientReport:
         Wall-clock time of the training.
     local_scores
         Scores of the just trained model on the client's own test split, where asked for.
+    cosine_distance
+        Mean distance between the logits before and after training, where it is the client's weight.
+    feature
+        What the client is clustered by: shape (values,), float32; where clients are clustered.
     """
 
     client: int
@@ -181,29 +204,43 @@ class ClientReport:
     finite: bool
     seconds: float
     local_scores: Scores | None = None
+    cosine_distance: float | None = None
+    feature: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class AggregationPlan:
-    """How the round's models become one.
+class Group:
+    """Clients that share one model from the end of a round on.
 
     Attributes
     ----------
+    members
+        Ids of the clients, ascending: those that trained it and those that were away and keep it.
     weights
-        Client id to weight; clients that are left out are absent.
+        Id to weight of the models that are averaged: members', but for newcomers, who get the mean of all.
+        Empty: nobody in the group trained, the old model stays.
     statistics_weights
         The same for BatchNorm running statistics.
+    before
+        Position of the group, in the plan of the round before, whose model stays where nobody trained.
     """
 
+    members: tuple[int, ...]
     weights: Mapping[int, float]
     statistics_weights: Mapping[int, float]
+    before: int
 
 
 class ModelKind(StrEnum):
-    """Which model an evaluation is of."""
+    """Which model an evaluation is of.
+
+    ``GLOBAL`` is the one that a client starts the next round from, its group's where clients are grouped;
+    ``LOCAL`` the client's own after training; ``AGGREGATED`` the global one before the server distilled.
+    """
 
     GLOBAL = "global"
     LOCAL = "local"
+    AGGREGATED = "aggregated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,7 +276,11 @@ class RoundRecord:
     reports
         One a participant, in client-id order.
     weights
-        Client id to the weight its model had.
+        Client id to the weight its model had within its group.
+    groups
+        Client id to the number of its group, for all clients; groups are numbered by their lowest client.
+    distillation_loss
+        Group to the student's mean loss, where the round distilled.
     evaluations
         In client-id order, the global model's before the local ones'.
     events
@@ -253,6 +294,8 @@ class RoundRecord:
     plan: RoundPlan
     reports: tuple[ClientReport, ...] = ()
     weights: Mapping[int, float] = field(default_factory=dict)
+    groups: Mapping[int, int] = field(default_factory=dict)
+    distillation_loss: Mapping[int, float] = field(default_factory=dict)
     evaluations: tuple[Evaluation, ...] = ()
     events: tuple[Event, ...] = ()
     phase_seconds: Mapping[str, float] = field(default_factory=dict)

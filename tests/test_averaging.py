@@ -8,9 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fedreid_mpi.algorithms.averaging import TILE, weighted_average
-from fedreid_mpi.algorithms.weighting import aggregation_plan, sample_weights, uniform_weights
-from fedreid_mpi.errors import FedReIDError
-from fedreid_mpi.types import ClientReport
 
 SIZES = (12936, 16522, 7365, 32621, 3744, 1940, 632, 450, 248)  # training images of the nine datasets
 
@@ -132,38 +129,3 @@ def test_bad_input_is_named(updates, weights, message):
 def test_bad_out_is_named(out, message):
     with pytest.raises(ValueError, match=message):
         weighted_average([ONE], [1], out=out)
-
-
-def reports_of(images, broken=()):
-    return [
-        ClientReport(client=client, images=count, steps=1, loss=1.0, finite=client not in broken, seconds=0.0)
-        for client, count in images.items()
-    ]
-
-
-def test_weights():
-    assert list(sample_weights({2: 10, 0: 30}).items()) == [(0, 30.0), (2, 10.0)]
-    assert list(uniform_weights([2, 0]).items()) == [(0, 1.0), (2, 1.0)]
-
-
-@pytest.mark.parametrize("bn", ["average", "local"])
-@pytest.mark.parametrize(
-    ("weights", "expected"), [("samples", {0: 5.0, 3: 7.0}), ("uniform", {0: 1.0, 3: 1.0})]
-)
-def test_plan_leaves_out_broken_clients(bn, weights, expected):
-    plan = aggregation_plan(reports_of({3: 7, 1: 4, 0: 5}, broken=[1]), (1, 3, 0), weights, bn)
-    assert list(plan.weights) == [0, 3]
-    assert plan.weights == plan.statistics_weights == expected
-
-
-def test_reference_statistics_come_from_the_first_finite_client_of_the_round():
-    reports = reports_of({0: 5, 1: 4, 3: 7}, broken=[1])
-    plan = aggregation_plan(reports, (1, 3, 0), "samples", "reference")
-    assert plan.weights == {0: 5.0, 3: 7.0}
-    assert plan.statistics_weights == {3: 1.0}
-    assert aggregation_plan(reports, (1, 0, 3), "samples", "reference").statistics_weights == {0: 1.0}
-
-
-def test_no_finite_client_is_an_error():
-    with pytest.raises(FedReIDError, match="none of 2 clients are finite"):
-        aggregation_plan(reports_of({0: 5, 1: 4}, broken=[0, 1]), (0, 1), "samples", "average")

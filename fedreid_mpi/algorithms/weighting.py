@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from fedreid_mpi.errors import TooFewClientsError
-from fedreid_mpi.types import AggregationPlan, BatchNormMode, ClientReport, Weighting
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedreid_mpi.types import ClientReport, Weighting
 
 
 def sample_weights(images: Mapping[int, int]) -> dict[int, float]:
@@ -20,47 +22,59 @@ def uniform_weights(clients: Iterable[int]) -> dict[int, float]:
     return dict.fromkeys(sorted(clients), 1.0)
 
 
-def aggregation_plan(
-    reports: Sequence[ClientReport],
-    participants: Sequence[int],
-    weights: Weighting,
-    bn: BatchNormMode,
-) -> AggregationPlan:
-    """Decide which models are joined, and with what weights.
+def cosine_distance_weights(distances: Mapping[int, float]) -> dict[int, float]:
+    """Weigh each client by how far its training moved it; all alike where none moved. In client-id order.
 
-    Clients whose parameters are not all finite are left out.
+    Source: Zhuang et al., ACM TOMM 19(1s), 2023, cosine distance weight.
+    """
+    if not any(distances.values()):
+        return uniform_weights(distances)
+    return {client: float(distances[client]) for client in sorted(distances)}
+
+
+def cosine_distance_weight(before: ArrayLike, after: ArrayLike) -> float:
+    """Measure how far a client's training moved its model: the mean of 1 - cos over a batch of logits.
+
+    Parameters
+    ----------
+    before, after
+        Logits of the same images before and after training, shape (images, identities).
+
+    Returns
+    -------
+    float
+        In [0, 2]. Rows that are equal are at distance 0, even if they are zero; a zero row is at distance 1
+        from any other.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or are not those of at least one image's logits.
+    """
+    p, q = np.asarray(before, np.float64), np.asarray(after, np.float64)
+    if p.shape != q.shape or p.ndim != 2 or not p.size:
+        raise ValueError(
+            f"logits have shapes {p.shape} and {q.shape}, expected one shape (images, identities)"
+        )
+    dots, norms = (p * q).sum(1), (p * p).sum(1) * (q * q).sum(1)
+    # For equal rows this is sqrt(x * x) = x, so that their distance is exactly 0.
+    cosines = np.divide(dots, np.sqrt(norms), out=np.zeros(len(p)), where=norms > 0)
+    cosines[(p == q).all(1)] = 1.0
+    return float(np.clip(1 - cosines, 0, 2).mean())
+
+
+def weigh(reports: Sequence[ClientReport], weights: Weighting) -> dict[int, float]:
+    """Weigh the clients that reported; in client-id order.
 
     Parameters
     ----------
     reports
-        Of clients that trained in this round, in any order.
-    participants
-        The round's clients in its seeded order.
+        Of the clients whose models are to be averaged.
     weights
         What a client's weight is.
-    bn
-        ``"average"`` and ``"local"``: running statistics have the parameters' weights (with ``"local"``,
-        clients replace the averaged ones by their own: FedBN, Li et al., ICLR 2021). ``"reference"``: they
-        are those of the first client, in the round's order, that is not left out.
-
-    Returns
-    -------
-    AggregationPlan
-        Weights in client-id order.
-
-    Raises
-    ------
-    TooFewClientsError
-        If no client is left.
     """
-    finite = {report.client: report.images for report in reports if report.finite}
-    if not finite:
-        raise TooFewClientsError(
-            f"after training, the parameters of none of {len(reports)} clients are finite, expected at "
-            "least one finite model (a lower optimizer.lr may help)"
-        )
-    shares = sample_weights(finite) if weights == "samples" else uniform_weights(finite)
-    if bn == "reference":
-        reference = next(client for client in participants if client in finite)
-        return AggregationPlan(shares, {reference: 1.0})
-    return AggregationPlan(shares, shares)
+    if weights == "samples":
+        return sample_weights({report.client: report.images for report in reports})
+    if weights == "uniform":
+        return uniform_weights(report.client for report in reports)
+    return cosine_distance_weights({report.client: report.cosine_distance or 0.0 for report in reports})

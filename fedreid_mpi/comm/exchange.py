@@ -36,6 +36,7 @@ def aggregate(
     updates: Mapping[int, Tensor],
     weights: Mapping[int, float],
     length: int,
+    kind: str = "models",
 ) -> NDArray[np.float32] | None:
     """Average the clients' vectors on the server, in client-id order whoever holds them.
 
@@ -54,6 +55,8 @@ def aggregate(
         Id to weight of the clients that count; known to all. The others' vectors do not travel.
     length
         Elements in a vector.
+    kind
+        Under which the bytes are counted.
 
     Returns
     -------
@@ -67,7 +70,7 @@ def aggregate(
     vectors = [updates[client].detach().cpu().numpy() for client in senders[comm.rank]]
     average = np.empty(length, np.float32) if comm.is_server else None
     counts = [len(clients) for clients in senders]
-    for part, chunks in comm.stream_to_server(vectors, counts, length, CHUNK, "models"):
+    for part, chunks in comm.stream_to_server(vectors, counts, length, CHUNK, kind):
         if average is not None:
             ordered = [chunks[position] for position in order]
             weighted_average(ordered, ordered_weights, out=average[part])

@@ -1,6 +1,6 @@
 """Images on the device: uint8 until the last moment, augmented a batch at a time, every choice seeded."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,35 +18,47 @@ GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luma (ITU-R BT.601), as torchvision has them."""
 
 
+Source = tuple[NDArray[np.uint8], NDArray[np.int64]]
+
+
 class ImageStore:
-    """Some of an archive's images: on the device where they fit, else fetched from the file by the batch.
+    """Some images of one or several archives: on the device where they fit, else fetched by the batch.
 
     Parameters
     ----------
-    images
-        Shape (N, H, W, 3), uint8, usually a memory map of the archive.
-    indices
-        Which of them, in the order in which they are addressed here.
+    sources
+        Images of each archive, shape (N, H, W, 3), uint8, usually memory-mapped, and the indices of those
+        that are meant; rows number them in this order.
     device
         Where batches are wanted.
     """
 
-    def __init__(self, images: NDArray[np.uint8], indices: NDArray[np.int64], device: torch.device) -> None:
-        self._images, self._indices, self._device = images, indices, device
+    def __init__(self, sources: Sequence[Source], device: torch.device) -> None:
+        self._sources, self._device = tuple(sources), device
+        self._ends = np.cumsum([len(indices) for _, indices in sources])
         self._resident: Tensor | None = None
         if device.type == "cuda":
-            needed = len(indices) * int(np.prod(images.shape[1:]))
+            needed = sum(len(indices) * int(np.prod(images.shape[1:])) for images, indices in sources)
             if needed < torch.cuda.mem_get_info(device)[0] // 2:
-                self._resident = torch.from_numpy(images[indices]).to(device)
+                self._resident = torch.from_numpy(self._fetch(np.arange(len(self)))).to(device)
 
     def __len__(self) -> int:
-        return len(self._indices)
+        return int(self._ends[-1])
 
     def batch(self, rows: NDArray[np.int64]) -> Tensor:
         """Return the images of the given rows: shape (B, H, W, 3), uint8, on the device."""
         if self._resident is not None:
             return self._resident[torch.from_numpy(rows).to(self._device)]
-        return torch.from_numpy(self._images[self._indices[rows]]).to(self._device)
+        return torch.from_numpy(self._fetch(rows)).to(self._device)
+
+    def _fetch(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
+        """Read the images of the given rows from their files."""
+        fetched = np.empty((len(rows), *self._sources[0][0].shape[1:]), np.uint8)
+        origin = np.searchsorted(self._ends, rows, side="right")
+        for number, (images, indices) in enumerate(self._sources):
+            here = origin == number
+            fetched[here] = images[indices[rows[here] - (self._ends[number] - len(indices))]]
+        return fetched
 
 
 def epoch_batches(

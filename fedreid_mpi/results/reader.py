@@ -19,7 +19,7 @@ from fedreid_mpi.types import ClientSpec, Event, ModelKind, RankInfo, RunHeader,
 class RunResults:
     """A run's results, its segments joined.
 
-    R rounds, K clients (in id order), E evaluated rounds, M = 2 models (order of `ModelKind`). Where there is
+    R rounds, K clients (in id order), E evaluated rounds, M = 3 models (order of `ModelKind`). Where there is
     nothing, floats are NaN and counts -1; ``fedreid_mpi.results.schema`` says so for each.
 
     Attributes
@@ -34,7 +34,9 @@ class RunResults:
         Shape (R,), float64.
     evaluated
         Shape (R,), bool: whether the round was planned to end with an evaluation.
-    participated, position, loss, weight, steps, images, finite, seconds
+    participated, position, loss, weight, cosine_distance, group, distillation_loss, steps, images, finite
+        Shape (R, K): each client's training.
+    seconds
         Shape (R, K): each client's training.
     phases, phase_seconds
         P names; shape (R, P), float64, seconds.
@@ -59,6 +61,9 @@ class RunResults:
     position: NDArray[np.int32]
     loss: NDArray[np.float64]
     weight: NDArray[np.float64]
+    cosine_distance: NDArray[np.float64]
+    group: NDArray[np.int32]
+    distillation_loss: NDArray[np.float64]
     steps: NDArray[np.int64]
     images: NDArray[np.int64]
     finite: NDArray[np.bool_]
@@ -130,6 +135,9 @@ def read_run(path: Path) -> RunResults:
         position=arrays["rounds/position"],
         loss=arrays["rounds/loss"],
         weight=arrays["rounds/weight"],
+        cosine_distance=arrays["rounds/cosine_distance"],
+        group=arrays["rounds/group"],
+        distillation_loss=arrays["rounds/distillation_loss"],
         steps=arrays["rounds/steps"],
         images=arrays["rounds/images"],
         finite=arrays["rounds/finite"],
@@ -169,7 +177,7 @@ def stable_figures(run_dir: Path) -> dict[str, NDArray[Any]]:
 
 def _header(attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> RunHeader:
     """Rebuild the header from root attributes, ``/clients`` and ``/ranks``."""
-    names = ("id", "name", "archive", "images", "identities", "test_images")
+    names = ("id", "name", "dataset", "images", "identities", "test_images")
     clients = zip(*(arrays[f"clients/{name}"].tolist() for name in names), strict=True)
     names = ("rank", "host", "role", "device", "clients", "cores")
     ranks = zip(*(arrays[f"ranks/{name}"].tolist() for name in names), strict=True)
@@ -177,9 +185,7 @@ def _header(attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -
         name=str(attributes["name"]),
         seed=int(attributes["seed"]),
         configuration=str(attributes["configuration"]),
-        clients=tuple(
-            ClientSpec(id_, name, Path(archive), *counts) for id_, name, archive, *counts in clients
-        ),
+        clients=tuple(ClientSpec(*client) for client in clients),
         ranks=tuple(
             RankInfo(rank, host, role, device, tuple(hosted.tolist()), tuple(cores.tolist()))
             for rank, host, role, device, hosted, cores in ranks

@@ -124,7 +124,7 @@ def _tabulate(header: RunHeader, records: Sequence[RoundRecord]) -> dict[str, ND
         "ranks/cores": _ragged(info.cores for info in header.ranks),
         "clients/id": [client.id for client in header.clients],
         "clients/name": [client.name for client in header.clients],
-        "clients/archive": [str(client.archive) for client in header.clients],
+        "clients/dataset": [client.dataset for client in header.clients],
         "clients/images": [client.images for client in header.clients],
         "clients/identities": [client.identities for client in header.clients],
         "clients/test_images": [client.test_images for client in header.clients],
@@ -163,6 +163,12 @@ def _fill_round(arrays: Mapping[str, NDArray[Any]], row: int, record: RoundRecor
             arrays[f"rounds/{name}"][row, report.client] = getattr(report, name)
     for client, weight in record.weights.items():
         arrays["rounds/weight"][row, client] = weight
+    for report in record.reports:
+        if report.cosine_distance is not None:
+            arrays["rounds/cosine_distance"][row, report.client] = report.cosine_distance
+    for client, group in record.groups.items():
+        arrays["rounds/group"][row, client] = group
+        arrays["rounds/distillation_loss"][row, client] = record.distillation_loss.get(group, np.nan)
     for column, phase in enumerate(arrays["rounds/phase"]):
         arrays["rounds/phase_seconds"][row, column] = record.phase_seconds.get(phase, np.nan)
     for column, kind in enumerate(arrays["rounds/traffic"]):

@@ -1,0 +1,83 @@
+"""Who shares a model with whom after a round."""
+
+from collections.abc import Collection, Mapping, Sequence
+
+from fedreid_mpi.algorithms.weighting import weigh
+from fedreid_mpi.errors import TooFewClientsError
+from fedreid_mpi.types import BatchNormMode, ClientReport, Group, Weighting
+
+
+def plan_groups(
+    previous: Sequence[Sequence[int]],
+    labels: Mapping[int, int] | None,
+    reports: Sequence[ClientReport],
+    participants: Sequence[int],
+    weights: Weighting,
+    bn: BatchNormMode,
+    newcomers: Collection[int] = (),
+) -> tuple[Group, ...]:
+    """Decide which models are joined, and with what weights.
+
+    Clients whose parameters are not all finite are left out: like those that were away, they stay with the
+    model that they had.
+
+    Parameters
+    ----------
+    previous
+        Members of each group before the round; every client is in one.
+    labels
+        Cluster of each client that trained, where the clients are grouped anew; None: the groups stay.
+    reports
+        Of the clients that trained in this round.
+    participants
+        The round's clients in its seeded order.
+    weights
+        What a client's weight is.
+    bn
+        ``"average"`` and ``"local"``: running statistics have the parameters' weights (with ``"local"``,
+        clients replace the averaged ones by their own: FedBN, Li et al., ICLR 2021). ``"reference"``: they
+        are those of the group's first client in the round's order.
+    newcomers
+        Clients that never trained before this round. Where the clients are grouped anew, those still away get
+        the weighted mean of all models, to start from when they come.
+
+    Returns
+    -------
+    tuple of Group
+        In the order of their lowest members. Old groups are split: those who trained get a new model
+        together, those who did not keep the old one.
+
+    Raises
+    ------
+    TooFewClientsError
+        If no client is left.
+    """
+    finite = {report.client: report for report in reports if report.finite}
+    if not finite:
+        raise TooFewClientsError(
+            f"after training, the parameters of none of {len(reports)} clients are finite, expected at "
+            "least one finite model (a lower optimizer.lr may help)"
+        )
+    waiting = sorted(set(newcomers) - set(finite)) if labels is not None else []
+    if labels is None:
+        members = [(tuple(sorted(group)), before) for before, group in enumerate(previous)]
+    else:
+        together: dict[int, list[int]] = {}
+        for client in sorted(finite):
+            together.setdefault(labels[client], []).append(client)
+        away = [tuple(sorted(set(group) - set(finite) - set(waiting))) for group in previous]
+        members = [(tuple(group), 0) for group in together.values()]
+        members += [(group, before) for before, group in enumerate(away) if group]
+
+    members += [(tuple(waiting), 0)] if waiting else []
+
+    def group(clients: tuple[int, ...], before: int) -> Group:
+        teachers = finite if clients == tuple(waiting) else clients
+        trained = [finite[client] for client in teachers if client in finite]
+        shares = weigh(trained, weights)
+        if bn != "reference" or not shares:
+            return Group(clients, shares, shares, before)
+        first = next(client for client in participants if client in shares)
+        return Group(clients, shares, {first: 1.0}, before)
+
+    return tuple(group(*each) for each in sorted(members))

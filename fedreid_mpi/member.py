@@ -1,0 +1,70 @@
+"""What one rank holds of the federation between two rounds."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from fedreid_mpi.comm.base import Communicator
+from fedreid_mpi.config import Experiment
+from fedreid_mpi.data.archive import DatasetArchive
+from fedreid_mpi.model import FlatModel
+from fedreid_mpi.teaching import PublicImages
+from fedreid_mpi.training import Client
+from fedreid_mpi.types import ClientSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One rank's part of the federation.
+
+    Attributes
+    ----------
+    comm
+        The ranks.
+    experiment
+        The resolved configuration.
+    specs
+        All clients, in id order.
+    placement
+        Ids of the clients that each rank hosts.
+    clients
+        The clients that this rank hosts, in id order. Between two rounds each holds the shared model that it
+        starts the next round from, beside its own classifier.
+    shared
+        A model without classifier, through which shared models pass on their way to clients and scores.
+    archives
+        All datasets, in the order of ``data.archives``: any client rank can score any of them.
+    public
+        The public dataset, where the experiment uses one.
+    groups
+        Members of each group of clients that share a model.
+    newcomers
+        Ids of the clients that have not trained yet.
+    models
+        On the server, the model of each group: shape (shared,), float32, on the host.
+    seconds
+        Wall-clock seconds of this round's steps so far.
+    """
+
+    comm: Communicator
+    experiment: Experiment
+    specs: tuple[ClientSpec, ...]
+    placement: tuple[tuple[int, ...], ...]
+    clients: tuple[Client, ...]
+    shared: FlatModel
+    archives: tuple[DatasetArchive, ...]
+    public: PublicImages | None
+    groups: list[tuple[int, ...]] = field(default_factory=list)
+    newcomers: set[int] = field(default_factory=set)
+    models: list[Tensor] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def timed(self, step: str) -> Iterator[None]:
+        """Add the wall-clock time of a block to the step's seconds."""
+        began = time.perf_counter()
+        yield
+        self.seconds[step] = self.seconds.get(step, 0.0) + time.perf_counter() - began

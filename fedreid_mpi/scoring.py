@@ -1,0 +1,85 @@
+"""Scores of a shared model: the work of all client ranks."""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from fedreid_mpi.algorithms.placement import place
+from fedreid_mpi.comm.exchange import collect_features
+from fedreid_mpi.evaluation import Unit, extract_features, query_then_gallery, rank_gallery, units
+from fedreid_mpi.member import Member
+from fedreid_mpi.types import ClientSpec, Evaluation, ModelKind, Scores
+
+
+def score_shared(
+    member: Member, clients: Collection[int], round: int, kind: ModelKind = ModelKind.GLOBAL
+) -> tuple[Evaluation, ...]:
+    """Score the model in ``member.shared`` on some clients' test splits, with the help of all client ranks.
+
+    Features of a dataset are extracted in units wherever there is time, and ranked on the rank that hosts the
+    first of its clients, once for all of them. No image leaves the rank that read it.
+
+    Parameters
+    ----------
+    member
+        Holds the model, the same on every rank.
+    clients
+        Ids of those whose test splits are used; those without one are passed over.
+    round, kind
+        What the scores are of.
+
+    Returns
+    -------
+    tuple of Evaluation
+        In client-id order on the server; empty elsewhere.
+    """
+    comm, experiment = member.comm, member.experiment
+    tested: dict[int, ClientSpec] = {}  # dataset to the first client that is tested on it
+    for spec in member.specs:
+        if spec.id in clients and spec.test_images:
+            tested.setdefault(spec.dataset, spec)
+    work = [unit for spec in tested.values() for unit in units(spec.dataset, spec.test_images)]
+    placed = place([unit.stop - unit.start for unit in work], len(comm.client_ranks))
+    owner = {n: rank for rank, numbers in zip(comm.client_ranks, placed, strict=True) for n in numbers}
+    hosts = {client: rank for rank, clients in enumerate(member.placement) for client in clients}
+
+    def extract() -> dict[int, Tensor]:
+        return {n: _features_of(member, unit).cpu() for n, unit in enumerate(work) if owner[n] == comm.rank}
+
+    def rank(features: dict[int, Tensor]) -> dict[int, Scores]:
+        protocol, seed = experiment.evaluation.protocol, experiment.run.seed
+        device = member.shared.buffer.device
+        return {
+            dataset: rank_gallery(rows.to(device), member.archives[dataset], protocol, seed).scores()
+            for dataset, rows in features.items()
+        }
+
+    with member.timed("evaluate"):
+        pieces = comm.phase("evaluate", extract)
+        mine: dict[int, Tensor] = {}
+        for dataset, spec in tested.items():
+            numbers = [n for n, unit in enumerate(work) if unit.dataset == dataset]
+            features = collect_features(
+                comm,
+                {position: pieces[n] for position, n in enumerate(numbers) if n in pieces},
+                [owner[n] for n in numbers],
+                [work[n].stop - work[n].start for n in numbers],
+                experiment.model.embedding_dim,
+                hosts[spec.id],
+            )
+            if features is not None:
+                mine[dataset] = torch.from_numpy(features)
+        gathered = comm.gather(comm.phase("rank", lambda: rank(mine)))
+    scores = {dataset: score for part in gathered or () for dataset, score in part.items()}
+    return tuple(
+        Evaluation(round, spec.id, kind, scores[spec.dataset])
+        for spec in member.specs
+        if spec.id in clients and spec.dataset in scores
+    )
+
+
+def _features_of(member: Member, unit: Unit) -> Tensor:
+    archive = member.archives[unit.dataset]
+    indices = query_then_gallery(archive)[unit.start : unit.stop]
+    return extract_features(member.shared.network, archive, indices, member.experiment.compute)
