@@ -23,6 +23,7 @@ REQUIRES = [
     "pydantic>=2.6",
     "rich>=13.7",
     "safetensors>=0.4.3",
+    "scipy>=1.11",
     "tomli-w>=1.0",
     "torch>=2.4",
     "torchvision>=0.19",
@@ -38,12 +39,12 @@ EXTRAS = {
         "import-linter>=2.0",
         "mypy>=1.14",
         "packaging>=24.0",
+        "pyarrow>=14.0",
         "pytest>=8.0",
         "pytest-cov>=7.0",
         "pytest-timeout>=2.3",
         "pyyaml>=6.0",
         "ruff>=0.14",
-        "scipy>=1.11",
     ],
 }
 

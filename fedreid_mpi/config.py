@@ -295,13 +295,13 @@ def _resolve(content: Mapping[str, Any], path: Path) -> Experiment:
         experiment = Experiment.model_validate(merged)
     except ValidationError as error:
         raise ConfigurationError(f"{path}: " + "; ".join(_explain(error))) from error
-    if idle := list(_settings_that_do_nothing(content, experiment)):
+    if idle := list(_settings_that_do_nothing(experiment)):
         raise ConfigurationError(f"{path}: " + "; ".join(idle))
     return _with_absolute_paths(experiment, path.resolve().parent)
 
 
-def _settings_that_do_nothing(content: Mapping[str, Any], experiment: Experiment) -> Iterator[str]:
-    """Name each key that a user has written and that nothing will read."""
+def _settings_that_do_nothing(experiment: Experiment) -> Iterator[str]:
+    """Name each key that a user has changed and that nothing will read."""
     mode = f'federation.mode = "{experiment.federation.mode}"'
     unshared, central = experiment.federation.mode != "federated", experiment.federation.mode == "centralised"
     kinds = experiment.federation.clients
@@ -329,7 +329,11 @@ def _settings_that_do_nothing(content: Mapping[str, Any], experiment: Experiment
     )
     for section, keys, nothing, why in idle:
         for key in keys:
-            if nothing and key in content.get(section, {}):
+            model = getattr(experiment, section)
+            default = (
+                PRESETS[experiment.preset].get(section, {}).get(key, type(model).model_fields[key].default)
+            )
+            if nothing and getattr(model, key) != default:
                 yield f"{section}.{key} means nothing with {why}"
 
 

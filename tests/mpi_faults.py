@@ -56,7 +56,7 @@ def full():
 
 
 LOCAL = ("federation.mode=local",)
-FEDERATION, ROUND = "fedreid_mpi.federation", "fedreid_mpi.round"
+FEDERATION, ROUND, SCORING = "fedreid_mpi.federation", "fedreid_mpi.round", "fedreid_mpi.scoring"
 
 IN_PHASES = {
     "experiment": Fault(
@@ -81,9 +81,9 @@ IN_PHASES = {
     "train-interrupt": Fault(2, f"{ROUND}.train", KeyboardInterrupt, "interrupted (rank 2, train)", code=130),
     "train-memory": Fault(2, f"{ROUND}.train", MemoryError, "rank 2, train: MemoryError:", after=1),
     "train-local": Fault(2, f"{ROUND}.rank_gallery", boom, "rank 2, train: RuntimeError: boom", 1, 3, LOCAL),
-    "evaluate": Fault(2, f"{ROUND}.extract_features", boom, "rank 2, evaluate: RuntimeError: boom"),
-    "rank": Fault(1, f"{ROUND}.rank_gallery", boom, "rank 1, rank: RuntimeError: boom"),
-    "aggregate": Fault(0, f"{ROUND}.aggregation_plan", boom, "rank 0, aggregate: RuntimeError: boom"),
+    "evaluate": Fault(2, f"{SCORING}.extract_features", boom, "rank 2, evaluate: RuntimeError: boom"),
+    "rank": Fault(1, f"{SCORING}.rank_gallery", boom, "rank 1, rank: RuntimeError: boom"),
+    "aggregate": Fault(0, f"{ROUND}.plan_groups", boom, "rank 0, aggregate: RuntimeError: boom"),
     "commit": Fault(
         0,
         f"{FEDERATION}.save_model",

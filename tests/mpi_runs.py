@@ -33,6 +33,21 @@ VARIANTS = {
         "compute": {"channels_last": True},
     },
     "alone": {"federation": {"mode": "local"}},
+    "distilled": {
+        "federation": {"clients_per_round": 3},
+        "data": {"public": "public.h5"},
+        "distillation": {"enabled": True, "batchnorm": "train", "loss": "mse"},
+        "model": {"dropout": 0.5},
+    },
+    "optimised": {
+        "federation": {"clients": "camera", "availability": {"mall-camera1": [[1, 1]]}},
+        "data": {"public": "public.h5"},
+        "aggregation": {"weights": "cosine-distance"},
+        "distillation": {"enabled": True, "scope": "global"},
+        "clustering": {"enabled": True},
+    },
+    "edges": {"federation": {"clients": "identity", "identity_clients": 2, "edge_rounds": 1}},
+    "pool": {"federation": {"mode": "centralised"}},
 }
 
 

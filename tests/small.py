@@ -15,6 +15,8 @@ HEIGHT, WIDTH = 32, 16
 # Training images of each client: very different, and with leftovers of 1 and more at a batch size of 8.
 SITES = MappingProxyType({"harbour": 26, "campus": 9, "station": 61, "mall": 17, "library": 40})
 
+PUBLIC_IMAGES = 36
+
 EXPERIMENT = MappingProxyType(
     {
         "run": {"name": "small", "seed": 3, "rounds": 2},
@@ -94,6 +96,25 @@ def write_sites(folder: Path) -> list[Path]:
         )
         for number, (name, images) in enumerate(SITES.items())
     ]
+
+
+def write_public(path):
+    """A public archive of twelve people; a third of it lies in P1."""
+    paths = [f"P{1 + n % 3}/cam1/{n:03d}_1.png" for n in range(PUBLIC_IMAGES)]
+    contents = ArchiveContents(
+        name="public",
+        layout="drawn",
+        height=HEIGHT,
+        width=WIDTH,
+        paths=paths,
+        pids=[n % 12 for n in range(PUBLIC_IMAGES)],
+        camids=[1] * PUBLIC_IMAGES,
+        splits=[{"public": list(range(PUBLIC_IMAGES))}],
+        attributes={},
+    )
+    pictures = (draw(9, n % 12, PUBLIC_IMAGES)[n] for n in range(PUBLIC_IMAGES))
+    write_archive(path, contents, ((image, hashlib.sha256(image).digest()) for image in pictures))
+    return path
 
 
 def write_experiment(path: Path, archives: list[Path], **sections: dict[str, object]) -> Path:

@@ -187,7 +187,7 @@ def test_epochs_are_shuffled_anew():
 def test_a_store_gives_the_archives_images(archives):
     archive = DatasetArchive.open(archives[0])
     chosen = archive.split("query")
-    store = ImageStore(archive.images, chosen, torch.device("cpu"))
+    store = ImageStore([(archive.images, chosen)], torch.device("cpu"))
     assert len(store) == len(chosen)
     batch = store.batch(np.array([3, 0, 3]))
     assert batch.dtype == torch.uint8

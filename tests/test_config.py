@@ -107,7 +107,7 @@ def test_nothing_can_be_changed_afterwards(tmp_path):
         ("[federation]\nbatch_size = 1\n", "federation.batch_size is 1, expected greater than or equal to 2"),
         (
             '[federation]\nmode = "local"\n[evaluation]\nlocal_models = false\n',
-            'evaluation.local_models = false means nothing with federation.mode = "local"',
+            'evaluation.local_models means nothing with federation.mode = "local"',
         ),
         ("[model]\nlast_stride = 3\n", "model.last_stride is 3, expected 1 or 2"),
         ("[x]\ny = 3\n", "unknown key x (valid here: preset, run, data,"),

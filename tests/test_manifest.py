@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import trees
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedreid_mpi import cli
@@ -185,6 +185,7 @@ def test_a_file_of_something_else_is_refused(folder):
         read(folder / "absent.csv")
 
 
+@settings(deadline=None)
 @given(
     rows=st.lists(
         st.tuples(

@@ -4,19 +4,17 @@ In its first round a client of a federation trains exactly as one that is alone,
 mode "local" are the updates that the federation's server got.
 """
 
-import hashlib
-
 import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
-from small import HEIGHT, WIDTH, Silent, draw, write_experiment
+from small import PUBLIC_IMAGES, Silent, write_experiment, write_public
 
 from fedreid_mpi.algorithms.clustering import finch
 from fedreid_mpi.algorithms.distillation import distillation_loss, teacher_features
 from fedreid_mpi.comm import SoloCommunicator
 from fedreid_mpi.config import load_experiment
-from fedreid_mpi.data.archive import ArchiveContents, DatasetArchive, write_archive
+from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import augment, epoch_batches, normalise
 from fedreid_mpi.federation import run_federation
 from fedreid_mpi.model import FlatModel, load_model
@@ -24,27 +22,6 @@ from fedreid_mpi.results import read_run
 from fedreid_mpi.seeds import generator
 from fedreid_mpi.teaching import PublicImages
 from fedreid_mpi.types import ModelKind, RoundPlan
-
-PUBLIC_IMAGES = 36
-
-
-def write_public(path):
-    """A public archive of twelve people; a third of it lies in P1."""
-    paths = [f"P{1 + n % 3}/cam1/{n:03d}_1.png" for n in range(PUBLIC_IMAGES)]
-    contents = ArchiveContents(
-        name="public",
-        layout="drawn",
-        height=HEIGHT,
-        width=WIDTH,
-        paths=paths,
-        pids=[n % 12 for n in range(PUBLIC_IMAGES)],
-        camids=[1] * PUBLIC_IMAGES,
-        splits=[{"public": list(range(PUBLIC_IMAGES))}],
-        attributes={},
-    )
-    pictures = (draw(9, n % 12, PUBLIC_IMAGES)[n] for n in range(PUBLIC_IMAGES))
-    write_archive(path, contents, ((image, hashlib.sha256(image).digest()) for image in pictures))
-    return path
 
 
 @pytest.fixture(scope="module")

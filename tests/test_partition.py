@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from small import SITES, Silent, write_experiment
-from test_optimisations import assert_same_model, averaged, write_public
+from small import SITES, Silent, write_experiment, write_public
+from test_optimisations import assert_same_model, averaged
 
 from fedreid_mpi.comm import SoloCommunicator
 from fedreid_mpi.config import load_experiment

@@ -36,7 +36,7 @@ def header(mode: str) -> RunHeader:
         seed=1,
         configuration=f'[federation]\nmode = "{mode}"\n',
         clients=tuple(
-            ClientSpec(k, name, Path(f"{name}.h5"), images, images // 12 + 1, images // 2)
+            ClientSpec(k, name, k, images, images // 12 + 1, images // 2)
             for k, (name, images) in enumerate(zip(NAMES, IMAGES, strict=True))
         ),
         ranks=(RankInfo(0, "node1", "solo", "cpu", tuple(range(9)), (0,)),),

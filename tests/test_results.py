@@ -31,9 +31,9 @@ HEADER = RunHeader(
     seed=7,
     configuration='[run]\nname = "unit"\n\n[federation]\nmode = "federated"\n',
     clients=(
-        ClientSpec(0, "Market-1501", Path("archives/market1501.h5"), 12936, 751, 19281),
-        ClientSpec(1, "VIPeR", Path("archives/viper.h5"), 632, 316, 632),
-        ClientSpec(2, "PRID", Path("archives/prid.h5"), 3744, 285, 0),
+        ClientSpec(0, "Market-1501", 0, 12936, 751, 19281),
+        ClientSpec(1, "VIPeR", 1, 632, 316, 632),
+        ClientSpec(2, "PRID", 2, 3744, 285, 0),
     ),
     ranks=(
         RankInfo(0, "node1", "server", "cpu", (), (0,)),

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import trees_small
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedreid_mpi.data.readers import Record
@@ -44,6 +44,7 @@ LISTED = {
 }
 
 
+@settings(deadline=None)
 @given(
     people=st.sets(st.integers(0, 10_000), min_size=2, max_size=50),
     seed=st.integers(0, 2**40),

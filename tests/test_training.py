@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import normalise
+from fedreid_mpi.data.partition import Part
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.seeds import derive, generator
 from fedreid_mpi.training import build_client, describe_client, label_identities, train
@@ -23,7 +24,14 @@ def experiment(**sections):
 
 
 def client(path, settings, id=0):
-    return build_client(describe_client(DatasetArchive.open(path), id), settings, CPU)
+    opened, part = the_only(path)
+    return build_client(describe_client(id, part, opened), part, opened, settings, CPU)
+
+
+def the_only(path):
+    """One archive, and the one client that holds all of its training images."""
+    archive = DatasetArchive.open(path)
+    return [archive], Part(archive.name, ((0, archive.split("train")),))
 
 
 def plan(round=1, learning_rate=0.05):
@@ -36,21 +44,24 @@ def site(tmp_path):
 
 
 def test_a_client_is_described_by_its_archive(site):
-    spec = describe_client(DatasetArchive.open(site), 3)
-    assert (spec.id, spec.name, spec.archive) == (3, "site", site)
+    opened, part = the_only(site)
+    spec = describe_client(3, part, opened)
+    assert (spec.id, spec.name, spec.dataset) == (3, "site", 0)
     assert (spec.images, spec.identities) == (20, 4)
     assert spec.test_images == 5 + 4 * 2 + 1
 
 
 def test_a_client_without_test_split_has_no_test_images(tmp_path):
     path = write_site(tmp_path / "site.h5", images=20, test_people=0)
-    assert describe_client(DatasetArchive.open(path), 0).test_images == 0
+    opened, part = the_only(path)
+    assert describe_client(0, part, opened).test_images == 0
 
 
 def test_a_client_needs_two_images(tmp_path):
     path = write_site(tmp_path / "site.h5", images=1)
-    with pytest.raises(DataError, match="1 training images, expected at least two"):
-        describe_client(DatasetArchive.open(path), 0)
+    opened, part = the_only(path)
+    with pytest.raises(DataError, match="1 training images for client site, expected at least two"):
+        describe_client(0, part, opened)
 
 
 def test_labels_number_the_sorted_person_ids():

@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 import trees
 import trees_small
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedreid_mpi import cli
@@ -548,6 +548,7 @@ def named(data, form, ranges):
 
 
 @pytest.mark.parametrize("kind", NAMES)
+@settings(deadline=None)
 @given(data=st.data())
 def test_names_tell_what_they_were_made_of(kind, data):
     pattern, form, ranges = NAMES[kind]
@@ -560,6 +561,7 @@ def test_names_tell_what_they_were_made_of(kind, data):
 
 
 @pytest.mark.parametrize("kind", NAMES)
+@settings(deadline=None)
 @given(data=st.data())
 def test_names_with_a_foreign_letter_are_refused(kind, data):
     pattern, form, ranges = NAMES[kind]
@@ -571,6 +573,7 @@ def test_names_with_a_foreign_letter_are_refused(kind, data):
 
 
 @pytest.mark.parametrize("kind", [kind for kind in NAMES if kind not in ("3dpes", "cuhk02")])
+@settings(deadline=None)
 @given(data=st.data())
 def test_numbers_with_a_digit_more_or_less_are_refused(kind, data):
     pattern, form, ranges = NAMES[kind]

@@ -8,6 +8,9 @@ What becomes of a file depends on its content alone, never on its name:
 * Transparency is ignored: the colour that the file holds counts.
 * Images are turned upright where EXIF data ask for it, as every viewer shows them. The published datasets
   hold no such data, so this concerns people's own images alone.
+
+Scaled decoding by libjpeg is left alone: it changes pixels, and takes effect only from twice the archive's
+size on, which crops of people seldom reach.
 """
 
 import hashlib

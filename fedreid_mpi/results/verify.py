@@ -107,6 +107,8 @@ def _score_faults(arrays: _Arrays) -> Iterator[str]:
 
 def _feature_faults(file: h5py.File) -> Iterator[str]:
     for name, dataset in file.items():
+        if set(dataset.attrs) != {"archive", "source_digest"}:
+            yield f"/{name} has attributes {sorted(dataset.attrs)}, expected archive and source_digest"
         images = len(dataset["features"])
         if not all(len(dataset[column]) == images for column in ("pid", "camid", "path")):
             yield f"/{name}: features, pid, camid and path differ in length"

@@ -32,7 +32,6 @@ DATASET = Schema(
         Attribute("subset_allowed", "boolean", "Whether deviating counts were let pass", optional=True),
         Attribute("skipped_files", "integer", "Length of /skipped", optional=True),
         Attribute("duplicate_files", "integer", "Images whose source repeats another's", optional=True),
-        Attribute("duplicate_files", "integer", "Images whose source another one equals", optional=True),
         Attribute("cameras", "integer", "Number of cameras in split 0", optional=True),
         Attribute("train_identities", "integer", "People to train on in split 0", optional=True),
         Attribute("train_images", "integer", "Images to train on in split 0", optional=True),

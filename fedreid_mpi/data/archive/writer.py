@@ -117,14 +117,14 @@ def write_archive(
 
 @contextmanager
 def _writing(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
-    """Create a temporary file, as `create_hdf5` does, that takes the place of ``path`` when the block ends well."""
+    """Create a temporary file, as `create_hdf5` does; it takes the place of ``path`` when all ends well."""
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder")
-        with replacing(path) as temporary:
-            # Small objects stay packed; only those of a megabyte or more, the images, start on a page.
-            with create_hdf5(temporary, alignment_threshold=1 << 20, alignment_interval=PAGE) as opened:
-                yield opened
+        # Small objects stay packed; only those of a megabyte or more, the images, start on a page.
+        aligned = {"alignment_threshold": 1 << 20, "alignment_interval": PAGE}
+        with replacing(path) as temporary, create_hdf5(temporary, **aligned) as opened:
+            yield opened
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be written: {error.strerror or error}") from error
 

@@ -78,9 +78,10 @@ def split_people(cameras: Cameras) -> SplitViews:
 
 
 def prid2011_views(tree: Tree, rng: np.random.Generator) -> list[View | None]:
-    """Split PRID 2011: single shots of those tested, up to ten frames a camera of those trained on.
+    """Split PRID 2011: single shots of those tested, frames of those trained on.
 
-    Probes are numbered first, then those trained on, then those that only camera B saw.
+    The scripts draw ten frames of a track; no synthetic one is longer. Probes are numbered first, then those
+    trained on, then those that only camera B saw.
     """
     by_camera = [{shot.person for shot in tree.shots if shot.camera == camera} for camera in (0, 1)]
     shared = rng.permutation(sorted(by_camera[0] & by_camera[1])).tolist()
@@ -88,12 +89,10 @@ def prid2011_views(tree: Tree, rng: np.random.Generator) -> list[View | None]:
     order = [*probes, *sorted(by_camera[0] - set(probes)), *sorted(by_camera[1] - by_camera[0])]
     identities = {person: identity for identity, person in enumerate(order)}
     training = by_camera[0] - set(probes)
-    used: Counter[tuple[int, int]] = Counter()
     views: list[View | None] = []
     for shot in tree.shots:
         frame = shot.path.startswith("multi_shot")
-        used[shot.person, shot.camera] += frame
-        if frame != (shot.person in training) or used[shot.person, shot.camera] > 10:
+        if frame != (shot.person in training):
             views.append(None)
         else:
             part = "train" if frame else ("query", "gallery")[shot.camera]

@@ -1,0 +1,249 @@
+"""Files and disks as they are: what a user's folders, links, permissions and full disks do to `prepare`."""
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import h5py
+import pytest
+import trees
+
+from fedreid_mpi import cli
+from fedreid_mpi.data.archive import DatasetArchive, verify_dataset
+from fedreid_mpi.errors import DataError
+
+QUERY = "query/0001_c1s1_001051_00.jpg"
+
+
+@pytest.fixture
+def market(tmp_path):
+    return trees.write_tree(tmp_path, "market1501")
+
+
+@pytest.fixture
+def output(tmp_path):
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "market1501.h5"
+
+
+def command(source, output, *more):
+    return [
+        "prepare",
+        "--dataset",
+        "market1501",
+        str(source),
+        str(output),
+        "--size",
+        "40x16",
+        "--allow-subset",
+        *more,
+    ]
+
+
+def prepare(source, output, *more):
+    return cli.run(command(source, output, *more))
+
+
+def launch(source, output, *more, limit=None):
+    """Start `prepare` as a process of its own, which may write files of ``limit`` bytes at most."""
+    code = "import sys, resource; from fedreid_mpi import cli; "
+    if limit is not None:
+        code += f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit})); "
+    arguments = [
+        sys.executable,
+        "-c",
+        code + "sys.exit(cli.run(sys.argv[1:]))",
+        *command(source, output, *more),
+    ]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def error_line(capsys):
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    return lines[0]
+
+
+def is_whole(path):
+    return verify_dataset(path, lambda _: None) == ()
+
+
+@contextlib.contextmanager
+def as_nobody():
+    """Take a superuser's rights away for a while."""
+    superuser = os.geteuid() == 0
+    if superuser:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if superuser:
+            os.seteuid(0)
+
+
+def test_hidden_files_and_archive_litter_are_ignored(market, output):
+    assert prepare(market, output) == 0
+    before = output.read_bytes()
+    (market / "query" / "._0001_c1s1_001051_00.jpg").write_bytes(b"\0\5\26\7")
+    (market / "query" / ".DS_Store").write_bytes(b"x")
+    (market / "query" / "Thumbs.db").write_bytes(b"x")
+    (market / "__MACOSX" / "query").mkdir(parents=True)
+    (market / "query" / "__MACOSX").mkdir()
+    assert prepare(market, output) == 0
+    assert output.read_bytes() == before
+
+
+def test_links_are_followed(market, output, tmp_path):
+    assert prepare(market, output) == 0
+    before = output.read_bytes()
+    shutil.move(market / QUERY, tmp_path / "elsewhere.jpg")
+    (market / QUERY).symlink_to(tmp_path / "elsewhere.jpg")
+    shutil.move(market / "bounding_box_train", tmp_path / "train")
+    (market / "bounding_box_train").symlink_to(tmp_path / "train")
+    (tmp_path / "link").symlink_to(market)
+    assert prepare(tmp_path / "link", output) == 0
+    assert output.read_bytes() == before
+
+
+@pytest.mark.parametrize("goal", ["nowhere.jpg", "0001_c1s1_001051_00.jpg"])  # the second is a loop
+def test_a_link_that_leads_nowhere_is_named(market, output, capsys, goal):
+    (market / QUERY).unlink()
+    (market / QUERY).symlink_to(goal)
+    assert prepare(market, output) == 3
+    assert "0001_c1s1_001051_00.jpg" in error_line(capsys)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("place", ["query", QUERY, "."])
+def test_what_may_not_be_read_is_named(capsys, place):
+    with tempfile.TemporaryDirectory() as name:  # unlike tmp_path, it can be opened to others
+        folder = Path(name)
+        folder.chmod(0o777)
+        market = trees.write_tree(folder, "market1501")
+        assert prepare(market, folder / "x.h5") == 0  # all modules are loaded while that is allowed
+        capsys.readouterr()
+        (market / place).chmod(0)
+        with as_nobody():
+            assert prepare(market, folder / "y.h5") == 3
+        (market / place).chmod(0o755)
+        assert str(market) in error_line(capsys)
+        assert not (folder / "y.h5").exists()
+
+
+def test_names_may_hold_anything(tmp_path, output):
+    names = [
+        "a b.jpg",
+        "größer.png",
+        "人.bmp",
+        'quote".jpg',
+        "comma,.jpg",
+        "new\nline.jpg",
+        "-v.jpg",
+        "%s {0}.jpg",
+    ]
+    folder = tmp_path / "mein Ordner ä\n人"
+    for name in names:
+        trees.write_image(folder / "sub dir" / name, name)
+    rows = "".join(
+        '"sub dir/{}",{},{},{}\n'.format(
+            name.replace('"', '""'), 1 + i // 4, i, "train" if i < 4 else "gallery"
+        )
+        for i, name in enumerate(names)
+    )
+    (folder / "manifest.csv").write_text("path,pid,camid,split\n" + rows, encoding="utf-8")
+    arguments = ["prepare", "--dataset", "custom", "--name", "own", str(folder / "manifest.csv"), str(output)]
+    assert cli.run([*arguments, "--size", "48x24"]) == 0
+    archive = DatasetArchive.open(output)
+    assert archive.paths == sorted(f"sub dir/{name}" for name in names)
+    assert is_whole(output)
+
+
+def test_notes_tell_what_was_noticed(market, output, capsys):
+    trees.picture("any").save(market / QUERY, "PNG")
+    assert prepare(market, output) == 0
+    note = f"1 images are PNG files by content, not by name: '{QUERY}'"
+    assert note in DatasetArchive.open(output).notes
+    assert "are PNG files by content" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("limit", [0, 1000, 3000, 10_000, 20_000, 24_000])
+def test_a_file_that_may_not_grow_ends_in_one_line_and_leaves_the_old_one(market, output, limit):
+    output.write_text("the old one")
+    process = launch(market, output, limit=limit)
+    _, error = process.communicate(timeout=60)
+    assert error == f"fedreid-mpi: error: {output}: cannot be written: File too large\n"
+    assert process.returncode == 2
+    assert output.read_text() == "the old one"
+    assert list(output.parent.iterdir()) == [output]
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 24 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24k", "tmpfs", folder], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting is not allowed here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_ends_in_one_line_and_leaves_nothing(market, small_disk):
+    process = launch(market, small_disk / "x.h5")
+    _, error = process.communicate(timeout=60)
+    assert error == f"fedreid-mpi: error: {small_disk / 'x.h5'}: cannot be written: No space left on device\n"
+    assert process.returncode == 2
+    assert not list(small_disk.iterdir())
+
+
+def test_two_at_once_on_one_target_both_end_well(market, output):
+    for _ in range(2):
+        processes = [launch(market, output) for _ in range(2)]
+        for process in processes:
+            _, error = process.communicate(timeout=120)
+            assert process.returncode == 0, error
+        assert is_whole(output)
+        assert list(output.parent.iterdir()) == [output]
+
+
+def test_one_that_is_killed_leaves_no_archive(tmp_path, output):
+    folder = tmp_path / "many"
+    names = [f"{number}.png" for number in range(1000)]
+    trees.write_image(folder / names[0], "one")
+    for name in names[1:]:
+        os.link(folder / names[0], folder / name)
+    rows = "".join(f"{name},1,0,train\n" for name in names)
+    (folder / "manifest.csv").write_text("path,pid,camid,split\n" + rows)
+    code = "import sys; from fedreid_mpi import cli; sys.exit(cli.run(sys.argv[1:]))"
+    arguments = ["prepare", "--dataset", "custom", "--name", "own", str(folder / "manifest.csv"), str(output)]
+    killed = 0
+    for grown in (1, 20_000_000, 70_000_000):  # of 98 MB
+        process = subprocess.Popen([sys.executable, "-c", code, *arguments, "--jobs", "1"])
+        while process.poll() is None and not any(
+            each.stat().st_size >= grown for each in output.parent.iterdir()
+        ):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        killed += not output.exists()
+        for left in output.parent.iterdir():
+            with pytest.raises(DataError, match=str(left)):
+                DatasetArchive.open(left)
+            left.unlink()
+    assert killed == 3
+
+
+def test_an_archive_of_a_crashed_writer_is_refused(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("images", (3, 4, 4, 3), "u1")
+    with pytest.raises(DataError, match="an HDF5 file of something else"):
+        DatasetArchive.open(tmp_path / "x.h5")
