@@ -55,7 +55,8 @@ def plan_round(experiment: Experiment, specs: Sequence[ClientSpec], round: int) 
         if any(first <= round <= last for first, last in spans)
     }
     there = [id for id in trainers(experiment, specs) if specs[id].name not in away]
-    drawn = select_participants(len(there), federation.clients_per_round, run.seed, round)
+    count = federation.clients_per_round
+    drawn = select_participants(len(there), count, run.seed, round) if there else ()
     return RoundPlan(
         round=round,
         participants=tuple(there[position] for position in drawn),
@@ -69,8 +70,8 @@ def plan_round(experiment: Experiment, specs: Sequence[ClientSpec], round: int) 
             optimizer.step_factor,
         ),
         evaluate=round % experiment.evaluation.every == 0 or round == run.rounds,
-        cluster=experiment.clustering.enabled and round % experiment.clustering.every == 0,
-        distil=experiment.distillation.enabled and round % experiment.distillation.every == 0,
+        cluster=bool(there) and experiment.clustering.enabled and round % experiment.clustering.every == 0,
+        distil=bool(there) and experiment.distillation.enabled and round % experiment.distillation.every == 0,
         edge=bool(round % (federation.edge_rounds + 1)),
     )
 
@@ -93,12 +94,8 @@ def play_round(member: Member, plan: RoundPlan) -> RoundRecord | None:
     comm.bytes_sent.clear()
     if member.experiment.federation.mode == "local" and plan.participants:
         outcome = _Outcome(reports=_train(member, plan)[0])
-    elif plan.participants:
-        outcome = _federate(member, plan)
-    elif plan.evaluate:
-        outcome = _Outcome(evaluations=score_shared(member, range(len(member.specs)), plan.round))
     else:
-        outcome = _Outcome()
+        outcome = _federate(member, plan)
     traffic = comm.gather(comm.bytes_sent)
     if traffic is None:
         return None
@@ -131,7 +128,10 @@ class _Outcome:
 
 
 def _federate(member: Member, plan: RoundPlan) -> _Outcome:
-    """Train the participants, join their models group by group, and give every client its group's model."""
+    """Train the participants, join their models group by group, and give every client its group's model.
+
+    Where there are no participants the models stay as they are, and are scored where that is planned.
+    """
     reports, lessons = _train(member, plan)
     with member.timed("aggregate"):
         groups = member.comm.decide("aggregate", lambda: _plan_groups(member, plan, reports))
@@ -202,6 +202,8 @@ def _train_client(member: Member, client: Client, plan: RoundPlan) -> tuple[Clie
 
 
 def _plan_groups(member: Member, plan: RoundPlan, reports: Sequence[ClientReport]) -> tuple[Group, ...]:
+    if not plan.participants:
+        return tuple(Group(members, {}, {}, before) for before, members in enumerate(member.groups))
     settings, clustering = member.experiment.aggregation, member.experiment.clustering
     features = {report.client: report.feature for report in reports if report.feature is not None}
     labels: Mapping[int, int] | None = None

@@ -101,6 +101,7 @@ def test_images_are_turned_upright(tmp_path, orientation, suffix):
     assert notes == ([turned] if orientation > 1 else [])
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0" + b"\xff" * 40])
 def test_damaged_exif_data_are_ignored(tmp_path, exif):
     content = io.BytesIO()

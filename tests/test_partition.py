@@ -130,6 +130,19 @@ def test_clients_come_and_go(play):
     assert present[:, [0, 2, 4]].all()
 
 
+def test_a_round_in_which_everybody_is_away_changes_nothing(play):
+    away = {name: [[2, 2]] for name in SITES}
+    run_dir = play("empty", run={"rounds": 2}, federation={"availability": away})
+    results = read_run(run_dir)
+    assert not results.participated[2].any()
+    once = play("once", run={"rounds": 1})
+    same = [(path / "models" / "global.safetensors") for path in (run_dir, once)]
+    assert_same_model(*map(load_file, same))
+    for client in (0, 1, 2, 4):
+        scores = [results.score(round, client, ModelKind.GLOBAL) for round in (1, 2)]
+        assert scores[0].cmc.tolist() == scores[1].cmc.tolist()
+
+
 def test_a_newcomer_starts_from_the_mean_of_all_groups(play, tmp_path):
     public = write_public(tmp_path / "public.h5")
     sections = {
