@@ -2,6 +2,7 @@ import dataclasses
 import multiprocessing
 import os
 import random
+import resource
 import signal
 import time
 from pathlib import Path
@@ -274,6 +275,30 @@ def test_a_kill_at_any_moment_leaves_a_prefix_of_whole_rounds(tmp_path):
         write_run(run_dir, [record(len(run.rounds) + 1)], resumed)
         assert not list(run_dir.glob(".*"))
         assert len(read_run(run_dir).rounds) == len(run.rounds) + 1
+
+
+def fill_the_disk(run_dir: Path, told) -> None:
+    """Write rounds until the file may not grow any more, and tell what came of it."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    size = (run_dir / "results_001_001.h5").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, size // 2))
+    try:
+        write_run(run_dir, [record(2)], dataclasses.replace(HEADER, attempt=2))
+    except FedReIDError as error:
+        told.put(str(error))
+
+
+def test_a_full_disk_is_an_error_and_leaves_what_was_there(tmp_path):
+    write_run(tmp_path, [record(1)])
+    fork = multiprocessing.get_context("fork")
+    told = fork.Queue()
+    child = fork.Process(target=fill_the_disk, args=(tmp_path, told), daemon=True)
+    child.start()
+    child.join(60)
+    assert child.exitcode == 0
+    assert told.get(timeout=10) == f"{tmp_path / 'results_002_001.h5'}: cannot be written: File too large"
+    assert [path.name for path in tmp_path.iterdir()] == ["results_001_001.h5"]
+    assert read_run(tmp_path).rounds.tolist() == [1]
 
 
 def test_results_are_never_overwritten(tmp_path):

@@ -238,7 +238,10 @@ def test_results_that_break_rules_are_named(segment):
     def change(edit, *faults):
         shutil.copy(segment, path := segment.with_name("changed.h5"))
         with h5py.File(path, "r+") as file:
+            stored = file.attrs["content_digest"]
             edit(file)
+            if file.attrs["content_digest"] == stored:
+                renew_digest(file)
         assert verify_results(path) == faults
 
     def put(name, where, value):
@@ -280,7 +283,6 @@ def test_results_that_break_rules_are_named(segment):
         lambda file: file["rounds/loss"].dims[1].detach_scale(file["clients/id"]),
         "/rounds/loss has axis client on [], expected client on /clients/id",
     )
-    change(lambda file: file.attrs.modify("content_digest", content_digest(file)))
     change(
         lambda file: file.attrs.modify("content_digest", "0" * 64),
         "content_digest is not that of the content: something was changed",
@@ -297,6 +299,7 @@ def test_features_verify_and_broken_rules_are_named(archive, model, tmp_path):  
         shutil.copy(saved, path := tmp_path / "changed.h5")
         with h5py.File(path, "r+") as file:
             edit(file[archive.name])
+            renew_digest(file)
         assert verify_features(path) == faults
 
     def put(name, value):

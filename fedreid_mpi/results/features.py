@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike
 
 from fedreid_mpi.algorithms.ranking import Ranking
 from fedreid_mpi.data.archive import SplitRole
+from fedreid_mpi.data.archive.digest import CONTENT_DIGEST, content_digest
+from fedreid_mpi.data.archive.disk import create_hdf5
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.evaluation import ExtractedFeatures
 from fedreid_mpi.files import replacing
@@ -103,11 +105,10 @@ def write_features(
         When the file cannot be written.
     """
     try:
-        with replacing(path) as temporary:
-            temporary.touch()  # fails with a clearer reason than HDF5's
-            with h5py.File(temporary, "w", locking=False) as file:
-                file.attrs.update(kind=KIND, format_version=FORMAT_VERSION, model=str(model), **made)
-                yield FeaturesFile(file)
+        with replacing(path) as temporary, create_hdf5(temporary) as (file, _):
+            file.attrs.update(kind=KIND, format_version=FORMAT_VERSION, model=str(model), **made)
+            yield FeaturesFile(file)
+            file.attrs[CONTENT_DIGEST] = content_digest(file)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be written: {error.strerror or error}") from error
 

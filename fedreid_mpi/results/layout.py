@@ -7,7 +7,7 @@ from fedreid_mpi.data.archive.schema import Attribute, Column, Schema
 from fedreid_mpi.data.archive.tree import type_name
 from fedreid_mpi.results.schema import FIELDS, FORMAT_VERSION, KIND
 
-_DIGEST = Attribute(CONTENT_DIGEST, "text", "Digest of everything else, see below", optional=True)
+_DIGEST = Attribute(CONTENT_DIGEST, "text", "Digest of everything else, see below")
 
 RESULTS = Schema(
     kind=KIND,

@@ -13,10 +13,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from fedreid_mpi.data.archive.digest import CONTENT_DIGEST, content_digest
+from fedreid_mpi.data.archive.disk import create_hdf5
 from fedreid_mpi.errors import FedReIDError
 from fedreid_mpi.files import replacing
 from fedreid_mpi.results.schema import ABOUT, FIELDS, FORMAT_VERSION, GROUPS, KIND, SCALES
 from fedreid_mpi.types import CMC_RANKS, Evaluation, ModelKind, RoundRecord, RunHeader
+
+OLD_HDF5 = {"libver": ("earliest", "v108")}
+"""A file that any HDF5 library since 1.8 reads."""
 
 
 class ResultsWriter:
@@ -70,45 +75,45 @@ class ResultsWriter:
             self._records = ()
         records = (*self._records, record)
         try:
-            with replacing(self._path) as temporary:
-                _create(temporary, self._header, records)
+            with replacing(self._path) as temporary, create_hdf5(temporary, **OLD_HDF5) as (file, _):
+                _fill(file, self._header, records)
         except OSError as error:
-            raise FedReIDError(f"{self._path}: cannot be written: {error}") from error
+            raise FedReIDError(f"{self._path}: cannot be written: {error.strerror or error}") from error
         self._records = records
 
 
-def _create(path: Path, header: RunHeader, records: Sequence[RoundRecord]) -> None:
-    """Write a new HDF5 file that any HDF5 library since 1.8 reads."""
+def _fill(file: h5py.File, header: RunHeader, records: Sequence[RoundRecord]) -> None:
+    """Write header and records into an empty file."""
     arrays = _tabulate(header, records)
-    with h5py.File(path, "w", libver=("earliest", "v108"), locking=False) as file:
-        file.attrs.update(
-            {
-                "kind": KIND,
-                "format_version": FORMAT_VERSION,
-                "description": ABOUT,
-                "name": header.name,
-                "seed": header.seed,
-                "configuration": header.configuration,
-                "git_commit": header.git_commit,
-                "versions": json.dumps(dict(header.versions)),
-                "parameters": header.parameters,
-                "attempt": header.attempt,
-            }
-        )
-        for group, description in GROUPS.items():
-            file.create_group(group).attrs["description"] = description
-        for field in FIELDS:
-            dataset = file.create_dataset(field.path, data=arrays[field.path], dtype=field.dtype)
-            dataset.attrs["description"] = field.description
-            dataset.attrs["units"] = field.units
-            dataset.attrs["volatile"] = field.volatile
-        for axis, scale in SCALES.items():
-            file[scale].make_scale(axis)
-        for field in FIELDS:
-            for dimension, axis in zip(file[field.path].dims, field.axes, strict=True):
-                dimension.label = axis
-                if field.path != SCALES[axis]:  # HDF5 allows no scale on a scale
-                    dimension.attach_scale(file[SCALES[axis]])
+    file.attrs.update(
+        {
+            "kind": KIND,
+            "format_version": FORMAT_VERSION,
+            "description": ABOUT,
+            "name": header.name,
+            "seed": header.seed,
+            "configuration": header.configuration,
+            "git_commit": header.git_commit,
+            "versions": json.dumps(dict(header.versions)),
+            "parameters": header.parameters,
+            "attempt": header.attempt,
+        }
+    )
+    for group, description in GROUPS.items():
+        file.create_group(group).attrs["description"] = description
+    for field in FIELDS:
+        dataset = file.create_dataset(field.path, data=arrays[field.path], dtype=field.dtype)
+        dataset.attrs["description"] = field.description
+        dataset.attrs["units"] = field.units
+        dataset.attrs["volatile"] = field.volatile
+    for axis, scale in SCALES.items():
+        file[scale].make_scale(axis)
+    for field in FIELDS:
+        for dimension, axis in zip(file[field.path].dims, field.axes, strict=True):
+            dimension.label = axis
+            if field.path != SCALES[axis]:  # HDF5 allows no scale on a scale
+                dimension.attach_scale(file[SCALES[axis]])
+    file.attrs[CONTENT_DIGEST] = content_digest(file)
 
 
 def _tabulate(header: RunHeader, records: Sequence[RoundRecord]) -> dict[str, NDArray[Any]]:
