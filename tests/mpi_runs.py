@@ -59,7 +59,7 @@ def main(folder: Path, experiments: list[Path]) -> None:
     from fedreid_mpi.config import load_experiment
     from fedreid_mpi.federation import run_federation
 
-    evaluation.UNIT = evaluation.BATCH  # so that a small test split is shared out, too
+    evaluation.UNIT = 64  # so that a small test split is shared out, too
     world = MPI.COMM_WORLD
     group = next(number for number in range(len(GROUPS)) if world.rank < sum(GROUPS[: number + 1]))
     for comm in (MPICommunicator(world.Split(group)), MPICommunicator(world)):

@@ -43,7 +43,7 @@ def naive_features(network, archive, index):
 def test_features_are_those_of_an_image_and_its_mirror_image(model, archives):
     archive, stored = DatasetArchive.open(archives[4]), load_model(model)
     indices = query_then_gallery(archive)
-    assert len(indices) > evaluation.BATCH  # more than one batch, the last of them partial
+    assert len(indices) > evaluation.BATCH["cpu"]  # more than one batch, the last of them partial
     seen = []
     features = extract_features(stored.network, archive, indices, COMPUTE, seen.append)
     assert sum(seen) == len(indices)
@@ -84,14 +84,14 @@ def test_units_cover_every_image_once_in_whole_batches(images):
     cut = list(units(2, images))
     assert all(unit.dataset == 2 for unit in cut)
     assert [n for unit in cut for n in range(unit.start, unit.stop)] == list(range(images))
-    assert all(unit.start % evaluation.BATCH == 0 for unit in cut)
+    assert all(unit.start % size == 0 for unit in cut for size in evaluation.BATCH.values())
     assert cut[1:2] in ([], [Unit(2, UNIT, min(2 * UNIT, images))])
 
 
 def test_units_do_not_change_the_bits(model, archives):
     """A unit is whole batches, so whoever extracts it gives the features that one rank alone would."""
     archive, network = DatasetArchive.open(archives[4]), load_model(model).network
-    indices, batch = query_then_gallery(archive), evaluation.BATCH
+    indices, batch = query_then_gallery(archive), evaluation.BATCH["cpu"]
     whole = extract_features(network, archive, indices, COMPUTE)
     cut = [extract_features(network, archive, part, COMPUTE) for part in (indices[:batch], indices[batch:])]
     assert torch.equal(torch.cat(cut), whole)
