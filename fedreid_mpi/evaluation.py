@@ -19,8 +19,8 @@ from fedreid_mpi.model import ReIDNetwork
 from fedreid_mpi.types import Advance, EvaluationProtocol
 
 BATCH = {"cpu": 8, "cuda": 64}
-"""Images in a batch, by type of device. Fixed, as another size gives other last bits. On a CPU a small batch is
-no slower, and the activations of ResNet-50 stay within some hundred megabytes."""
+"""Images in a batch, by type of device. Fixed, as another size gives other last bits. On a CPU a small batch
+costs little, and keeps the activations of ResNet-50 to some hundred megabytes."""
 
 UNIT = 1024
 """Images in the smallest piece of work that one rank does: whole batches."""

@@ -83,7 +83,7 @@ def test_an_unknown_section(train_fails):
             "federation",
             "clients_per_round",
             2,
-            "federation.clients_per_round is 2, but data.archives lists 1",
+            "federation.clients_per_round is 2, expected at most the 1 clients",
         ),
     ],
 )
@@ -175,7 +175,7 @@ def test_archives_of_different_image_sizes(train_fails, site, tmp_path):
 
 def test_a_client_with_a_single_image(train_fails, tmp_path):
     lone = write_site(tmp_path / "lone.h5", images=1)
-    assert train_fails(DATA, [lone]) == f"{lone}: 1 training images, expected at least two"
+    assert train_fails(DATA, [lone]) == f"{lone}: 1 training images for client lone, expected at least two"
 
 
 def test_a_client_without_training_images(train_fails, tmp_path):
@@ -185,9 +185,9 @@ def test_a_client_without_training_images(train_fails, tmp_path):
     assert "train" in line
 
 
-def test_a_client_smaller_than_a_batch_when_partial_batches_are_left_out(train_fails, site):
+def test_a_client_smaller_than_a_batch_when_partial_batches_are_left_out(train_fails):
     line = train_fails(CONFIGURATION, federation={"drop_last": True, "batch_size": 16})
-    assert line.startswith(f"{site}: 10 training images are less than federation.batch_size = 16")
+    assert line.startswith("client site: 10 training images are less than federation.batch_size = 16")
 
 
 def test_a_run_directory_that_holds_a_run(fails, site, tmp_path, capsys):
