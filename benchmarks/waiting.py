@@ -29,9 +29,12 @@ def main() -> None:
     arguments = options.parse_args()
     world = MPI.COMM_WORLD
     comm = MPICommunicator(world)
+    work(1000)  # warm up
+    world.Barrier()
     began = time.perf_counter()
-    work(1000)
-    steps = world.bcast(int(1000 * arguments.seconds / (time.perf_counter() - began)))
+    if comm.rank == 0:
+        work(5000)
+    steps = world.bcast(int(5000 * arguments.seconds / (time.perf_counter() - began)))
 
     def share() -> None:
         if comm.rank == min(1, comm.size - 1):
