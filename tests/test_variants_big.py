@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import random
 import re
 from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import scipy.io
 import trees
 import trees_big as big
 from hypothesis import example, given
@@ -743,3 +745,21 @@ def test_columns_tell_cameras_in_names_of_cuhk03():
     }  # fmt: skip
     for name in ("6_001_1_01.png", "1_01_1_01.png", "1_001_3_01.png", "1_001_1_1.png", "1_001_1_01.jpg"):
         assert match_name(name, cuhk03_mat.NAME) is None
+
+
+def test_a_damaged_mat_file_does_not_take_the_process_down(tmp_path):
+    """SciPy itself crashes on some of these; a crash would end this very test run."""
+    path = tmp_path / "config.mat"
+    scipy.io.savemat(path, {"filelist": np.array([["a"], ["b"]], object), "labels": np.arange(50)[:, None]})
+    whole, flips, refused = path.read_bytes(), random.Random(1), 0
+    for _ in range(15):
+        damaged = bytearray(whole)
+        for _ in range(3):
+            damaged[flips.randrange(128, len(damaged))] ^= 1 << flips.randrange(8)
+        path.write_bytes(damaged)
+        try:
+            read_mat(path, "filelist")
+        except DataError as error:
+            refused += 1
+            assert str(error).startswith(f"{path}: cannot be read as a MATLAB file")
+    assert refused > 5

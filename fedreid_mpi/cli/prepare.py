@@ -50,6 +50,8 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
 @click.option("--variant", metavar="NAME", help="Take SOURCE for this variant, whatever it looks like.")
 @click.option(
     "--training",
+    "--split",
+    "training",
     type=click.Choice(["trainval", "train"]),
     default="trainval",
     show_default=True,

@@ -5,10 +5,13 @@ its shape with the attribute ``MATLAB_empty``.
 """
 
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -158,11 +161,22 @@ def _load(path: Path, name: str) -> NDArray[Any]:
     from scipy.io import loadmat
     from scipy.io.matlab import MatReadError
 
+    state = path.stat()
+    _require_no_crash(path, state.st_mtime_ns, state.st_size)
     try:
         value: NDArray[Any] = loadmat(path, variable_names=[name])[name]
     except MatReadError as error:
         raise ValueError(str(error)) from error
     return value
+
+
+@lru_cache(maxsize=64)
+def _require_no_crash(path: Path, modified: int, size: int) -> None:
+    """Let another process read the file first, once for each state: SciPy crashes on some damaged ones."""
+    program = "import sys; from scipy.io import loadmat; loadmat(sys.argv[1])"
+    trial = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, check=False)
+    if trial.returncode < 0:
+        raise ValueError("damaged, reading it ends in a crash")
 
 
 def _value(file: h5py.File, item: h5py.Dataset) -> NDArray[Any]:
