@@ -766,4 +766,3 @@ def test_a_damaged_mat_file_does_not_take_the_process_down(tmp_path):
         told.append(str(error.value))
     assert len(told) > 5
     assert all(line.startswith(f"{path}: cannot be read as a MATLAB file") for line in told)
-    assert any(line.endswith("reading it ends in a crash") for line in told)
