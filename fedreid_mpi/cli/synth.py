@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     default="original",
     show_default=True,
-    help="Way in which every dataset is written, as `prepare --variant` names it.",
+    help="Way in which every dataset is written.",
 )
 def command(root: Path, scale: str, seed: int, jobs: int, names: tuple[str, ...], variant: str) -> None:
     """Write the synthetic benchmark as image files below DIR.
@@ -56,7 +56,8 @@ def command(root: Path, scale: str, seed: int, jobs: int, names: tuple[str, ...]
 
     Datasets come in other ways than they were handed out, and the same pictures are written so with
     --variant: all of them as `processed` by the federated benchmark's scripts, the five small ones as
-    `cameras`, and with --only as the variants of one dataset, such as MSMT17's `market-style`.
+    `cameras`, and with --only as the variants of one dataset, such as MSMT17's `market-style`, or CUHK03's
+    MATLAB file as `mat-detected`. Market-1501 as `multi-query` is the original with the boxes of gt_bbox.
 
     The same scale and seed give the same bytes with the same versions of NumPy and Pillow and on the same
     kind of processor. Compare the printed digests to be sure.
@@ -68,7 +69,7 @@ def command(root: Path, scale: str, seed: int, jobs: int, names: tuple[str, ...]
         if name not in LAYOUTS:
             raise ConfigurationError(f"--only {name}: no such dataset; there are {', '.join(LAYOUTS)}")
     datasets = [dataset for dataset in LAYOUTS if not names or dataset in names]
-    with progress_bar("drawing", count_images(scale, datasets)) as advance:
+    with progress_bar("drawing", count_images(scale, datasets, variant, seed)) as advance:
         written = write_benchmark(root, scale, seed, datasets, jobs, advance, variant)
     _print_summary(written)
 

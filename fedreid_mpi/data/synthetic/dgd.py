@@ -5,8 +5,9 @@ Xiao et al., Learning Deep Feature Representations with Domain Guided Dropout, C
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -143,7 +144,36 @@ def processed_layout(split: SplitViews, tree: Tree, rng: np.random.Generator) ->
         "" if view is None else f"{folders[view.part]}/{view.identity}/{name.replace('/', '_')}"
         for name, view in zip(_number(tree, views), views, strict=True)
     ]
-    return tree.renamed(names, _count(views))
+    processed = tree.renamed(names, _count(views))
+    processed.copies = training_copies(names, partial(_fifth, rng))
+    return processed
+
+
+def training_copies(
+    names: Sequence[str], choose: Callable[[Sequence[str]], Collection[str]]
+) -> dict[str, str]:
+    """Copy the images of ``train_all`` that ``choose`` sets apart to ``val``, the others to ``train``."""
+    whole = "train_all/"
+    training = [name for name in names if name.startswith(whole)]
+    apart = choose(training)
+    return {f"{'val' if name in apart else 'train'}/{name.removeprefix(whole)}": name for name in training}
+
+
+def first_of_each(names: Sequence[str]) -> set[str]:
+    """Set the first image of each person apart, as the scripts do for the large datasets."""
+    return set({PurePosixPath(name).parent: name for name in reversed(names)}.values())
+
+
+def _fifth(rng: np.random.Generator, names: Sequence[str]) -> set[str]:
+    """Set a fifth of the images apart, but nobody's last one, as the scripts do for the small datasets."""
+    left = Counter(PurePosixPath(name).parent for name in names)
+    apart: set[str] = set()
+    for index in rng.permutation(len(names)):
+        person = PurePosixPath(names[index]).parent
+        if len(apart) < len(names) // 5 and left[person] > 1:
+            left[person] -= 1
+            apart.add(names[index])
+    return apart
 
 
 def _split_files(names: Sequence[str], views: Sequence[View | None]) -> dict[str, str]:

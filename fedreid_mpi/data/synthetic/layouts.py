@@ -7,6 +7,7 @@ counts, as far as they hold for any seed of the reader's split.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -37,11 +38,20 @@ class Tree:
         What ``prepare`` must find; written to ``counts.json``.
     texts
         Other files, path below the root to content.
+    more
+        Pictures that the original does not have; drawn after the others, which they leave as they are.
+    copies
+        Image files that are there twice, path of the copy to path of the other.
+    pack
+        Puts the image files below a folder into files of another kind.
     """
 
     counts: dict[str, int]
     shots: list[Shot] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
+    more: list[Shot] = field(default_factory=list)
+    copies: dict[str, str] = field(default_factory=dict)
+    pack: Callable[[Path], None] | None = None
 
     def add(self, path: str, person: int, camera: int) -> None:
         """Add the picture of a person (from 0) by a camera (from 1)."""

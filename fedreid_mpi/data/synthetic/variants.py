@@ -1,7 +1,7 @@
 """The other ways in which the datasets come: the same pictures under other names.
 
 A variant names each picture of the original tree anew, or leaves it out. Pictures are drawn all the same and
-in the same order, so an image has the same pixels in every variant.
+in the same order, so an image has the same pixels in every variant; what a variant has more is drawn after.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,21 +11,27 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedreid_mpi.data.synthetic.cuhk03_release import mat_layout
 from fedreid_mpi.data.synthetic.dgd import (
     SplitViews,
     cameras_of_halves,
     cameras_of_shots,
     dgd_layout,
+    first_of_each,
     prid2011_views,
     processed_layout,
     split_people,
+    training_copies,
 )
-from fedreid_mpi.data.synthetic.layouts import FOLDERS, LAYOUTS, Tree, plan_tree
+from fedreid_mpi.data.synthetic.layouts import FOLDERS, LAYOUTS, Shot, Tree, plan_tree
 from fedreid_mpi.data.synthetic.sightings import Role
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.seeds import generator
 
 ORIGINAL = "original"
+
+BOXES = 3
+"""Pictures of a person in a camera that Market-1501's multi-query adds."""
 
 Rename = Callable[[Tree, np.random.Generator], Tree]
 
@@ -52,20 +58,28 @@ def place_of(dataset: str, variant: str) -> Place:
     ConfigurationError
         When the dataset is not written in such a variant.
     """
-    if variant == ORIGINAL:
-        return Place(LAYOUTS[dataset].folder, LAYOUTS[dataset].root)
-    if variant not in VARIANTS[dataset]:
-        offered = ", ".join((ORIGINAL, *VARIANTS[dataset]))
-        raise ConfigurationError(f"--variant {variant}: {dataset} is not written so, expected {offered}")
-    return VARIANTS[dataset][variant].place
+    return _find(dataset, variant).place
 
 
 def plan_variant(dataset: str, variant: str, scale: str, seed: int) -> Tree:
-    """Plan the files of a dataset in one of the variants for which `place_of` knows a place."""
-    tree = plan_tree(dataset, scale, seed)
+    """Plan the files of a dataset in a variant.
+
+    Raises
+    ------
+    ConfigurationError
+        When the dataset is not written in such a variant.
+    """
+    rename = _find(dataset, variant).rename
+    return rename(plan_tree(dataset, scale, seed), generator(seed, dataset, "variant"))
+
+
+def _find(dataset: str, variant: str) -> Variant:
     if variant == ORIGINAL:
-        return tree
-    return VARIANTS[dataset][variant].rename(tree, generator(seed, dataset, "variant"))
+        return Variant(Place(LAYOUTS[dataset].folder, LAYOUTS[dataset].root), _unchanged)
+    if variant not in VARIANTS[dataset]:
+        offered = ", ".join((ORIGINAL, *VARIANTS[dataset]))
+        raise ConfigurationError(f"--variant {variant}: {dataset} is not written so, expected {offered}")
+    return VARIANTS[dataset][variant]
 
 
 def _unchanged(tree: Tree, _: np.random.Generator) -> Tree:
@@ -83,6 +97,20 @@ def _without(*prefixes: str) -> Rename:
         return tree.renamed(names, {**tree.counts, "gallery_images": gallery})
 
     return rename
+
+
+def _multi_query(tree: Tree, _: np.random.Generator) -> Tree:
+    """Add ``gt_bbox``: boxes of everybody who is trained on or asked for, in each camera."""
+    first: dict[tuple[int, int], Shot] = {}
+    for shot in tree.shots:
+        if not shot.path.startswith(FOLDERS["gallery"]):
+            first.setdefault(shot[1:], shot)
+    for shot in first.values():
+        person, camera, frame = PurePosixPath(shot.path).name.split("_")[:3]
+        for later in range(1, 1 + BOXES):
+            name = f"gt_bbox/{person}_{camera}_{int(frame) + later:06d}_00.jpg"
+            tree.more.append(Shot(name, shot.person, shot.camera))
+    return tree
 
 
 def _msmt17_v2(tree: Tree, _: np.random.Generator) -> Tree:
@@ -126,7 +154,9 @@ def _processed(before: Rename) -> Rename:
         for shot in tree.shots:
             folder, name = shot.path.split("/")
             names.append(f"{parts[folder]}/{name.split('_')[0]}/{name}")
-        return tree.renamed(names, tree.counts)
+        processed = tree.renamed(names, tree.counts)
+        processed.copies = training_copies(names, first_of_each)
+        return processed
 
     return rename
 
@@ -150,6 +180,7 @@ def _small(folder: str, split: SplitViews) -> dict[str, Variant]:
 
 _MARKET = Place("Market-1501-v15.09.15", ".")
 _MSMT17 = Place("MSMT17", ".")
+_CUHK03_MAT = Variant(Place("cuhk03", "cuhk03_release"), mat_layout)
 
 VARIANTS: Mapping[str, Mapping[str, Variant]] = {
     "msmt17": {
@@ -161,12 +192,16 @@ VARIANTS: Mapping[str, Mapping[str, Variant]] = {
     "dukemtmc-reid": {"processed": Variant(Place("DukeMTMC-reID", "pytorch"), _processed(_unchanged))},
     "market1501": {
         "without-junk": Variant(_MARKET, _without("-1_")),
+        "multi-query": Variant(_MARKET, _multi_query),
         "matches-only": Variant(_MARKET, _without("-1_", "0000_")),
         "processed": Variant(Place("Market", "pytorch"), _processed(_unchanged)),
     },
     "cuhk03-np": {
         "labeled": Variant(Place("cuhk03-np", "labeled"), _unchanged),
         "processed": Variant(Place("cuhk03-np-detected", "pytorch"), _processed(_unchanged)),
+        # One file holds both halves.
+        "mat-detected": _CUHK03_MAT,
+        "mat-labeled": _CUHK03_MAT,
     },
     "prid2011": _small("prid", prid2011_views),
     "cuhk01": _small("cuhk01", split_people(cameras_of_shots)),
@@ -176,4 +211,7 @@ VARIANTS: Mapping[str, Mapping[str, Variant]] = {
     "ilids": _small("ilids", split_people(cameras_of_halves(lambda shot: shot.path))),
     "cuhk02": {"processed": Variant(Place("cuhk02", "pytorch"), _cuhk02_processed)},
 }
-"""For each dataset, the variants besides the original; named as its reader names them."""
+"""For each dataset, the variants besides the original; named as its reader names them.
+
+``multi-query`` has no reader of its own: it is the original with more in it.
+"""

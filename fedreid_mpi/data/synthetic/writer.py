@@ -3,6 +3,7 @@
 import hashlib
 import json
 import multiprocessing
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -18,7 +19,7 @@ from PIL import Image
 
 from fedreid_mpi.data.synthetic.domains import Cameras, Domain, draw_cameras, draw_domain
 from fedreid_mpi.data.synthetic.drawing import draw_images
-from fedreid_mpi.data.synthetic.layouts import LAYOUTS, Shot
+from fedreid_mpi.data.synthetic.layouts import LAYOUTS, Shot, Tree
 from fedreid_mpi.data.synthetic.people import People, draw_people
 from fedreid_mpi.data.synthetic.scales import SCALES
 from fedreid_mpi.data.synthetic.variants import ORIGINAL, place_of, plan_variant
@@ -78,9 +79,20 @@ class Written:
     digest: str
 
 
-def count_images(scale: str, datasets: Iterable[str]) -> int:
-    """Return how many images `write_benchmark` draws; of the original layouts it writes all of them."""
-    return sum(SCALES[scale].counts[dataset].images for dataset in datasets)
+def count_images(scale: str, datasets: Iterable[str], variant: str = ORIGINAL, seed: int = 0) -> int:
+    """Return how many images `write_benchmark` draws; of the original layouts it writes all of them.
+
+    The seed matters to variants that have more than the original.
+
+    Raises
+    ------
+    ConfigurationError
+        When a dataset has no such variant.
+    """
+    if variant == ORIGINAL:
+        return sum(SCALES[scale].counts[dataset].images for dataset in datasets)
+    trees = [plan_variant(dataset, variant, scale, seed) for dataset in datasets]
+    return sum(len(tree.shots) + len(tree.more) for tree in trees)
 
 
 def write_benchmark(
@@ -176,18 +188,28 @@ def _write_dataset(
     with tempfile.TemporaryDirectory(prefix=f".{place.folder}.", dir=root) as scratch:
         folder = Path(scratch) / place.folder
         start = folder / place.root
-        paths = [shot.path for shot in tree.shots if shot.path]
-        for parent in sorted({start / Path(path).parent for path in paths}):
+        paths = [shot.path for shot in (*tree.shots, *tree.more) if shot.path]
+        for parent in sorted({start / Path(path).parent for path in (*paths, *tree.copies)}):
             parent.mkdir(parents=True, exist_ok=True)
         for path, text in (tree.texts | {"counts.json": json.dumps(tree.counts, indent=2) + "\n"}).items():
             (start / path).write_text(text, encoding="utf-8")
-        starts = range(0, len(tree.shots), UNIT)
-        for images in draw_all(Unit(world, at // UNIT, start, tree.shots[at : at + UNIT]) for at in starts):
+        for images in draw_all(_units(world, start, tree)):
             if advance:
                 advance(images)
+        for copy, path in tree.copies.items():
+            shutil.copyfile(start / path, start / copy)
+        if tree.pack:
+            tree.pack(start)
         digest = digest_folder(folder)
         folder.replace(root / place.folder)
     return Written(dataset, root / place.folder, len(paths), people, cameras, digest)
+
+
+def _units(world: World, root: Path, tree: Tree) -> Iterator[Unit]:
+    """Cut a dataset into units; none has both pictures of the original and others."""
+    parts = (shots[at : at + UNIT] for shots in (tree.shots, tree.more) for at in range(0, len(shots), UNIT))
+    for number, part in enumerate(parts):
+        yield Unit(world, number, root, part)
 
 
 @lru_cache(maxsize=2)
