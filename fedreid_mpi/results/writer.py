@@ -4,6 +4,7 @@ A segment is never changed in place: HDF5 files that are cut off while being ext
 already safe. At most `rounds_per_segment` rounds are rewritten at a time, some hundred kilobytes.
 """
 
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,14 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedreid_mpi.data.archive.digest import CONTENT_DIGEST, content_digest
-from fedreid_mpi.data.archive.disk import create_hdf5
 from fedreid_mpi.errors import FedReIDError
 from fedreid_mpi.files import replacing
 from fedreid_mpi.results.schema import ABOUT, FIELDS, FORMAT_VERSION, GROUPS, KIND, SCALES
 from fedreid_mpi.types import CMC_RANKS, Evaluation, ModelKind, RoundRecord, RunHeader
-
-OLD_HDF5 = {"libver": ("earliest", "v108")}
-"""A file that any HDF5 library since 1.8 reads."""
 
 
 class ResultsWriter:
@@ -75,11 +72,19 @@ class ResultsWriter:
             self._records = ()
         records = (*self._records, record)
         try:
-            with replacing(self._path) as temporary, create_hdf5(temporary, **OLD_HDF5) as (file, _):
-                _fill(file, self._header, records)
+            with replacing(self._path) as temporary:
+                temporary.write_bytes(_segment(self._header, records))
         except OSError as error:
             raise FedReIDError(f"{self._path}: cannot be written: {error.strerror or error}") from error
         self._records = records
+
+
+def _segment(header: RunHeader, records: Sequence[RoundRecord]) -> bytes:
+    """Make a segment in memory: it is small, and HDF5 can crash the process where a disk is full."""
+    memory = io.BytesIO()
+    with h5py.File(memory, "w", libver=("earliest", "v108")) as file:  # any library since 1.8 reads it
+        _fill(file, header, records)
+    return memory.getvalue()
 
 
 def _fill(file: h5py.File, header: RunHeader, records: Sequence[RoundRecord]) -> None:
