@@ -1,7 +1,7 @@
 """One round of federated partial averaging, the same code on every rank.
 
-Train → aggregate → evaluate. Each step that can fail is a phase of the communicator: models move only after
-every rank has said that its part went well.
+Train → group and aggregate → distil → deliver and evaluate. Each step that can fail is a phase of the
+communicator: models move only after every rank has said that its part went well.
 """
 
 from collections import Counter
