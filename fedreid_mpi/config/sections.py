@@ -1,19 +1,12 @@
-"""The experiment: TOML read into frozen models, every mistake reported at once.
+"""The tables of an experiment file: every key with its default, its bounds and what it does."""
 
-Precedence, weakest first: the defaults below, the preset, the file, ``--set key=value``. Paths are relative
-to the folder of the TOML file. `Experiment.to_toml` is what the results archive stores.
-"""
-
-import difflib
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.types import (
     BatchNormMode,
     ClusteringFeature,
@@ -258,137 +251,3 @@ class Experiment(Section):
     def to_toml(self) -> str:
         """Return the resolved configuration as TOML, without keys that are unset."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
-
-
-def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
-    """Read an experiment file.
-
-    Parameters
-    ----------
-    path
-        TOML file.
-    overrides
-        ``"section.key=value"`` each; the value is TOML, or a plain word.
-
-    Raises
-    ------
-    ConfigurationError
-        Naming the file and every key that is wrong.
-    """
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"{path}: cannot read the experiment: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not a TOML file: {error}") from error
-    for override in overrides:
-        _set(content, override)
-    return _resolve(content, path)
-
-
-def _resolve(content: Mapping[str, Any], path: Path) -> Experiment:
-    preset = content.get("preset", "default")
-    merged: dict[str, Any] = {name: dict(keys) for name, keys in PRESETS.get(str(preset), {}).items()}
-    for name, value in content.items():
-        merged[name] = {**merged.get(name, {}), **value} if isinstance(value, dict) else value
-    try:
-        experiment = Experiment.model_validate(merged)
-    except ValidationError as error:
-        raise ConfigurationError(f"{path}: " + "; ".join(_explain(error))) from error
-    if idle := list(_settings_that_do_nothing(experiment)):
-        raise ConfigurationError(f"{path}: " + "; ".join(idle))
-    return _with_absolute_paths(experiment, path.resolve().parent)
-
-
-def _settings_that_do_nothing(experiment: Experiment) -> Iterator[str]:
-    """Name each key that a user has changed and that nothing will read."""
-    mode = f'federation.mode = "{experiment.federation.mode}"'
-    unshared, central = experiment.federation.mode != "federated", experiment.federation.mode == "centralised"
-    kinds = experiment.federation.clients
-    distilled, clustered = experiment.distillation.enabled, experiment.clustering.enabled
-    idle: tuple[tuple[str, Iterable[str], bool, str], ...] = (
-        ("federation", ("clients_per_round", "availability", "edge_rounds"), unshared, mode),
-        ("federation", ("clients", "identity_clients"), central, mode),
-        ("federation", ("identity_clients",), kinds != "identity", f'federation.clients = "{kinds}"'),
-        ("federation", ("edge_rounds",), kinds == "dataset", 'federation.clients = "dataset"'),
-        ("federation", ("edge_rounds",), clustered, "clustering.enabled = true"),
-        ("aggregation", Aggregation.model_fields, unshared, mode),
-        ("distillation", ("enabled",), unshared and distilled, mode),
-        ("clustering", ("enabled",), unshared and clustered, mode),
-        ("evaluation", ("local_models",), unshared, mode),
-        (
-            "optimizer",
-            ("step_every", "step_factor"),
-            experiment.optimizer.schedule != "step",
-            "this schedule",
-        ),
-        ("distillation", tuple(Distillation.model_fields)[1:], not distilled, "distillation.enabled = false"),
-        ("distillation", ("scope",), not clustered, "clustering.enabled = false"),
-        ("clustering", tuple(Clustering.model_fields)[1:], not clustered, "clustering.enabled = false"),
-        ("data", ("public", "exclude_overlap"), not experiment.uses_public, "no distillation or clustering"),
-    )
-    for section, keys, nothing, why in idle:
-        for key in keys:
-            model = getattr(experiment, section)
-            default = (
-                PRESETS[experiment.preset].get(section, {}).get(key, type(model).model_fields[key].default)
-            )
-            if nothing and getattr(model, key) != default:
-                yield f"{section}.{key} means nothing with {why}"
-
-
-def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
-    """Make paths independent of the working directory, which differs between a login node and a job."""
-    archives = tuple(folder / path.expanduser() for path in experiment.data.archives)
-    public = experiment.data.public
-    data = experiment.data.model_copy(
-        update={"archives": archives, "public": public and folder / public.expanduser()}
-    )
-    weights = experiment.model.weights
-    model = experiment.model.model_copy(update={"weights": weights and folder / weights.expanduser()})
-    return experiment.model_copy(update={"data": data, "model": model})
-
-
-def _set(content: dict[str, Any], override: str) -> None:
-    """Apply one ``key=value`` to the parsed file, in place."""
-    key, equals, text = override.partition("=")
-    *tables, name = key.strip().split(".")
-    if not equals or not name or not all(tables):
-        raise ConfigurationError(f"--set {override}: expected section.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    for table in tables:
-        content = content.setdefault(table, {})
-        if not isinstance(content, dict):
-            raise ConfigurationError(f"--set {override}: {table} is a value, not a section")
-    content[name] = value
-
-
-def _explain(error: ValidationError) -> Iterator[str]:
-    """Say each mistake as key, found, expected."""
-    for mistake in error.errors():
-        location = [str(part) for part in mistake["loc"]]
-        key = ".".join(location) or "experiment"
-        if mistake["type"] == "extra_forbidden":
-            yield f"unknown key {key}{_nearest(location)}"
-        elif mistake["type"] == "missing":
-            yield f"{key} is missing"
-        elif mistake["type"] == "value_error":
-            yield f"{key}: {mistake['ctx']['error']}" if location else str(mistake["ctx"]["error"])
-        else:
-            expected = mistake["msg"].removeprefix("Input should be ")
-            yield f"{key} is {mistake['input']!r}, expected {expected}"
-
-
-def _nearest(location: Sequence[str]) -> str:
-    """Suggest the valid key that looks most like an unknown one."""
-    section: type[BaseModel] = Experiment
-    for part in location[:-1]:
-        annotation = section.model_fields[part].annotation
-        section = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
-    names = difflib.get_close_matches(location[-1], section.model_fields, n=1, cutoff=0.5)
-    if not names:
-        return f" (valid here: {', '.join(section.model_fields)})"
-    return f" (did you mean {'.'.join([*location[:-1], names[0]])}?)"
