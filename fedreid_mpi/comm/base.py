@@ -99,6 +99,7 @@ class Communicator(ABC):
 
     def __init__(self) -> None:
         self.bytes_sent: Counter[str] = Counter()
+        self._abandoned = False
 
     @property
     def is_server(self) -> bool:
@@ -161,6 +162,22 @@ class Communicator(ABC):
         """
         decision: T = self.broadcast(self.phase(name, work if self.is_server else _nothing))
         return decision
+
+    def pulse(self, abandon: bool = False) -> bool:
+        """Give a sign of life between two batches; not collective.
+
+        Parameters
+        ----------
+        abandon
+            Whether this rank wants the round to be abandoned.
+
+        Returns
+        -------
+        bool
+            Whether any rank is known to want that.
+        """
+        self._abandoned |= abandon
+        return self._abandoned
 
     def describe(self, phase: str, error: BaseException) -> Failure:
         """Put an error into words for the other ranks; an unexpected one brings its traceback."""
