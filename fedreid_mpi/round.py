@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from fedreid_mpi.algorithms.clustering import cluster_clients
+from fedreid_mpi.algorithms.clustering import cluster_clients, feature_distances
 from fedreid_mpi.algorithms.grouping import plan_groups
 from fedreid_mpi.algorithms.schedule import learning_rate
 from fedreid_mpi.algorithms.selection import select_participants
@@ -21,7 +23,7 @@ from fedreid_mpi.comm.exchange import aggregate, distribute
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.evaluation import extract_features, query_then_gallery, rank_gallery
 from fedreid_mpi.member import Member
-from fedreid_mpi.scoring import score_shared
+from fedreid_mpi.scoring import score_reestimated, score_shared
 from fedreid_mpi.training import Client, probe, train
 from fedreid_mpi.types import (
     ClientReport,
@@ -110,6 +112,7 @@ def play_round(member: Member, plan: RoundPlan) -> RoundRecord | None:
         },
         groups={client: n for n, group in enumerate(outcome.groups) for client in group.members},
         distillation_loss=outcome.losses,
+        feature_distances=_distances(member, plan, outcome.reports),
         evaluations=outcome.evaluations + _local_evaluations(plan, outcome.reports),
         events=_events(plan, outcome.reports),
         phase_seconds=dict(member.seconds),
@@ -144,6 +147,8 @@ def _federate(member: Member, plan: RoundPlan) -> _Outcome:
         with member.timed("distil"):
             losses = _distil(member, plan, groups, models, lessons)
     evaluations += _deliver(member, plan, groups, models, ModelKind.GLOBAL)
+    if plan.evaluate and member.experiment.evaluation.reestimate_bn:
+        evaluations += score_reestimated(member, plan.round)
     member.groups[:] = [group.members for group in groups]
     member.newcomers.difference_update(plan.participants)
     member.models[:] = [model for model in models if model is not None]
@@ -205,7 +210,7 @@ def _plan_groups(member: Member, plan: RoundPlan, reports: Sequence[ClientReport
     if not plan.participants:
         return tuple(Group(members, {}, {}, before) for before, members in enumerate(member.groups))
     settings, clustering = member.experiment.aggregation, member.experiment.clustering
-    features = {report.client: report.feature for report in reports if report.feature is not None}
+    features = _features(reports)
     labels: Mapping[int, int] | None = None
     if plan.cluster and features:
         labels = cluster_clients(features, clustering.partition, clustering.max_distance)
@@ -214,6 +219,16 @@ def _plan_groups(member: Member, plan: RoundPlan, reports: Sequence[ClientReport
     return plan_groups(
         member.groups, labels, reports, plan.participants, settings.weights, settings.bn, member.newcomers
     )
+
+
+def _features(reports: Sequence[ClientReport]) -> dict[int, NDArray[np.float32]]:
+    return {report.client: report.feature for report in reports if report.feature is not None}
+
+
+def _distances(
+    member: Member, plan: RoundPlan, reports: Sequence[ClientReport]
+) -> NDArray[np.float32] | None:
+    return feature_distances(_features(reports), len(member.specs)) if plan.cluster else None
 
 
 def _aggregate(member: Member, group: Group) -> Tensor | None:

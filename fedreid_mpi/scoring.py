@@ -9,6 +9,7 @@ from fedreid_mpi.algorithms.placement import place
 from fedreid_mpi.comm.exchange import collect_features
 from fedreid_mpi.evaluation import Unit, extract_features, query_then_gallery, rank_gallery, units
 from fedreid_mpi.member import Member
+from fedreid_mpi.training import Client, reestimated
 from fedreid_mpi.types import ClientSpec, Evaluation, ModelKind, Scores
 
 
@@ -77,6 +78,32 @@ def score_shared(
         for spec in member.specs
         if spec.id in clients and spec.dataset in scores
     )
+
+
+def score_reestimated(member: Member, round: int) -> tuple[Evaluation, ...]:
+    """Score the clients' global models with BatchNorm statistics of their own training images.
+
+    Each client's rank does it, as the images are there: the clients' models must be the global ones.
+
+    Returns
+    -------
+    tuple of Evaluation
+        In client-id order on the server; empty elsewhere.
+    """
+
+    def score(client: Client) -> Evaluation:
+        archive, experiment = member.archives[client.spec.dataset], member.experiment
+        with reestimated(client, experiment):
+            features = extract_features(
+                client.model.network, archive, query_then_gallery(archive), experiment.compute
+            )
+        ranking = rank_gallery(features, archive, experiment.evaluation.protocol, experiment.run.seed)
+        return Evaluation(round, client.spec.id, ModelKind.REESTIMATED, ranking.scores())
+
+    tested = [client for client in member.clients if client.spec.test_images]
+    with member.timed("evaluate"):
+        scored = member.comm.gather(member.comm.phase("re-estimate", lambda: [score(c) for c in tested]))
+    return tuple(sorted((e for part in scored or () for e in part), key=lambda e: e.client))
 
 
 def _features_of(member: Member, unit: Unit) -> Tensor:

@@ -1,13 +1,14 @@
 """Local training: what a client does with the model in one round."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fedreid_mpi.config import Experiment
@@ -166,6 +167,39 @@ def train(client: Client, plan: RoundPlan, experiment: Experiment) -> ClientRepo
         finite=model.is_finite(),
         seconds=time.perf_counter() - began,
     )
+
+
+@contextmanager
+def reestimated(client: Client, experiment: Experiment) -> Iterator[None]:
+    """Lend a client's model BatchNorm statistics of its own training images; undone at the end.
+
+    The statistics are the means of those of the batches of the images, unaugmented, in their order; nothing
+    else of the model changes. What a global model loses by the averaging of statistics shows in the scores.
+    """
+    model = client.model
+    kept = model.buffer[model.statistics].clone()
+    layers = [
+        module for module in model.network.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
+    ]
+    momenta = [layer.momentum for layer in layers]
+    model.network.eval()
+    for layer in layers:
+        layer.reset_running_stats()
+        layer.momentum = None  # a plain mean over the batches
+        layer.train()
+    batches = -(-len(client.images) // experiment.federation.batch_size)
+    try:
+        with torch.no_grad():
+            for rows in np.array_split(np.arange(len(client.images)), batches):
+                images = normalise(client.images.batch(rows))
+                with autocast(experiment.compute, images.device):
+                    model.network(images)
+        model.network.eval()
+        yield
+    finally:
+        for layer, momentum in zip(layers, momenta, strict=True):
+            layer.momentum = momentum
+        model.buffer[model.statistics] = kept
 
 
 @torch.no_grad()

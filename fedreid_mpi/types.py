@@ -235,12 +235,14 @@ class ModelKind(StrEnum):
     """Which model an evaluation is of.
 
     ``GLOBAL`` is the one that a client starts the next round from, its group's where clients are grouped;
-    ``LOCAL`` the client's own after training; ``AGGREGATED`` the global one before the server distilled.
+    ``LOCAL`` the client's own after training; ``AGGREGATED`` the global one before the server distilled;
+    ``REESTIMATED`` the global one with BatchNorm statistics of the client's training images.
     """
 
     GLOBAL = "global"
     LOCAL = "local"
     AGGREGATED = "aggregated"
+    REESTIMATED = "re-estimated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,11 +265,33 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """What left a rank, as it is entered in the ledger: never its contents.
+
+    Attributes
+    ----------
+    kind
+        What it carries: ``"models"``, ``"features"``, or the name of a small value's type.
+    dtype
+        ``"float32"``, or ``"pickle"`` for a small value.
+    shape
+        Of an array; empty for a small value.
+    bytes
+        Size of one such message.
+    """
+
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class RoundRecord:
     """All that is kept of one round.
 
-    ``phase_seconds``, ``bytes_sent``, ``events`` and the reports' ``seconds`` are volatile: they differ from
-    run to run. Everything else is stable: equal to the last bit for any number of ranks.
+    ``phase_seconds``, ``bytes_sent``, ``messages``, ``events`` and the reports' ``seconds`` are volatile:
+    they differ from run to run. Everything else is stable: equal to the last bit for any number of ranks.
 
     Attributes
     ----------
@@ -281,6 +305,9 @@ class RoundRecord:
         Client id to the number of its group, for all clients; groups are numbered by their lowest client.
     distillation_loss
         Group to the student's mean loss, where the round distilled.
+    feature_distances
+        Where clients were grouped anew: cosine distance between the features of each two clients, shape
+        (clients, clients), float32, NaN for those that have none.
     evaluations
         In client-id order, the global model's before the local ones'.
     events
@@ -289,6 +316,8 @@ class RoundRecord:
         Wall-clock seconds of each phase as the server saw it.
     bytes_sent
         Bytes that travelled between ranks, by kind.
+    messages
+        Rank to the messages that left it, each with how often.
     """
 
     plan: RoundPlan
@@ -296,10 +325,12 @@ class RoundRecord:
     weights: Mapping[int, float] = field(default_factory=dict)
     groups: Mapping[int, int] = field(default_factory=dict)
     distillation_loss: Mapping[int, float] = field(default_factory=dict)
+    feature_distances: NDArray[np.float32] | None = None
     evaluations: tuple[Evaluation, ...] = ()
     events: tuple[Event, ...] = ()
     phase_seconds: Mapping[str, float] = field(default_factory=dict)
     bytes_sent: Mapping[str, int] = field(default_factory=dict)
+    messages: Mapping[int, Mapping[Message, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

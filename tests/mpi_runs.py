@@ -31,6 +31,7 @@ VARIANTS = {
         "model": {"dropout": 0.5, "neck": "bnneck", "last_stride": 1},
         "augmentation": {"pad": 3, "flip": 0.5, "erasing": 0.5, "jitter": [0.2, 0.2, 0.2, 0.1]},
         "compute": {"channels_last": True},
+        "evaluation": {"reestimate_bn": True},
     },
     "alone": {"federation": {"mode": "local"}},
     "distilled": {
@@ -45,6 +46,7 @@ VARIANTS = {
         "aggregation": {"weights": "cosine-distance"},
         "distillation": {"enabled": True, "scope": "global"},
         "clustering": {"enabled": True},
+        "evaluation": {"reestimate_bn": True},
     },
     "edges": {"federation": {"clients": "identity", "identity_clients": 2, "edge_rounds": 1}},
     "pool": {"federation": {"mode": "centralised"}},

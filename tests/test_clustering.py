@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedreid_mpi.algorithms import clustering
-from fedreid_mpi.algorithms.clustering import finch
+from fedreid_mpi.algorithms.clustering import feature_distances, finch
 
 
 def angles(*degrees):
@@ -141,3 +141,13 @@ def test_each_partition_is_coarser_than_the_one_before():
 def test_refuses_what_is_no_matrix(bad):
     with pytest.raises(ValueError, match="expected a finite matrix"):
         finch(bad)
+
+
+def test_distances_of_the_clients_that_have_a_feature():
+    distances = feature_distances({3: [0.0, 2.0], 0: [1.0, 0.0], 1: [1.0, 1.0]}, 4)
+    half = 1 - np.sqrt(0.5)
+    nan = np.nan
+    expected = [[0, half, nan, 1], [half, 0, nan, half], [nan] * 4, [1, half, nan, 0]]
+    assert distances.dtype == np.float32
+    np.testing.assert_allclose(distances, expected, atol=1e-7)
+    assert np.isnan(feature_distances({}, 2)).all()

@@ -106,6 +106,10 @@ def test_clustering_averages_within_the_groups_of_finch(play, public, feature):
         features.append((vector / vector.norm() if feature == "concat" else vector).numpy())
     labels = finch(np.stack(features))[0]
     assert results.group[1].tolist() == labels.tolist()
+    assert results.groupings.tolist() == [1]
+    lengths = np.linalg.norm(features, axis=1)
+    distances = 1 - np.stack(features) @ np.stack(features).T / np.outer(lengths, lengths)
+    np.testing.assert_allclose(results.distances[0], distances, atol=1e-6)
     images = [client.images for client in results.header.clients]
     for group in range(labels.max() + 1):
         members = np.flatnonzero(labels == group)

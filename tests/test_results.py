@@ -343,7 +343,7 @@ def damage(path: Path, how: str) -> None:
         ("text", "damaged, truncated or not an HDF5 file"),
         ("empty", "damaged, truncated or not an HDF5 file"),
         ("foreign", "no results archive"),
-        ("version", "has format version 99, this program reads 1"),
+        ("version", "has format version 99, this program reads 2"),
         ("lacking", "rounds/weight|weight"),
     ],
 )

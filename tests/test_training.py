@@ -3,6 +3,7 @@ import pytest
 import torch
 from small import EXPERIMENT, write_site
 from torch.nn import functional as F
+from torch.nn.functional import pixel_unshuffle
 
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
@@ -10,7 +11,7 @@ from fedreid_mpi.data.batches import normalise
 from fedreid_mpi.data.partition import Part
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.seeds import derive, generator
-from fedreid_mpi.training import build_client, describe_client, label_identities, train
+from fedreid_mpi.training import build_client, describe_client, label_identities, reestimated, train
 from fedreid_mpi.types import RoundPlan
 
 CPU = torch.device("cpu")
@@ -187,3 +188,25 @@ def test_the_order_of_clients_on_a_rank_is_irrelevant(archives):
 
     forth, back = trained((0, 1, 4)), trained((4, 1, 0))
     assert all(torch.equal(forth[id], back[id]) for id in forth)
+
+
+def test_reestimated_statistics_are_those_of_the_clients_images_and_are_only_lent(site):
+    settings = experiment(model={"neck": "bnneck", "dropout": 0.5})
+    trained = client(site, settings)
+    train(trained, plan(), settings)
+    before = trained.model.buffer.clone()
+    network, region = trained.model.network, trained.model.statistics
+    batches = [normalise(trained.images.batch(rows)) for rows in np.split(np.arange(20), [7, 14])]
+    with torch.no_grad():
+        seen = [network.backbone.stem(pixel_unshuffle(batch, 2)) for batch in batches]
+    with reestimated(trained, settings):
+        lent = trained.model.buffer.clone()
+        found = network.backbone.bn.running_mean.clone(), network.backbone.bn.running_var.clone()
+        assert not any(module.training for module in network.modules())
+    torch.testing.assert_close(found[0], torch.stack([part.mean((0, 2, 3)) for part in seen]).mean(0))
+    torch.testing.assert_close(found[1], torch.stack([part.var((0, 2, 3)) for part in seen]).mean(0))
+    assert torch.equal(trained.model.buffer, before)
+    changed = (lent != before).nonzero().flatten()
+    assert region.start <= changed.min()
+    assert changed.max() < region.stop
+    assert network.backbone.bn.momentum == 0.1

@@ -78,6 +78,28 @@ def cluster_clients(
     return dict(zip(clients, labels.tolist(), strict=True))
 
 
+def feature_distances(features: Mapping[int, ArrayLike], clients: int) -> NDArray[np.float32]:
+    """Return the cosine distance between the features of each two clients, for the record.
+
+    Parameters
+    ----------
+    features
+        Client id to feature, shape (d,).
+    clients
+        Number of clients.
+
+    Returns
+    -------
+    ndarray
+        Shape (clients, clients), float32; NaN in the rows and columns of clients without a feature.
+    """
+    distances = np.full((clients, clients), np.nan, np.float32)
+    if known := sorted(features):
+        directions = _directions(np.stack([np.asarray(features[client], np.float64) for client in known]))
+        distances[np.ix_(known, known)] = _rounded(1 - directions @ directions.T)
+    return distances
+
+
 def _directions(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """Scale rows to length 1; zero rows stay."""
     lengths = np.linalg.norm(rows, axis=1, keepdims=True)
@@ -105,22 +127,24 @@ def _link(rows: NDArray[np.float64], max_distance: float) -> Labels:
 
 
 def _first_neighbours(rows: NDArray[np.float64]) -> tuple[Labels, NDArray[np.float64]]:
-    """Return each row's nearest other row and its distance; infinity where there is no other row.
-
-    Distances are rounded to 2**-40, far above the error of their sums: how a BLAS library orders its sums
-    does not decide between equal neighbours.
-    """
+    """Return each row's nearest other row and its distance; infinity where there is no other row."""
     directions = _directions(rows)
     neighbours = np.zeros(len(rows), np.int64)
     nearest = np.full(len(rows), np.inf)
     size = max(1, BLOCK_ELEMENTS // len(rows))
     for start in range(0, len(rows), size):
-        block = np.rint((1 - directions[start : start + size] @ directions.T) * 2.0**40) / 2.0**40
+        block = _rounded(1 - directions[start : start + size] @ directions.T)
         own = np.arange(len(block))
         block[own, start + own] = np.inf
         neighbours[start : start + size] = block.argmin(axis=1)  # the first of equal ones
         nearest[start : start + size] = block.min(axis=1)
     return neighbours, nearest
+
+
+def _rounded(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Round to 2**-40, far above the error of sums: how a BLAS library orders them then decides nothing."""
+    rounded: NDArray[np.float64] = np.rint(distances * 2.0**40) / 2.0**40
+    return rounded
 
 
 def _means(rows: NDArray[np.float64], labels: Labels, clusters: int) -> NDArray[np.float64]:

@@ -21,6 +21,7 @@ def settings_that_do_nothing(experiment: Experiment) -> Iterator[str]:
         ("distillation", ("enabled",), unshared and distilled, mode),
         ("clustering", ("enabled",), unshared and clustered, mode),
         ("evaluation", ("local_models",), unshared, mode),
+        ("evaluation", ("reestimate_bn",), unshared, mode),
         (
             "optimizer",
             ("step_every", "step_factor"),

@@ -203,6 +203,11 @@ class Evaluation(Section):
         "standard", description="definition of average precision and of the gallery"
     )
     local_models: bool = Field(True, description="score each client's own model before aggregation as well")
+    reestimate_bn: bool = Field(
+        False,
+        description="score the global model also with BatchNorm statistics re-estimated on each client's "
+        "training images",
+    )
 
 
 class Compute(Section):

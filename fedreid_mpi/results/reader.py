@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from fedreid_mpi.results.schema import FIELDS
 from fedreid_mpi.results.segments import join_segments, list_segments, read_segment
-from fedreid_mpi.types import ClientSpec, Event, ModelKind, RankInfo, RunHeader, Scores
+from fedreid_mpi.types import ClientSpec, Event, Message, ModelKind, RankInfo, RunHeader, Scores
 
 
 @dataclass(frozen=True, slots=True)
 class RunResults:
     """A run's results, its segments joined.
 
-    R rounds, K clients (in id order), E evaluated rounds, M = 3 models (order of `ModelKind`). Where there is
+    R rounds, K clients (in id order), E evaluated rounds, M = 4 models (order of `ModelKind`). Where there is
     nothing, floats are NaN and counts -1; ``fedreid_mpi.results.schema`` says so for each.
 
     Attributes
@@ -42,6 +42,11 @@ class RunResults:
         P names; shape (R, P), float64, seconds.
     traffic, bytes_sent
         T names; shape (R, T), int64, bytes.
+    groupings, distances
+        Shape (G,), int64: rounds in which clients were grouped anew; shape (G, K, K), float32: cosine
+        distances between the clients' features.
+    messages
+        The ledger: round, rank, message and count of all that left a rank.
     evaluations
         Shape (E,), int64: rounds after which models were scored.
     cmc
@@ -72,6 +77,9 @@ class RunResults:
     phase_seconds: NDArray[np.float64]
     traffic: tuple[str, ...]
     bytes_sent: NDArray[np.int64]
+    groupings: NDArray[np.int64]
+    distances: NDArray[np.float32]
+    messages: tuple[tuple[int, int, Message, int], ...]
     evaluations: NDArray[np.int64]
     cmc: NDArray[np.float64]
     mean_ap: NDArray[np.float64]
@@ -146,6 +154,9 @@ def read_run(path: Path) -> RunResults:
         phase_seconds=arrays["rounds/phase_seconds"],
         traffic=tuple(arrays["rounds/traffic"].tolist()),
         bytes_sent=arrays["rounds/bytes_sent"],
+        groupings=arrays["groupings/round"],
+        distances=arrays["groupings/distance"],
+        messages=_messages(arrays),
         evaluations=arrays["evaluations/round"],
         cmc=arrays["evaluations/cmc"],
         mean_ap=arrays["evaluations/mean_ap"],
@@ -173,6 +184,17 @@ def stable_figures(run_dir: Path) -> dict[str, NDArray[Any]]:
     """
     arrays = join_segments([read_segment(file)[1] for file in list_segments(run_dir)])
     return {field.path: arrays[field.path] for field in FIELDS if not field.volatile}
+
+
+def _messages(arrays: Mapping[str, NDArray[Any]]) -> tuple[tuple[int, int, Message, int], ...]:
+    """Rebuild the ledger from ``/messages``."""
+    names = ("round", "rank", "kind", "dtype", "shape", "bytes", "count")
+    return tuple(
+        (round, rank, Message(kind, dtype, tuple(shape.tolist()), size), count)
+        for round, rank, kind, dtype, shape, size, count in zip(
+            *(arrays[f"messages/{name}"].tolist() for name in names), strict=True
+        )
+    )
 
 
 def _header(attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> RunHeader:

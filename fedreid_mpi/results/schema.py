@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 KIND = "fedreid_mpi results"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 ABOUT = (
     "Results of one run of fedreid_mpi (federated person re-identification). Every axis has a dimension "
@@ -25,7 +25,9 @@ GROUPS = {
     "ranks": "MPI ranks of this attempt.",
     "clients": "Clients of the federation: sites with their own images.",
     "rounds": "Training: one row a round. Round 0 is the untrained model.",
+    "groupings": "What clients were grouped by: one row a round in which they were grouped anew.",
     "evaluations": "Scores on each client's test split: one row an evaluated round.",
+    "messages": "Ledger of all that left a rank: what and how much, never its contents.",
     "events": "Anything out of the ordinary, in the order in which it happened.",
 }
 
@@ -35,14 +37,16 @@ SCALES = {
     "round": "rounds/round",
     "phase": "rounds/phase",
     "traffic": "rounds/traffic",
+    "grouping": "groupings/round",
     "evaluation": "evaluations/round",
     "model": "evaluations/model",
     "cmc_rank": "evaluations/cmc_rank",
+    "message": "messages/round",
     "event": "events/round",
 }
 """Axis to the dataset that is its dimension scale."""
 
-GROWING = ("round", "evaluation", "event")
+GROWING = ("round", "grouping", "evaluation", "message", "event")
 """Axes that grow as the run goes on; their scales hold round numbers."""
 
 LABELLED = ("phase", "traffic")
@@ -132,10 +136,14 @@ FIELDS = (
     Field("rounds/traffic", ("traffic",), TEXT, "", "Kinds of message between ranks.", volatile=True),
     Field("rounds/bytes_sent", ("round", "traffic"), np.int64, "byte",
           "Bytes that travelled between ranks.", volatile=True, absent=0),
+    Field("groupings/round", ("grouping",), np.int64, "1", "Round in which clients were grouped anew."),
+    Field("groupings/distance", ("grouping", "client", "client"), np.float32, "1",
+          "Cosine distance between the features of two clients; NaN where one has none.", absent=np.nan),
     Field("evaluations/round", ("evaluation",), np.int64, "1", "Round after which the models were scored."),
     Field("evaluations/model", ("model",), TEXT, "",
           "Model scored: the global one (the group's) that the next round starts from, the client's own "
-          "after training, or the aggregated one before distillation."),
+          "after training, the aggregated one before distillation, or the global one with BatchNorm "
+          "statistics re-estimated on the client's training images."),
     Field("evaluations/cmc_rank", ("cmc_rank",), np.int32, "1", "Length of the ranked list, from 1."),
     Field("evaluations/cmc", (*_SCORE, "cmc_rank"), np.float64, "1",
           "Share of queries with a true match at or before each rank; NaN if not scored.", absent=np.nan),
@@ -147,6 +155,14 @@ FIELDS = (
           "Queries with at least one true match; -1 if not scored.", absent=-1),
     Field("evaluations/unmatched", _SCORE, np.int64, "1",
           "Queries without a true match, which count in no score; -1 if not scored.", absent=-1),
+    Field("messages/round", ("message",), np.int64, "1", "Round in which it was sent.", volatile=True),
+    Field("messages/rank", ("message",), np.int32, "1", "Rank that sent it.", volatile=True),
+    Field("messages/kind", ("message",), TEXT, "",
+          "What it carries: models, features, or the type of a small value.", volatile=True),
+    Field("messages/dtype", ("message",), TEXT, "", "float32, or pickle for a small value.", volatile=True),
+    Field("messages/shape", ("message",), INTEGERS, "1", "Shape of an array.", volatile=True),
+    Field("messages/bytes", ("message",), np.int64, "byte", "Size of one such message.", volatile=True),
+    Field("messages/count", ("message",), np.int64, "1", "How often it was sent.", volatile=True),
     Field("events/round", ("event",), np.int64, "1", "Round in which it happened.", volatile=True),
     Field("events/kind", ("event",), TEXT, "", "What sort of event.", volatile=True),
     Field("events/text", ("event",), TEXT, "", "What happened.", volatile=True),

@@ -69,7 +69,7 @@ def _rule_faults(file: h5py.File) -> Iterator[str]:
     for name in ("ranks/rank", "clients/id"):
         if not np.array_equal(arrays[name], np.arange(len(arrays[name]))):
             yield f"/{name} does not count from 0"
-    for name in ("rounds/round", "evaluations/round"):
+    for name in ("rounds/round", "groupings/round", "evaluations/round"):
         if (np.diff(arrays[name], prepend=-1) <= 0).any():
             yield f"/{name} is not increasing from 0"
     if not np.isin(arrays["evaluations/round"], arrays["rounds/round"]).all():

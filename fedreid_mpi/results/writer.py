@@ -125,6 +125,13 @@ def _tabulate(header: RunHeader, records: Sequence[RoundRecord]) -> dict[str, ND
     """Lay header and records out as arrays, one for each line of the schema."""
     evaluations = [evaluation for record in records for evaluation in record.evaluations]
     events = [event for record in records for event in record.events]
+    grouped = [record for record in records if record.feature_distances is not None]
+    messages = [
+        (record.plan.round, rank, message, count)
+        for record in records
+        for rank, ledger in sorted(record.messages.items())
+        for message, count in ledger.items()
+    ]
     arrays: dict[str, Any] = {
         "ranks/rank": [info.rank for info in header.ranks],
         "ranks/host": [info.host for info in header.ranks],
@@ -143,6 +150,14 @@ def _tabulate(header: RunHeader, records: Sequence[RoundRecord]) -> dict[str, ND
         "rounds/evaluated": [record.plan.evaluate for record in records],
         "rounds/phase": _labels(record.phase_seconds for record in records),
         "rounds/traffic": _labels(record.bytes_sent for record in records),
+        "groupings/round": [record.plan.round for record in grouped],
+        "messages/round": [round for round, *_ in messages],
+        "messages/rank": [rank for _, rank, *_ in messages],
+        "messages/kind": [message.kind for *_, message, _ in messages],
+        "messages/dtype": [message.dtype for *_, message, _ in messages],
+        "messages/shape": _ragged(message.shape for *_, message, _ in messages),
+        "messages/bytes": [message.bytes for *_, message, _ in messages],
+        "messages/count": [count for *_, count in messages],
         "evaluations/round": sorted({evaluation.round for evaluation in evaluations}),
         "evaluations/model": list(ModelKind),
         "evaluations/cmc_rank": range(1, CMC_RANKS + 1),
@@ -159,6 +174,8 @@ def _tabulate(header: RunHeader, records: Sequence[RoundRecord]) -> dict[str, ND
             arrays[field.path] = np.full(shape, field.absent, dtype=field.dtype)
     for row, record in enumerate(records):
         _fill_round(arrays, row, record)
+    for row, record in enumerate(grouped):
+        arrays["groupings/distance"][row] = record.feature_distances
     _fill_scores(arrays, evaluations)
     return arrays
 
