@@ -3,12 +3,12 @@
 import os
 import time
 from collections.abc import Sequence
-from importlib import import_module
 
 import click
 
 from fedreid_mpi import __version__
 from fedreid_mpi.cli.console import print_error
+from fedreid_mpi.cli.lazy import lazy_group
 from fedreid_mpi.comm.mpi.launch import is_first
 from fedreid_mpi.errors import FedReIDError
 
@@ -18,7 +18,7 @@ COMMANDS = {
     "inspect": "Say what is in any archive of this program.",
     "train": "Train a federation: under mpirun, or alone.",
     "evaluate": "Score a trained model on dataset archives.",
-    "results": "Read the results of a run.",
+    "results": "Read the results of a run, or of many.",
 }
 
 
@@ -26,29 +26,9 @@ HEAD_START = 2.0
 """Seconds that rank 0 has to tell a mistake that each process of a launch finds for itself."""
 
 
-class LazyGroup(click.Group):
-    """A group that lists its commands without importing them, so that ``--help`` needs no torch."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """List the commands in the order in which a user meets them."""
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the module of a command and return its ``command``."""
-        if cmd_name not in COMMANDS:
-            return None
-        command = import_module(f"fedreid_mpi.cli.{cmd_name}").command
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the table of commands from `COMMANDS` alone."""
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
-
-
 @click.command(
-    cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=lazy_group(__name__, COMMANDS),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, prog_name="fedreid-mpi")
 def group() -> None:

@@ -1,4 +1,4 @@
-"""``fedreid-mpi results``: read the results archive of a run."""
+"""``fedreid-mpi results show``: the table of scores of one run, and its plots."""
 
 from __future__ import annotations
 
@@ -23,16 +23,7 @@ if TYPE_CHECKING:
 _EVENTS_SHOWN = 10
 
 
-@click.group()
-def command() -> None:
-    """Read the results of a run.
-
-    A run directory holds results_<attempt>_<segment>.h5 files. They are HDF5 and describe themselves; they
-    can be read, also while the run goes on, with `results show` or with any HDF5 library.
-    """
-
-
-@command.command()
+@click.command("show")
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option(
     "--baseline",
@@ -48,7 +39,7 @@ def command() -> None:
     metavar="DIR",
     help="Folder for the plots (default: RUN_DIR/plots).",
 )
-def show(run_dir: Path, baseline: Path | None, round_: int | None, plots: Path | None) -> None:
+def command(run_dir: Path, baseline: Path | None, round_: int | None, plots: Path | None) -> None:
     """Print the table of scores of a run, and plot them.
 
     \b

@@ -1,0 +1,18 @@
+"""``fedreid-mpi results``: read the results of runs."""
+
+import click
+
+from fedreid_mpi.cli.lazy import lazy_group
+
+COMMANDS = {
+    "show": "Print the table of scores of a run, and plot them.",
+}
+
+
+@click.command(cls=lazy_group(__name__, COMMANDS))
+def command() -> None:
+    """Read the results of a run, or of many.
+
+    A run directory holds results_<attempt>_<segment>.h5 files. They are HDF5 and describe themselves; they
+    can be read, also while the run goes on, with these commands or with any HDF5 library.
+    """
