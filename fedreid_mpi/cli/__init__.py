@@ -17,6 +17,7 @@ COMMANDS = {
     "prepare": "Turn dataset folders into HDF5 archives, with checks.",
     "inspect": "Say what is in any archive of this program.",
     "train": "Train a federation: under mpirun, or alone.",
+    "study": "Play a suite of experiments with several seeds.",
     "evaluate": "Score a trained model on dataset archives.",
     "results": "Read the results of a run, or of many.",
 }

@@ -50,12 +50,12 @@ def command(experiment: Path, run_dir: Path, overrides: tuple[str, ...], weights
     """  # noqa: D301 (click needs the backspace)
     from fedreid_mpi.comm import connect
 
-    commit = _git_commit()  # before MPI starts: a process that runs MPI should not fork
+    commit = git_commit()  # before MPI starts: a process that runs MPI should not fork
     comm = connect()
     try:
         _train(comm, experiment, run_dir, overrides, weights, commit)
     except BaseException as error:  # noqa: BLE001
-        sys.exit(_end(comm, run_dir, error))
+        sys.exit(end_badly(comm, run_dir, error))
 
 
 def _train(
@@ -80,7 +80,7 @@ def _train(
         click.echo(f"done: fedreid-mpi results show {shlex.quote(str(run_dir))}")
 
 
-def _end(comm: "Communicator", run_dir: Path, error: BaseException) -> int:
+def end_badly(comm: "Communicator", run_dir: Path, error: BaseException) -> int:
     """Print the one line of a failed run and return its exit code; all ranks are gone soon after."""
     from fedreid_mpi.comm import PhaseError
 
@@ -106,7 +106,7 @@ def _keep_trace(run_dir: Path, trace: str) -> str:
     return f" (traceback in {run_dir / TRACE_FILE})"
 
 
-def _git_commit() -> str:
+def git_commit() -> str:
     """Return the commit of the package's source, or nothing where it is not a checkout."""
     try:
         command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]

@@ -21,6 +21,7 @@ from fedreid_mpi.config.sections import (
     Run,
     Section,
 )
+from fedreid_mpi.config.suite import StudyRun, Suite, load_suite
 
 __all__ = [
     "PRESETS",
@@ -37,5 +38,8 @@ __all__ = [
     "Optimizer",
     "Run",
     "Section",
+    "StudyRun",
+    "Suite",
     "load_experiment",
+    "load_suite",
 ]

@@ -28,18 +28,39 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     ConfigurationError
         Naming the file and every key that is wrong.
     """
+    content = read_toml(path, "experiment")
+    for override in overrides:
+        apply_override(content, override)
+    return resolve(content, str(path), path)
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Read a TOML file; ``what`` it is stands in the message if it cannot be read."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigurationError(f"{path}: cannot read the experiment: {error.strerror}") from error
+        raise ConfigurationError(f"{path}: cannot read the {what}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: not a TOML file: {error}") from error
-    for override in overrides:
-        _set(content, override)
-    return _resolve(content, path)
 
 
-def _resolve(content: Mapping[str, Any], path: Path) -> Experiment:
+def resolve(content: Mapping[str, Any], label: str, path: Path) -> Experiment:
+    """Make an experiment of a parsed file.
+
+    Parameters
+    ----------
+    content
+        The file, overrides applied.
+    label
+        What stands before a message.
+    path
+        The file; paths in it are relative to its folder.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming every key that is wrong.
+    """
     preset = content.get("preset", "default")
     merged: dict[str, Any] = {name: dict(keys) for name, keys in PRESETS.get(str(preset), {}).items()}
     for name, value in content.items():
@@ -47,9 +68,9 @@ def _resolve(content: Mapping[str, Any], path: Path) -> Experiment:
     try:
         experiment = Experiment.model_validate(merged)
     except ValidationError as error:
-        raise ConfigurationError(f"{path}: " + "; ".join(_explain(error))) from error
+        raise ConfigurationError(f"{label}: " + "; ".join(explain(error))) from error
     if idle := list(settings_that_do_nothing(experiment)):
-        raise ConfigurationError(f"{path}: " + "; ".join(idle))
+        raise ConfigurationError(f"{label}: " + "; ".join(idle))
     return _with_absolute_paths(experiment, path.resolve().parent)
 
 
@@ -65,7 +86,7 @@ def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
     return experiment.model_copy(update={"data": data, "model": model})
 
 
-def _set(content: dict[str, Any], override: str) -> None:
+def apply_override(content: dict[str, Any], override: str) -> None:
     """Apply one ``key=value`` to the parsed file, in place."""
     key, equals, text = override.partition("=")
     *tables, name = key.strip().split(".")
@@ -82,13 +103,13 @@ def _set(content: dict[str, Any], override: str) -> None:
     content[name] = value
 
 
-def _explain(error: ValidationError) -> Iterator[str]:
-    """Say each mistake as key, found, expected."""
+def explain(error: ValidationError, root: type[BaseModel] = Experiment) -> Iterator[str]:
+    """Say each mistake in a file as key, found, expected; ``root`` is what the file should be."""
     for mistake in error.errors():
         location = [str(part) for part in mistake["loc"]]
         key = ".".join(location) or "experiment"
         if mistake["type"] == "extra_forbidden":
-            yield f"unknown key {key}{_nearest(location)}"
+            yield f"unknown key {key}{_nearest(location, root)}"
         elif mistake["type"] == "missing":
             yield f"{key} is missing"
         elif mistake["type"] == "value_error":
@@ -98,9 +119,8 @@ def _explain(error: ValidationError) -> Iterator[str]:
             yield f"{key} is {mistake['input']!r}, expected {expected}"
 
 
-def _nearest(location: Sequence[str]) -> str:
+def _nearest(location: Sequence[str], section: type[BaseModel]) -> str:
     """Suggest the valid key that looks most like an unknown one."""
-    section: type[BaseModel] = Experiment
     for part in location[:-1]:
         annotation = section.model_fields[part].annotation
         section = next(kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))

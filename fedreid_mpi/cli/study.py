@@ -1,0 +1,157 @@
+"""``fedreid-mpi study``: a suite of runs, on one machine or as a job array."""
+
+import shlex
+import sys
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import click
+
+from fedreid_mpi.cli.console import print_error
+from fedreid_mpi.cli.progress import RunPrinter
+from fedreid_mpi.cli.train import end_badly, git_commit
+
+if TYPE_CHECKING:
+    from fedreid_mpi.comm import Communicator, PhaseError
+    from fedreid_mpi.config import StudyRun
+
+
+@click.command("study")
+@click.argument("suite", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path), required=False)
+@click.option("--list", "list_", is_flag=True, help="Print the names of the runs, one a line, and end.")
+@click.option(
+    "--member",
+    type=click.IntRange(min=0),
+    envvar="SLURM_ARRAY_TASK_ID",
+    metavar="K",
+    help="Play only the K-th run of the list, from 0 (default: SLURM_ARRAY_TASK_ID, else all).",
+)
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Override a key of every experiment, e.g. --set run.rounds=20. May be repeated.",
+)
+def command(
+    suite: Path, folder: Path | None, list_: bool, member: int | None, overrides: tuple[str, ...]
+) -> None:
+    """Play all runs of SUITE.toml, each into a folder of its name in FOLDER.
+
+    A suite names a base experiment, the methods that differ from it, and the seeds. All experiments are
+    checked before the first one starts. Runs that are finished are skipped when the study is started again;
+    a run that fails does not stop the others.
+
+    \b
+      mpirun -n 3 fedreid-mpi study jobs/experiments/findings-demo.toml studies/demo
+      fedreid-mpi results report studies/demo -o studies/demo/report
+
+    Exit code: 0, or that of the first run that failed.
+    """  # noqa: D301 (click needs the backspace)
+    from fedreid_mpi.config import load_suite
+
+    if list_:
+        click.echo("\n".join(run.name for run in load_suite(suite, overrides).runs))
+        return
+    if folder is None:
+        raise click.UsageError("Missing argument 'FOLDER'.")
+    from fedreid_mpi.comm import connect
+
+    commit = git_commit()
+    comm = connect()
+    try:
+        code = _play(comm, suite, folder, overrides, member, commit)
+    except BaseException as error:  # noqa: BLE001
+        code = end_badly(comm, folder, error)
+    sys.exit(code)
+
+
+def _play(
+    comm: "Communicator",
+    path: Path,
+    folder: Path,
+    overrides: Sequence[str],
+    member: int | None,
+    commit: str,
+) -> int:
+    from fedreid_mpi.config import load_suite
+    from fedreid_mpi.errors import ConfigurationError
+
+    def choose() -> "tuple[StudyRun, ...]":
+        runs = load_suite(path, overrides).runs
+        if member is None:
+            return runs
+        if member >= len(runs):
+            raise ConfigurationError(
+                f"--member {member}: {path} has {len(runs)} runs, expected 0 to {len(runs) - 1}"
+            )
+        return runs[member : member + 1]
+
+    runs = comm.decide("suite", choose)
+    if comm.is_server:
+        click.echo(f"{path}: {len(runs)} run{'s' * (len(runs) > 1)} on {comm.size} ranks", err=True)
+    study = comm.phase("start", partial(import_module, "fedreid_mpi.study"))
+    with StudyPrinter(len(runs), folder, comm.is_server) as printer:
+        code: int = study.run_study(comm, runs, folder, printer, commit)
+    if comm.is_server:
+        click.echo(f"done: fedreid-mpi results report {shlex.quote(str(folder))}")
+    return code
+
+
+class StudyPrinter:
+    """Prints a study's course, with a `RunPrinter` a run.
+
+    Parameters
+    ----------
+    runs
+        Number of runs.
+    folder
+        The study's.
+    speaks
+        Whether this is the server's.
+    """
+
+    def __init__(self, runs: int, folder: Path, speaks: bool) -> None:
+        self._runs, self._folder, self._speaks = runs, folder, speaks
+        self._number = 0
+        self._printer: RunPrinter | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._close()
+
+    def starts(self, run: "StudyRun") -> RunPrinter:
+        """Print which run starts."""
+        self._next(run, str(self._folder / run.name))
+        self._printer = RunPrinter(run.experiment.run.rounds)
+        return self._printer
+
+    def skipped(self, run: "StudyRun") -> None:
+        """Print that a run is there."""
+        self._next(run, "finished before")
+
+    def failed(self, run: "StudyRun", error: "PhaseError") -> None:
+        """Print why a run failed."""
+        self._close()
+        if self._speaks:
+            print_error(f"{run.name}: {error}")
+
+    def _next(self, run: "StudyRun", what: str) -> None:
+        self._close()
+        self._number += 1
+        if self._speaks:
+            click.echo(f"[{self._number}/{self._runs}] {run.name}: {what}")
+
+    def _close(self) -> None:
+        if self._printer is not None:
+            self._printer.__exit__(None, None, None)
+            self._printer = None

@@ -1,0 +1,94 @@
+"""A study: the runs of a suite, one after the other on the same ranks; finished ones are not run again."""
+
+import tomllib
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from fedreid_mpi.comm.base import Communicator, PhaseError
+from fedreid_mpi.config import Experiment, StudyRun
+from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.federation import Observer, run_federation
+from fedreid_mpi.results import read_run
+
+
+class StudyObserver(Protocol):
+    """Whoever watches a study, on every rank; only the server's says anything."""
+
+    def starts(self, run: StudyRun) -> Observer:
+        """Be told that a run starts; return who watches it."""
+
+    def skipped(self, run: StudyRun) -> None:
+        """Be told that a run was finished before."""
+
+    def failed(self, run: StudyRun, error: PhaseError) -> None:
+        """Be told that a run failed; the next one goes on."""
+
+
+def run_study(
+    comm: Communicator, runs: Sequence[StudyRun], folder: Path, observer: StudyObserver, git_commit: str = ""
+) -> int:
+    """Play the runs of a study that are not finished; called alike on every rank.
+
+    Parameters
+    ----------
+    comm
+        The ranks.
+    runs
+        The same on every rank.
+    folder
+        Each run has a folder of its name in it.
+    observer
+        Is told of each run.
+    git_commit
+        For the archives.
+
+    Returns
+    -------
+    int
+        Exit code: 0, or that of the first run that failed.
+    """
+    code = 0
+    for run in runs:
+        run_dir = folder / run.name
+        try:
+            if comm.decide("study", partial(is_finished, run_dir, run.experiment)):
+                observer.skipped(run)
+                continue
+            run_federation(comm, run.experiment, run_dir, observer.starts(run), git_commit)
+        except PhaseError as error:  # agreed on by all ranks, which are ready for the next run
+            observer.failed(run, error)
+            code = code or error.exit_code
+    return code
+
+
+def is_finished(run_dir: Path, experiment: Experiment) -> bool:
+    """Tell whether a run directory holds all rounds of an experiment.
+
+    Raises
+    ------
+    ConfigurationError
+        If it holds a run with other settings, the first of which is named.
+    DataError
+        If its results cannot be read.
+    """
+    if not any(run_dir.glob("results_*.h5")):
+        return False
+    results = read_run(run_dir)
+    found, expected = tomllib.loads(results.header.configuration), tomllib.loads(experiment.to_toml())
+    for section, keys in expected.items():
+        if section != "data" and keys != found.get(section):  # where archives lie may change
+            difference = _difference(found.get(section), keys)
+            raise ConfigurationError(f"{run_dir}: holds a run with other settings: {section}: {difference}")
+    return int(results.rounds[-1]) >= experiment.run.rounds
+
+
+def _difference(found: Any, expected: Any) -> str:  # noqa: ANN401 (TOML)
+    """Say which key differs first."""
+    if not isinstance(found, dict) or not isinstance(expected, dict):
+        return f"{found!r}, expected {expected!r}"
+    for key in sorted({*found, *expected}):
+        if found.get(key) != expected.get(key):
+            return f"{key} is {found.get(key)!r}, expected {expected.get(key)!r}"
+    return "none"
