@@ -1,0 +1,114 @@
+import tomllib
+
+import pytest
+import tomli_w
+from launching import ERROR, fedreid
+from small import Silent, write_experiment
+from test_invariant import assert_same_run
+
+from fedreid_mpi.cli import run
+from fedreid_mpi.comm import SoloCommunicator
+from fedreid_mpi.config import load_experiment, load_suite
+from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.federation import run_federation
+
+
+def write_suite(path, methods, seeds=(4, 1), base="base.toml"):
+    study = {"name": "small", "base": str(base), "seeds": list(seeds)}
+    path.write_text(tomli_w.dumps({"study": study, "methods": methods}), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def base(archives, tmp_path):
+    return write_experiment(tmp_path / "base.toml", archives[:2], run={"rounds": 1})
+
+
+METHODS = {"plain": {}, "alone": {"federation": {"mode": "local"}}}
+
+
+def test_a_suite_is_every_method_with_every_seed(base, tmp_path):
+    suite = load_suite(write_suite(tmp_path / "suite.toml", METHODS), ["run.rounds=7"])
+    assert suite.name == "small"
+    assert [run.name for run in suite.runs] == ["plain-seed4", "alone-seed4", "plain-seed1", "alone-seed1"]
+    for resolved in suite.runs:
+        settings = resolved.experiment
+        assert (settings.run.name, settings.run.seed, settings.run.rounds) == (
+            resolved.method,
+            resolved.seed,
+            7,
+        )
+        assert settings.federation.batch_size == 8  # the base's
+        assert settings.federation.mode == ("local" if resolved.method == "alone" else "federated")
+
+
+def test_the_suites_of_the_project_are_whole(pytestconfig):
+    folder = pytestconfig.rootpath / "jobs" / "experiments"
+    suites = [path for path in sorted(folder.glob("*.toml")) if "study" in tomllib.loads(path.read_text())]
+    counts = {path.stem: len(load_suite(path).runs) for path in suites}
+    assert counts == {"findings-bench": 36, "findings-demo": 12, "paper-study": 36}
+
+
+@pytest.mark.parametrize(
+    ("methods", "options", "message"),
+    [
+        (
+            {"a": {"run": {"round": 3}}},
+            {},
+            r"methods\.a: unknown key run\.round \(did you mean run\.rounds\?\)",
+        ),
+        ({"a": {"federation": {"batch_size": 1}}}, {}, r"methods\.a: federation\.batch_size is 1, expected "),
+        ({"a": {"federation": 3}}, {}, r"methods\.a: federation is 3, expected "),
+        ({"a": {"clustering": {"every": 2}}}, {}, r"methods\.a: clustering\.every means nothing with "),
+        ({"a/b": {}}, {}, r"methods\.a/b"),
+        ({}, {}, r"suite\.toml: methods is \{\}, expected "),
+        ({"a": {}}, {"seeds": (1, 1)}, r"study\.seeds names a seed twice: \[1, 1\]"),
+        ({"a": {}}, {"seeds": ()}, r"study\.seeds is \[\], expected "),
+        ({"a": {}}, {"base": "gone.toml"}, r"gone\.toml: cannot read the experiment: No such file"),
+    ],
+)
+def test_mistakes_in_a_suite_are_named(base, tmp_path, methods, options, message):
+    with pytest.raises(ConfigurationError, match=message):
+        load_suite(write_suite(tmp_path / "suite.toml", methods, **options))
+
+
+def test_a_study_goes_on_after_a_failure_and_skips_what_is_finished(base, tmp_path, capsys):
+    methods = {"broken": {"data": {"archives": ["gone.h5"]}}, **METHODS}
+    suite = write_suite(tmp_path / "suite.toml", methods, seeds=(2,))
+    ended = fedreid(3, "study", suite, tmp_path / "study", cwd=tmp_path)
+    assert ended.code == 3, ended.stderr
+    assert ended.errors == [f"{ERROR} broken-seed2: {tmp_path}/gone.h5: no such file"]
+    assert "[3/3] alone-seed2" in ended.stdout
+    for name, sections in METHODS.items():
+        path = write_experiment(
+            tmp_path / f"{name}.toml",
+            load_experiment(base).data.archives,
+            **{**sections, "run": {"rounds": 1, "name": name, "seed": 2}},
+        )
+        run_federation(SoloCommunicator(), load_experiment(path), tmp_path / name, Silent())
+        assert_same_run(tmp_path / "study" / f"{name}-seed2", tmp_path / name)
+
+    finished = write_suite(tmp_path / "suite.toml", METHODS, seeds=(2,))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("*.h5")}
+    with pytest.raises(SystemExit) as end:
+        run(["study", str(finished), str(tmp_path / "study")])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.count("finished before") == 2
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("*.h5")} == before
+
+    for arguments, line in (
+        (["--set", "federation.batch_size=9"], "federation: batch_size is 8, expected 9"),
+        (["--member", "2"], "--member 2: "),
+    ):
+        with pytest.raises(SystemExit) as end:
+            run(["study", str(finished), str(tmp_path / "study"), *arguments])
+        assert end.value.code == 2
+        assert line in capsys.readouterr().err
+
+
+def test_the_runs_of_a_study_are_listed_for_a_job_array(base, tmp_path, capsys):
+    suite = write_suite(tmp_path / "suite.toml", METHODS)
+    assert run(["study", str(suite), "--list"]) == 0
+    assert capsys.readouterr().out.split() == ["plain-seed4", "alone-seed4", "plain-seed1", "alone-seed1"]
+    assert run(["study", str(suite)]) == 2
+    assert "Missing argument 'FOLDER'" in capsys.readouterr().err
