@@ -1,6 +1,6 @@
 """How much each client's model counts in the average."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -73,8 +73,14 @@ def weigh(reports: Sequence[ClientReport], weights: Weighting) -> dict[int, floa
     weights
         What a client's weight is.
     """
-    if weights == "samples":
-        return sample_weights({report.client: report.images for report in reports})
-    if weights == "uniform":
-        return uniform_weights(report.client for report in reports)
-    return cosine_distance_weights({report.client: report.cosine_distance or 0.0 for report in reports})
+    return WEIGHTINGS[weights](reports)
+
+
+WEIGHTINGS: dict[Weighting, Callable[[Sequence[ClientReport]], dict[int, float]]] = {
+    "samples": lambda reports: sample_weights({report.client: report.images for report in reports}),
+    "uniform": lambda reports: uniform_weights(report.client for report in reports),
+    "cosine-distance": lambda reports: cosine_distance_weights(
+        {report.client: report.cosine_distance or 0.0 for report in reports}
+    ),
+}
+"""Name in the configuration to what it makes of the round's reports."""

@@ -1,4 +1,7 @@
-"""Backbones: images in, one pooled vector an image out. Adding one is adding a line to `build_backbone`."""
+"""Backbones: images in, one pooled vector an image out. Adding one is adding a line to `BACKBONES`."""
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +65,7 @@ def build_backbone(name: str, last_stride: int) -> tuple[nn.Module, int]:
     Parameters
     ----------
     name
-        ``"small"`` or one of torchvision's ``"resnet18"``, ``"resnet34"``, ``"resnet50"``.
+        One of `BACKBONES`.
     last_stride
         Stride of the last stage, 1 or 2.
 
@@ -71,8 +74,14 @@ def build_backbone(name: str, last_stride: int) -> tuple[nn.Module, int]:
     tuple of Module and int
         The backbone, mapping (B, 3, H, W) to (B, dimension), and its dimension.
     """
-    if name == "small":
-        return SmallResNet(last_stride), SmallResNet.dimension
+    return BACKBONES[name](last_stride)
+
+
+def _small(last_stride: int) -> tuple[nn.Module, int]:
+    return SmallResNet(last_stride), SmallResNet.dimension
+
+
+def _torchvision_resnet(name: str, last_stride: int) -> tuple[nn.Module, int]:
     # Imported here since it takes seconds, which every rank of a run with the small network would pay.
     from torchvision.models import resnet
 
@@ -84,3 +93,12 @@ def build_backbone(name: str, last_stride: int) -> tuple[nn.Module, int]:
         for layer in (block.conv1, block.conv2, block.downsample[0]):
             layer.stride = (1, 1)
     return network, dimension
+
+
+BACKBONES: dict[str, Callable[[int], tuple[nn.Module, int]]] = {
+    "small": _small,
+    "resnet18": partial(_torchvision_resnet, "resnet18"),
+    "resnet34": partial(_torchvision_resnet, "resnet34"),
+    "resnet50": partial(_torchvision_resnet, "resnet50"),
+}
+"""Name in the configuration to what builds it, given the stride of the last stage."""

@@ -1,0 +1,61 @@
+"""The examples of the pages on adding an algorithm and a backbone are played as they stand there."""
+
+import re
+from math import sqrt
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+from small import SITES, Silent, write_experiment
+
+from fedreid_mpi import config
+from fedreid_mpi.algorithms import weighting
+from fedreid_mpi.comm import SoloCommunicator
+from fedreid_mpi.config import load_experiment
+from fedreid_mpi.federation import run_federation
+from fedreid_mpi.model import FlatModel, backbone, build_network, load_backbone_weights
+from fedreid_mpi.results import read_run
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def example(page):
+    (source,) = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
+    names = {}
+    exec(compile(source, page, "exec"), names)
+    return names
+
+
+def test_the_algorithm_of_the_page_weighs_clients(archives, tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        weighting.WEIGHTINGS, "square-root", example("adding-an-algorithm.md")["square_root_weights"]
+    )
+    experiment = load_experiment(write_experiment(tmp_path / "small.toml", archives, run={"rounds": 1}))
+    aggregation = experiment.aggregation.model_copy(update={"weights": "square-root"})
+    experiment = experiment.model_copy(update={"aggregation": aggregation})
+    run_federation(SoloCommunicator(), experiment, tmp_path / "run", Silent())
+    weights = read_run(tmp_path / "run").weight[1]
+    np.testing.assert_allclose(weights, [sqrt(images) for images in SITES.values()])
+
+
+def test_the_backbone_of_the_page_learns_and_takes_weights(archives, tmp_path, monkeypatch):
+    build = example("adding-a-backbone.md")["build_stripes"]
+    monkeypatch.setitem(backbone.BACKBONES, "stripes", build)
+    path = write_experiment(tmp_path / "small.toml", archives[:2], run={"rounds": 1})
+    experiment = load_experiment(path)
+    model = experiment.model.model_copy(update={"backbone": "stripes"})
+    run_federation(
+        SoloCommunicator(), experiment.model_copy(update={"model": model}), tmp_path / "run", Silent()
+    )
+    trained = load_file(tmp_path / "run" / "models" / "global.safetensors")
+    settings = config.Model.model_construct(**{**dict(experiment.model), "backbone": "stripes"})
+    fresh = build_network(settings, None, experiment.run.seed, "shared")
+    assert trained["backbone.second.weight"].shape == (48, 24, 3, 3)
+    assert trained.keys() == {spec.name for spec in FlatModel(fresh, torch.device("cpu")).specs}
+    assert (
+        np.abs(trained["backbone.first.weight"] - fresh.backbone.first.weight.detach().numpy()).max() > 1e-4
+    )
+
+    torch.save(build(2)[0].state_dict(), tmp_path / "stripes.pth")
+    load_backbone_weights(tmp_path / "stripes.pth", fresh, "stripes")
