@@ -1,6 +1,7 @@
 """What several test modules share."""
 
 import pytest
+from slurm_cluster import slurm  # noqa: F401 (a fixture)
 from small import write_experiment, write_sites
 
 

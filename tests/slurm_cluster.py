@@ -25,6 +25,7 @@ from pathlib import Path
 import pytest
 from launching import ENVIRONMENT
 
+MUNGE_SOCKET = "munge.socket"
 NODES = ("n1", "n2")
 CPUS, GPUS = 8, 4
 """Of each node; more CPUs than the machine has cores, so that jobs of several ranks fit."""
@@ -36,7 +37,7 @@ ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={ports[0]}
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/{munge}
 CredType=cred/munge
 SlurmUser=root
 SlurmdUser=root
@@ -56,7 +57,6 @@ SchedulerType=sched/backfill
 SchedulerParameters=sched_interval=1,sched_min_interval=0,batch_sched_delay=0,bf_interval=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-KillWait=10
 MinJobAge=3600
 ReturnToService=2
 SlurmdParameters=config_overrides
@@ -121,7 +121,9 @@ class Cluster:
             return shown["JobState"] in wanted
 
         if not _until(arrived, timeout):
-            pytest.fail(f"job {job} is not in {sorted(wanted)} after {timeout} s: {shown}\n{self.output(job)}")
+            pytest.fail(
+                f"job {job} is not in {sorted(wanted)} after {timeout} s: {shown}\n{self.output(job)}"
+            )
         return shown
 
     def output(self, job: str) -> str:
@@ -129,13 +131,24 @@ class Cluster:
         path = Path(self.show(job).get("StdOut", "/dev/null"))
         return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
+    def wait_for_output(self, job: str, text: str, timeout: float = 120) -> None:
+        """Wait until a batch job has written something."""
+        if not _until(lambda: text in self.output(job), timeout):
+            pytest.fail(f"job {job} has not written {text!r} after {timeout} s: {self.output(job)!r}")
+
     def cancel(self, job: str, *options: str) -> None:
         """End a job, or with ``--signal`` send it one; ``--batch`` means the batch shell alone."""
         self.command("scancel", *options, job)
 
     def release(self, job: str, timeout: float = 60) -> None:
-        """Let a requeued job begin now instead of in two minutes."""
-        self.wait(job, "PENDING", timeout=timeout)
+        """Wait until a job is requeued, and let it begin now instead of in two minutes."""
+
+        def requeued() -> bool:
+            shown = self.show(job)
+            return shown["JobState"] == "PENDING" and shown["Restarts"] != "0"
+
+        if not _until(requeued, timeout):
+            pytest.fail(f"job {job} is not requeued after {timeout} s: {self.show(job)}\n{self.output(job)}")
         self.command("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
@@ -156,28 +169,36 @@ def running_cluster() -> Iterator[Cluster]:
     """Start the daemons in a new folder; end them, and whatever their jobs left behind, afterwards."""
     # Directly under /tmp, as Unix sockets have short names.
     folder = Path(tempfile.mkdtemp(prefix="slurm"))
-    with ExitStack() as stack:
-        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+    cluster = Cluster(folder, _environment(folder / "slurm.conf"))
+    daemons = []
+    try:
         _configure(folder)
-        configuration = str(folder / "slurm.conf")
-        cluster = Cluster(folder, _environment(configuration))
-        stack.callback(_kill_jobs, configuration)
-        munge = ("--foreground", "--force", f"--key-file={folder}/munge.key", f"--socket={folder}/munge.socket")
-        files = (f"--{kind}-file={folder}/munged.{kind}" for kind in ("pid", "log", "seed"))
-        _start(stack, folder, "munged", *munge, *files)
-        _require(_until((folder / "munge.socket").exists, 30), folder, "munged does not listen")
-        _start(stack, folder, "slurmctld", "-D", "-f", configuration)
-        for node in NODES:
-            _start(stack, folder, "slurmd", "-D", "-f", configuration, "-N", node)
-        stack.callback(_cancel_all, cluster)
-        _require(_until(lambda: _idle(cluster), 60), folder, "the nodes do not come up")
+        files = [f"--{kind}-file={folder}/munge.{kind}" for kind in ("key", "pid", "log", "seed")]
+        daemons.append(_start(cluster, "munged", "--foreground", "--force", "--socket", MUNGE_SOCKET, *files))
+        _require(cluster, (folder / MUNGE_SOCKET).exists, "munged does not listen")
+        daemons.append(_start(cluster, "slurmctld", "-D"))
+        daemons += [_start(cluster, "slurmd", "-D", "-N", node) for node in NODES]
+        _require(cluster, lambda: _idle(cluster), "the nodes do not come up")
         yield cluster
+        _cancel_all(cluster)
+    finally:
+        _kill_all(cluster)
+        for daemon in daemons:
+            daemon.wait()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _configure(folder: Path) -> None:
     """Write the files that the daemons read."""
     host = socket.gethostname().partition(".")[0]
-    values = {"folder": folder, "host": host, "ports": _free_ports(3), "cpus": CPUS, "gpus": GPUS}
+    values = {
+        "folder": folder,
+        "host": host,
+        "ports": _free_ports(3),
+        "cpus": CPUS,
+        "gpus": GPUS,
+        "munge": MUNGE_SOCKET,
+    }
     text = CONFIGURATION.format(nodes=",".join(NODES), **values)
     (folder / "slurm.conf").write_text(text, encoding="ascii")
     gpus = "".join(f"NodeName={node} Name=gpu File=/dev/tty[1-{GPUS}]\n" for node in NODES)
@@ -189,11 +210,14 @@ def _configure(folder: Path) -> None:
     (folder / "munge.key").write_bytes(os.urandom(128))
 
 
-def _environment(configuration: str) -> dict[str, str]:
+def _environment(configuration: Path) -> dict[str, str]:
     """Return this process's environment less any job's that it runs in, plus the cluster's."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_"))}
-    programs = [str(Path(sys.executable).parent), kept.get("PATH", ""), "/usr/sbin"]
-    return {**kept, **ENVIRONMENT, "PATH": os.pathsep.join(programs), "SLURM_CONF": configuration}
+    programs = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", ""), "/usr/sbin"])
+    environment = {**kept, **ENVIRONMENT, "PATH": programs, "SLURM_CONF": str(configuration)}
+    # A job's slots are SLURM's to give; with this set, Open MPI puts all ranks on the first node.
+    del environment["PRTE_MCA_rmaps_default_mapping_policy"]
+    return environment
 
 
 def _free_ports(count: int) -> list[int]:
@@ -203,55 +227,54 @@ def _free_ports(count: int) -> list[int]:
         return [server.getsockname()[1] for server in held]
 
 
-def _start(stack: ExitStack, folder: Path, name: str, *arguments: str) -> None:
-    """Start a daemon that dies with this process, and end it when the stack unwinds."""
-    log = stack.enter_context((folder / f"{name}.out").open("ab"))
+def _start(cluster: Cluster, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """Start a daemon that dies with this process, if nothing ends it before."""
     program = _find(name)
     assert program is not None
-    process = subprocess.Popen(
-        ["setpriv", "--pdeathsig", "KILL", "--", program, *arguments],
-        cwd=folder,
-        env={**os.environ, "SLURM_CONF": str(folder / "slurm.conf")},
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        start_new_session=True,
-    )
-    stack.callback(_end, process)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(timeout=5)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+    with (cluster.folder / f"{name}.out").open("ab") as log:
+        return subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", "--", program, *arguments],
+            cwd=cluster.folder,
+            env=cluster.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
 
 
 def _idle(cluster: Cluster) -> bool:
     """Tell whether all nodes wait for jobs; the controller may not answer yet."""
     words = ["sinfo", "--noheader", "--Node", "--partition=work", "--format=%T"]
-    ended = subprocess.run(words, env=cluster.environment, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(
+        words, env=cluster.environment, capture_output=True, text=True, timeout=60, check=False
+    )
     return ended.stdout.split() == ["idle"] * len(NODES)
 
 
 def _cancel_all(cluster: Cluster) -> None:
-    """Cancel every job, and give the daemons a moment to clear up."""
+    """Cancel every job and wait a little for those that end when they are told to."""
     with suppress(subprocess.TimeoutExpired):
         options = {"env": cluster.environment, "capture_output": True, "timeout": 20, "check": False}
         subprocess.run(["scancel", "--user=root"], **options)
-        _until(lambda: not subprocess.run(["squeue", "--noheader"], **options).stdout, 10)
+        _until(lambda: not subprocess.run(["squeue", "--noheader"], **options).stdout, 2)
 
 
-def _kill_jobs(configuration: str) -> None:
-    """Kill what jobs left behind: the processes whose environment names this cluster."""
-    mark = f"SLURM_CONF={configuration}".encode()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            with suppress(OSError):
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    os.kill(int(entry.name), signal.SIGKILL)
+def _kill_all(cluster: Cluster) -> None:
+    """Kill the daemons and what jobs left behind: all processes whose environment names this cluster."""
+    mark = f"SLURM_CONF={cluster.environment['SLURM_CONF']}".encode()
+
+    def none_left() -> bool:
+        killed = 0
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                with suppress(OSError):
+                    if mark in (entry / "environ").read_bytes().split(b"\0"):
+                        os.kill(int(entry.name), signal.SIGKILL)
+                        killed += 1
+        return not killed
+
+    _until(none_left, 10)
 
 
 def _until(condition: Callable[[], bool], timeout: float) -> bool:
@@ -264,10 +287,10 @@ def _until(condition: Callable[[], bool], timeout: float) -> bool:
     return True
 
 
-def _require(condition: bool, folder: Path, complaint: str) -> None:
-    """Fail with the daemons' logs, which are gone afterwards."""
-    if not condition:
-        logs = (f"--- {path.name}\n{path.read_text(errors='replace')[-3000:]}" for path in folder.glob("*.log"))
+def _require(cluster: Cluster, condition: Callable[[], bool], complaint: str) -> None:
+    """Wait for a condition, or fail with the daemons' logs, which are gone afterwards."""
+    if not _until(condition, 60):
+        logs = (f"--- {path.name}\n{path.read_text()[-3000:]}" for path in cluster.folder.glob("*.log"))
         pytest.fail("\n".join([complaint, *logs]))
 
 
