@@ -19,6 +19,7 @@ COMMANDS = {
     "train": "Train a federation: under mpirun, or alone.",
     "study": "Play a suite of experiments with several seeds.",
     "evaluate": "Score a trained model on dataset archives.",
+    "doctor": "Say what this machine or allocation offers, and what will hurt.",
     "results": "Read the results of a run, or of many.",
 }
 

@@ -4,10 +4,19 @@ import os
 
 from fedreid_mpi.comm.base import Communicator, Location, PhaseError
 from fedreid_mpi.comm.mpi.launch import launched_size
+from fedreid_mpi.comm.mpi.library import Library, describe_library
 from fedreid_mpi.comm.solo import SoloCommunicator
 from fedreid_mpi.errors import ConfigurationError
 
-__all__ = ["Communicator", "Location", "PhaseError", "SoloCommunicator", "connect"]
+__all__ = [
+    "Communicator",
+    "Library",
+    "Location",
+    "PhaseError",
+    "SoloCommunicator",
+    "connect",
+    "describe_library",
+]
 
 
 def connect() -> Communicator:

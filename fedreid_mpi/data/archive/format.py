@@ -25,6 +25,9 @@ DAMAGE = (
 )
 """What h5py raises, or makes its callers raise, on damaged files, depending on the place of the damage."""
 
+HDF5_VERSION = str(h5py.version.hdf5_version)
+"""Of the HDF5 library in use."""
+
 
 class SplitRole(StrEnum):
     """What an image is for.

@@ -1,0 +1,165 @@
+"""``fedreid-mpi doctor``: what this machine or allocation offers, and what will hurt."""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import groupby
+from pathlib import Path
+
+import click
+
+from fedreid_mpi.cli.console import print_error, print_table
+from fedreid_mpi.comm import Communicator, PhaseError, SoloCommunicator, connect
+from fedreid_mpi.comm.mpi.launch import is_first
+from fedreid_mpi.doctor import Finding, Level, Report, examine, judge, look_around
+from fedreid_mpi.errors import ConfigurationError
+
+COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
+GIB = 2**30
+
+
+@click.command("doctor")
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    default=Path(),
+    show_default="the current folder",
+    help="Folder whose file system is tried out; need not exist.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print facts and findings as JSON.")
+def command(run_dir: Path, as_json: bool) -> None:
+    """Say what this machine or allocation offers to a run, what will hurt there, and how to mend it.
+
+    Launched as a run would be, it shows the ranks by node with their cores and GPUs, and tries whether all
+    nodes see the run directory:
+
+    \b
+      fedreid-mpi doctor
+      mpirun -n 10 fedreid-mpi doctor --run-dir runs/1
+
+    Exit codes: 0 with warnings or without, 2 if no job could run.
+    """  # noqa: D301 (click needs the backspace)
+    surroundings = look_around(os.environ)
+    comm, problem = _join()
+    try:
+        report = examine(comm, run_dir, surroundings, problem)
+    except PhaseError as error:
+        if comm.is_server:
+            print_error(str(error))
+        sys.exit(error.exit_code)
+    except BaseException as error:  # noqa: BLE001
+        # Not agreed upon: the other ranks know nothing of it and would wait for ever.
+        failure = comm.describe("doctor", error)
+        print_error(failure.message)
+        comm.abort(failure.exit_code)
+        sys.exit(failure.exit_code)
+    findings = judge(report) if report is not None else []
+    if report is not None and as_json:
+        click.echo(json.dumps({**asdict(report), "findings": [asdict(each) for each in findings]}, indent=2))
+    elif report is not None:
+        _print_facts(report)
+        _print_ranks(report)
+        _print_findings(findings)
+    failed = comm.broadcast(any(finding.level is Level.ERROR for finding in findings))
+    sys.exit(ConfigurationError.exit_code if failed else 0)
+
+
+def _join() -> tuple[Communicator, str]:
+    """Join the other ranks; where that is impossible the first process says so and the others leave."""
+    try:
+        return connect(), ""
+    except ConfigurationError as error:
+        if not is_first(os.environ):
+            sys.exit(0)  # with another code the launcher might end the first before it has told
+        return SoloCommunicator(), str(error)
+
+
+def _print_facts(report: Report) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="Facts", show_header=False)
+    for name, text in _facts(report):
+        table.add_row(name, escape(text))
+    print_table(table)
+
+
+def _facts(report: Report) -> Iterator[tuple[str, str]]:
+    """Put what is alike on all ranks into words."""
+    mpi, storage, first = report.mpi, report.storage, report.ranks[0]
+    if isinstance(mpi, str):
+        yield "MPI", f"none ({mpi})"
+    else:
+        words = [f"{mpi.vendor} {mpi.version} (MPI {mpi.standard})"]
+        words += [f"threads {mpi.threads}"] if mpi.threads else []
+        words += ["CUDA-aware" if mpi.cuda_aware else "not CUDA-aware"] if mpi.cuda_aware is not None else []
+        if report.launcher:
+            words.append("goes on when a rank is lost" if mpi.fault_tolerant else "ends when a rank is lost")
+        yield "MPI", ", ".join(words)
+    launched = f"{report.launcher}, {len(report.ranks)} ranks"
+    yield "launcher", launched if report.launcher else f"none; mpirun: {report.mpirun or 'not on the PATH'}"
+    if report.job is not None:
+        end = report.job.end or "unknown"
+        yield "SLURM job", f"{report.job.id}, {report.job.nodes} nodes, ends {end}"
+    space = f"{storage.free / GIB:.0f} of {storage.total / GIB:.0f} GiB free"
+    can = {"atomic rename": storage.renames, "flock": storage.locks, "hard links": storage.links}
+    offers = [name if able else f"no {name}" for name, able in can.items()]
+    yield "run directory", ", ".join([storage.path, storage.kind, space, *([] if storage.error else offers)])
+    yield "versions", ", ".join(f"{name} {text or 'none'}" for name, text in first.versions.items())
+    yield "torch lies on", first.packages or "unknown"
+    yield "HDF5_USE_FILE_LOCKING", report.hdf5_locking or "not set"
+
+
+def _print_ranks(report: Report) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="Ranks")
+    for heading in (
+        "rank",
+        "role",
+        "node",
+        "cores",
+        "threads",
+        "device",
+        "GPU",
+        "import of torch",
+        "memory of the node",
+    ):
+        table.add_column(heading)
+    for rank in report.ranks:
+        role = (
+            "server" if rank.rank == 0 and not rank.worker else "client" if len(report.ranks) > 1 else "both"
+        )
+        gpu = rank.gpus[int(rank.device.partition(":")[2])] if rank.device.startswith("cuda") else ""
+        cores = f"{_ranges(rank.cores)} of {rank.node_cores}"
+        table.add_row(
+            *(str(rank.rank), role, escape(rank.node), cores, str(rank.threads or "not set")),
+            *(rank.device, gpu, f"{rank.import_seconds:.1f} s", f"{rank.memory / GIB:.0f} GiB"),
+        )
+    print_table(table)
+
+
+def _print_findings(findings: list[Finding]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title="Findings")
+    for heading in ("", "subject", "finding", "how to mend it"):
+        table.add_column(heading)
+    for each in findings:
+        table.add_row(
+            f"[{COLOURS[each.level]}]{each.level}", each.subject, escape(each.text), escape(each.remedy)
+        )
+    print_table(table)
+
+
+def _ranges(numbers: tuple[int, ...]) -> str:
+    """Write ascending numbers short: 0-3,8."""
+    parts = []
+    for _, run in groupby(enumerate(numbers), key=lambda pair: pair[1] - pair[0]):
+        members = [number for _, number in run]
+        parts.append(str(members[0]) if len(members) == 1 else f"{members[0]}-{members[-1]}")
+    return ",".join(parts)

@@ -1,0 +1,74 @@
+"""What the MPI library offers, asked without starting it."""
+
+import ctypes
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+FAULT_TOLERANCE = "OMPI_MCA_mpi_ft_enable"
+"""Set by mpirun. The library cannot be asked: its functions are there and do nothing if it is switched off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """The MPI library that mpi4py uses.
+
+    Attributes
+    ----------
+    vendor
+        Family, e.g. ``Open MPI`` or ``MPICH``.
+    version, standard
+        Of the library and of MPI, e.g. ``5.0.11`` and ``3.1``.
+    threads
+        Level of thread support, or empty where MPI was not started.
+    cuda_aware
+        Whether messages may lie in GPU memory; None where that cannot be asked. This program's never do.
+    fault_tolerant
+        Whether the launch can survive the loss of a rank: ``mpirun --with-ft ulfm`` of Open MPI 5.
+    """
+
+    vendor: str
+    version: str
+    standard: str
+    threads: str
+    cuda_aware: bool | None
+    fault_tolerant: bool
+
+
+def describe_library() -> Library | str:
+    """Describe the MPI library, started or not; give the reason in words where none loads."""
+    try:
+        import mpi4py
+
+        mpi4py.rc.initialize, mpi4py.rc.finalize = False, True  # no effect where `connect` was first
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        return str(error).partition("\n")[0]
+    levels = {
+        MPI.THREAD_SINGLE: "single",
+        MPI.THREAD_FUNNELED: "funneled",
+        MPI.THREAD_SERIALIZED: "serialized",
+        MPI.THREAD_MULTIPLE: "multiple",
+    }
+    started = MPI.Is_initialized()
+    vendor, version = MPI.get_vendor()
+    return Library(
+        vendor=vendor,
+        version=".".join(map(str, version)),
+        standard=".".join(map(str, MPI.Get_version())),
+        threads=levels[MPI.Query_thread()] if started else "",
+        cuda_aware=_is_cuda_aware() if started else None,
+        fault_tolerant=os.environ.get(FAULT_TOLERANCE) == "1",
+    )
+
+
+def _is_cuda_aware() -> bool | None:
+    """Call the extension that Open MPI and MPICH have for this, and that mpi4py does not offer."""
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    files = {line.rpartition(" ")[2] for line in maps if "/libmpi" in line}
+    for file in sorted(files):
+        query = getattr(ctypes.CDLL(file), "MPIX_Query_cuda_support", None)
+        if query is not None:
+            return bool(query())
+    return None
