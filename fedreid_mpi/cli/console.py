@@ -37,9 +37,7 @@ def print_table(table: Any) -> None:  # noqa: ANN401 (any rich renderable)
     """Print a rich table, at full width where the output is no terminal."""
     from rich.console import Console
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)
+    console = Console() if is_seen_on_terminal() else Console(width=140, force_terminal=False)
     console.print(table)
 
 

@@ -125,8 +125,8 @@ def _print_ranks(report: Report) -> None:
         "threads",
         "device",
         "GPU",
-        "import of torch",
-        "memory of the node",
+        "import",
+        "memory",
     ):
         table.add_column(heading)
     for rank in report.ranks:

@@ -47,7 +47,7 @@ def judge(report: Report) -> list[Finding]:
     return findings
 
 
-def nodes(report: Report) -> dict[str, list[RankFacts]]:
+def _by_node(report: Report) -> dict[str, list[RankFacts]]:
     """Sort the ranks by node, both in the order of ranks."""
     found: dict[str, list[RankFacts]] = {}
     for rank in report.ranks:
@@ -83,7 +83,7 @@ def _is_of_another_family(mpirun: str, mpi: Library) -> bool:
 
 
 def _nodes(report: Report) -> Found:
-    used = list(nodes(report))
+    used = list(_by_node(report))
     if report.job is not None and report.launcher and report.job.nodes > len(used):
         yield (
             Level.WARNING,
@@ -114,7 +114,7 @@ def _software(report: Report) -> Found:
 
 
 def _cores(report: Report) -> Found:
-    for node, ranks in nodes(report).items():
+    for node, ranks in _by_node(report).items():
         workers = [set(rank.cores) for rank in ranks if rank.worker]
         union = set().union(*workers)
         for cores in sorted([*workers, union], key=len):
@@ -130,7 +130,7 @@ def _cores(report: Report) -> Found:
 
 
 def _threads(report: Report) -> Found:
-    for node, ranks in nodes(report).items():
+    for node, ranks in _by_node(report).items():
         cores = len(set().union(*(rank.cores for rank in ranks)))
         threads = sum(rank.threads for rank in ranks)
         advice = f"export OMP_NUM_THREADS={max(1, cores // len(ranks))}"
@@ -145,7 +145,7 @@ def _threads(report: Report) -> Found:
 
 
 def _gpus(report: Report) -> Found:
-    for node, ranks in nodes(report).items():
+    for node, ranks in _by_node(report).items():
         workers = [rank for rank in ranks if rank.worker]
         for rank in workers or ranks:
             if rank.node_gpus and not rank.gpus and "torch" in rank.versions:
@@ -173,7 +173,7 @@ def _gpus(report: Report) -> Found:
 
 
 def _memory(report: Report) -> Found:
-    for node, ranks in nodes(report).items():
+    for node, ranks in _by_node(report).items():
         each = min(rank.memory for rank in ranks) // len(ranks)
         if each < LEAST_MEMORY:
             text = f"{node}: {each / GIB:.1f} GiB of memory a rank"

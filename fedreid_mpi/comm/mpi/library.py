@@ -5,9 +5,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-
 FAULT_TOLERANCE = "OMPI_MCA_mpi_ft_enable"
-"""Set by mpirun. The library cannot be asked: its functions are there and do nothing if it is switched off."""
+"""Set by mpirun. The library cannot be asked: without it the functions are there, and do nothing."""
 
 
 @dataclass(frozen=True, slots=True)
