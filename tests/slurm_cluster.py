@@ -5,7 +5,7 @@ The cluster has two nodes, n1 and n2, which are two slurmd on this host, each wi
 preempts jobs in ``work``, which are requeued.
 
 SLURM lets a requeued job begin two minutes later, and has no setting for it: `Cluster.release` lets it begin
-at once. Time limits are looked at every 30 seconds or so and counted in whole minutes.
+in a second. Time limits are looked at every 30 seconds or so and counted in whole minutes.
 """
 
 import os
@@ -141,7 +141,7 @@ class Cluster:
         self.command("scancel", *options, job)
 
     def release(self, job: str, timeout: float = 60) -> None:
-        """Wait until a job is requeued, and let it begin now instead of in two minutes."""
+        """Wait until a job is requeued, and let it begin in a second instead of in two minutes."""
 
         def requeued() -> bool:
             shown = self.show(job)
@@ -149,7 +149,8 @@ class Cluster:
 
         if not _until(requeued, timeout):
             pytest.fail(f"job {job} is not requeued after {timeout} s: {self.show(job)}\n{self.output(job)}")
-        self.command("scontrol", "update", f"JobId={job}", "StartTime=now")
+        # In the second in which its old start was ended, slurmd takes the new one for the old one and fails it.
+        self.command("scontrol", "update", f"JobId={job}", "StartTime=now+1")
 
 
 @pytest.fixture(scope="session")

@@ -225,17 +225,34 @@ def exit_code(*arguments):
     return end.value.code
 
 
-def test_alone_without_any_mpirun(tmp_path):
-    command = [Path(sys.executable).parent / "fedreid-mpi", "doctor", "--json"]
-    kept = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
-    environment = {**kept, "PATH": str(tmp_path), "HDF5_USE_FILE_LOCKING": "FALSE"}
+def alone(folder, *modules, **variables):
+    path = os.pathsep.join([*map(str, modules), os.environ.get("PYTHONPATH", "")])
     ended = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
+        [Path(sys.executable).parent / "fedreid-mpi", "doctor", "--json"],
+        cwd=folder,
+        env={"PYTHONPATH": path, "PATH": str(folder), **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
     )
-    assert ended.returncode == 0, ended.stderr
-    facts = json.loads(ended.stdout)
+    assert ended.stderr == ""
+    return ended.returncode, json.loads(ended.stdout)
+
+
+def test_alone_without_any_mpirun(tmp_path):
+    code, facts = alone(tmp_path, HDF5_USE_FILE_LOCKING="FALSE")
+    assert code == 0
     assert (facts["launcher"], facts["mpirun"], facts["hdf5_locking"]) == ("", "", "FALSE")
     assert len(facts["ranks"]) == 1
+
+
+def test_a_broken_installation_of_torch(tmp_path):
+    (tmp_path / "torch.py").write_text("raise ImportError('libcudart.so.13: cannot open')")
+    code, facts = alone(tmp_path, tmp_path)
+    assert code == 2
+    (found,) = [each for each in facts["findings"] if each["level"] == "error"]
+    assert found["text"] == "rank 0 cannot import torch: libcudart.so.13: cannot open"
 
 
 def test_under_mpirun(tmp_path):

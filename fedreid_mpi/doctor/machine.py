@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from importlib import import_module
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from platform import python_version
 
@@ -20,6 +20,7 @@ from fedreid_mpi.doctor.storage import mount_type
 
 LIBRARIES = ("fedreid_mpi", "numpy", "h5py", "mpi4py")
 CGROUPS = Path("/sys/fs/cgroup")
+SHARED_MEMORY = Path("/dev/shm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ def look_at_rank(comm: Communicator, environment: Mapping[str, str]) -> RankFact
     except (ImportError, OSError) as error:
         missing.append(f"torch: {error}")
     seconds = time.perf_counter() - start
-    versions = {"python": python_version()} | {name: version(name) for name in LIBRARIES}
+    versions = {"python": python_version()}
     device, packages = "none", ""
     gpus: tuple[str, ...] = ()
     if not missing:
@@ -71,11 +72,16 @@ def look_at_rank(comm: Communicator, environment: Mapping[str, str]) -> RankFact
         device = str(_device(comm))
         gpus = tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
         packages = mount_type(Path(torch.__file__))
+    for name in LIBRARIES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            missing.append(f"{name}: not installed")
     try:
         versions["HDF5"] = import_module("fedreid_mpi.data.archive").HDF5_VERSION
     except (ImportError, OSError) as error:
         missing.append(f"h5py: {error}")
-    threads = environment.get("OMP_NUM_THREADS", "")
+    threads = environment.get("OMP_NUM_THREADS", "").partition(",")[0]  # by nesting level
     return RankFacts(
         rank=comm.rank,
         node=environment.get("SLURMD_NODENAME") or comm.location.host,
@@ -88,7 +94,7 @@ def look_at_rank(comm: Communicator, environment: Mapping[str, str]) -> RankFact
         visible_gpus=environment.get("CUDA_VISIBLE_DEVICES", ""),
         node_gpus=len(list(Path("/proc/driver/nvidia/gpus").glob("*"))),
         memory=_memory(),
-        shared_memory=shutil.disk_usage("/dev/shm").free,
+        shared_memory=shutil.disk_usage(SHARED_MEMORY).free if SHARED_MEMORY.exists() else 0,
         import_seconds=seconds,
         packages=packages,
         versions=versions,
