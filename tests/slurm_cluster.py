@@ -149,7 +149,7 @@ class Cluster:
 
         if not _until(requeued, timeout):
             pytest.fail(f"job {job} is not requeued after {timeout} s: {self.show(job)}\n{self.output(job)}")
-        # In the second in which its old start was ended, slurmd takes the new one for the old one and fails it.
+        # Within the second in which the old start was ended, slurmd takes the new one for it and fails it.
         self.command("scontrol", "update", f"JobId={job}", "StartTime=now+1")
 
 
