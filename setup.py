@@ -45,6 +45,7 @@ EXTRAS = {
         "pytest>=8.0",
         "pytest-cov>=7.0",
         "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
         "pyyaml>=6.0",
         "ruff>=0.14",
     ],

@@ -92,7 +92,12 @@ def test_readme_lists_every_command():
     assert sorted(table) == sorted(expected)
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("jobs/experiments/*.toml")), ids=lambda path: path.name)
+FILES = sorted(ROOT.glob("jobs/experiments/*.toml"))
+
+
+@pytest.mark.parametrize(
+    "path", [file for file in FILES if "[study]" not in file.read_text()], ids=lambda path: path.name
+)
 def test_experiment_loads_and_names_known_datasets(path):
     experiment = load_experiment(path)
     assert [archive.stem for archive in experiment.data.archives if archive.stem not in READERS] == []
