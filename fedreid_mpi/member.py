@@ -13,7 +13,7 @@ from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.model import FlatModel
 from fedreid_mpi.teaching import PublicImages
 from fedreid_mpi.training import Client
-from fedreid_mpi.types import ClientSpec
+from fedreid_mpi.types import ClientSpec, Pulse
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class Member:
         All datasets, in the order of ``data.archives``: any client rank can score any of them.
     public
         The public dataset, where the experiment uses one.
+    pulse
+        Is called between batches; raises `Abandoned` where the round is to be given up.
     groups
         Members of each group of clients that share a model.
     newcomers
@@ -57,10 +59,15 @@ class Member:
     shared: FlatModel
     archives: tuple[DatasetArchive, ...]
     public: PublicImages | None
+    pulse: Pulse
     groups: list[tuple[int, ...]] = field(default_factory=list)
     newcomers: set[int] = field(default_factory=set)
     models: list[Tensor] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def advance(self, count: int) -> None:
+        """Take note of a finished batch of images."""
+        self.pulse()
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:

@@ -187,7 +187,7 @@ def _train_client(member: Member, client: Client, plan: RoundPlan) -> tuple[Clie
         experiment.aggregation.weights == "cosine-distance" and experiment.federation.mode == "federated"
     )
     before = probe(client, plan, experiment) if measured else None
-    report = train(client, plan, experiment)
+    report = train(client, plan, experiment, member.pulse)
     if not report.finite:
         return report, None
     if before is not None:
@@ -197,10 +197,12 @@ def _train_client(member: Member, client: Client, plan: RoundPlan) -> tuple[Clie
     if public is not None and plan.cluster:
         report = replace(report, feature=public.clustering_feature(network, plan))
     if public is not None and plan.distil:
-        lesson = public.teach(network, plan).cpu()
+        lesson = public.teach(network, plan, member.pulse).cpu()
     if plan.evaluate and experiment.evaluation.local_models and client.spec.test_images:
         archive, settings = member.archives[client.spec.dataset], experiment.evaluation
-        features = extract_features(network, archive, query_then_gallery(archive), experiment.compute)
+        features = extract_features(
+            network, archive, query_then_gallery(archive), experiment.compute, member.advance
+        )
         ranking = rank_gallery(features, archive, settings.protocol, experiment.run.seed)
         report = replace(report, local_scores=ranking.scores())
     return report, lesson
@@ -217,7 +219,14 @@ def _plan_groups(member: Member, plan: RoundPlan, reports: Sequence[ClientReport
     elif member.experiment.federation.edge_rounds:
         labels = {report.client: member.specs[report.client].dataset * plan.edge for report in reports}
     return plan_groups(
-        member.groups, labels, reports, plan.participants, settings.weights, settings.bn, member.newcomers
+        member.groups,
+        labels,
+        reports,
+        plan.participants,
+        settings.weights,
+        settings.bn,
+        member.newcomers,
+        member.experiment.reliability.min_clients,
     )
 
 
@@ -278,7 +287,7 @@ def _distil(
         model = models[number]
         if model is not None and targets is not None:
             member.shared.shared.copy_(model)
-            losses[number] = public.distil(member.shared, targets, plan)
+            losses[number] = public.distil(member.shared, targets, plan, member.pulse)
             models[number] = member.shared.shared.to("cpu", copy=True)
 
     taught = [number for number, group in enumerate(groups) if group.weights]

@@ -109,4 +109,6 @@ def score_reestimated(member: Member, round: int) -> tuple[Evaluation, ...]:
 def _features_of(member: Member, unit: Unit) -> Tensor:
     archive = member.archives[unit.dataset]
     indices = query_then_gallery(archive)[unit.start : unit.stop]
-    return extract_features(member.shared.network, archive, indices, member.experiment.compute)
+    return extract_features(
+        member.shared.network, archive, indices, member.experiment.compute, member.advance
+    )

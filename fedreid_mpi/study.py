@@ -11,6 +11,8 @@ from fedreid_mpi.config import Experiment, StudyRun
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.federation import Observer, run_federation
 from fedreid_mpi.results import read_run
+from fedreid_mpi.stopping import Stop
+from fedreid_mpi.types import Outcome
 
 
 class StudyObserver(Protocol):
@@ -22,14 +24,24 @@ class StudyObserver(Protocol):
     def skipped(self, run: StudyRun) -> None:
         """Be told that a run was finished before."""
 
+    def stopped(self, run: StudyRun, outcome: Outcome) -> None:
+        """Be told that a run was asked to stop, and the study with it."""
+
     def failed(self, run: StudyRun, error: PhaseError) -> None:
         """Be told that a run failed; the next one goes on."""
 
 
 def run_study(
-    comm: Communicator, runs: Sequence[StudyRun], folder: Path, observer: StudyObserver, git_commit: str = ""
+    comm: Communicator,
+    runs: Sequence[StudyRun],
+    folder: Path,
+    observer: StudyObserver,
+    git_commit: str = "",
+    stop: Stop | None = None,
 ) -> int:
     """Play the runs of a study that are not finished; called alike on every rank.
+
+    A run that was stopped or killed is gone on with.
 
     Parameters
     ----------
@@ -43,6 +55,8 @@ def run_study(
         Is told of each run.
     git_commit
         For the archives.
+    stop
+        What may end the study early.
 
     Returns
     -------
@@ -56,7 +70,11 @@ def run_study(
             if comm.decide("study", partial(is_finished, run_dir, run.experiment)):
                 observer.skipped(run)
                 continue
-            run_federation(comm, run.experiment, run_dir, observer.starts(run), git_commit)
+            watching = observer.starts(run)
+            outcome = run_federation(comm, run.experiment, run_dir, watching, git_commit, True, stop)
+            if not outcome.done:
+                observer.stopped(run, outcome)
+                break
         except PhaseError as error:  # agreed on by all ranks, which are ready for the next run
             observer.failed(run, error)
             code = code or error.exit_code

@@ -21,7 +21,7 @@ from fedreid_mpi.device import autocast, torch_randomness
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.model import FlatModel, ReIDNetwork
 from fedreid_mpi.seeds import derive, generator
-from fedreid_mpi.types import Role, RoundPlan
+from fedreid_mpi.types import Pulse, Role, RoundPlan, no_pulse
 
 CLUSTERING_BATCH = 32
 """Public images whose embeddings make a client's feature (the authors' batch)."""
@@ -58,10 +58,11 @@ class PublicImages:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batches(self, plan: RoundPlan) -> Iterator[Tensor]:
+    def batches(self, plan: RoundPlan, pulse: Pulse = no_pulse) -> Iterator[Tensor]:
         """Yield the round's distillation batches, augmented: shape (B, 3, H, W), float32, on the device."""
         random = generator(self.experiment.run.seed, "distillation", plan.round)
         for rows in epoch_batches(len(self.images), self.experiment.federation.batch_size, False, random):
+            pulse()
             yield augment(self.images.batch(rows), self.experiment.augmentation, random)
 
     @torch.no_grad()
@@ -89,17 +90,17 @@ class PublicImages:
         return np.asarray(feature.cpu())
 
     @torch.no_grad()
-    def teach(self, network: ReIDNetwork, plan: RoundPlan) -> Tensor:
+    def teach(self, network: ReIDNetwork, plan: RoundPlan, pulse: Pulse = no_pulse) -> Tensor:
         """Return a teacher's features of the round's batches in order: shape (images, width), float32."""
         network.eval()
         parts = []
-        for images in self.batches(plan):
+        for images in self.batches(plan, pulse):
             with autocast(self.experiment.compute, images.device):
                 embeddings = network.features(images).float()
             parts.append(teacher_features(embeddings, self.experiment.distillation.normalize))
         return torch.cat(parts)
 
-    def distil(self, student: FlatModel, targets: Tensor, plan: RoundPlan) -> float:
+    def distil(self, student: FlatModel, targets: Tensor, plan: RoundPlan, pulse: Pulse = no_pulse) -> float:
         """Fine-tune the student, in place, in one pass over the public dataset.
 
         Parameters
@@ -110,6 +111,8 @@ class PublicImages:
             Mean of the teachers' features, as `teach` orders them.
         plan
             Gives the round and the learning rate.
+        pulse
+            Is called before each batch.
 
         Returns
         -------
@@ -131,7 +134,7 @@ class PublicImages:
         with torch_randomness(
             device, derive(self.experiment.run.seed, "distillation", plan.round, "dropout")
         ):
-            for images in self.batches(plan):
+            for images in self.batches(plan, pulse):
                 target = targets[seen : seen + len(images)].to(device)
                 with autocast(self.experiment.compute, device):
                     # Dropout is part of the published step; in evaluation mode it does nothing.

@@ -19,7 +19,7 @@ from fedreid_mpi.device import autocast, torch_randomness
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.model import FlatModel, build_network
 from fedreid_mpi.seeds import derive, generator
-from fedreid_mpi.types import ClientReport, ClientSpec, Role, RoundPlan
+from fedreid_mpi.types import ClientReport, ClientSpec, Pulse, Role, RoundPlan, no_pulse
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def label_identities(pids: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.unique(pids, return_inverse=True)[1].astype(np.int64)
 
 
-def train(client: Client, plan: RoundPlan, experiment: Experiment) -> ClientReport:
+def train(client: Client, plan: RoundPlan, experiment: Experiment, pulse: Pulse = no_pulse) -> ClientReport:
     """Train a client's model, in place, for one round: FedPav's local step (Zhuang et al., ACM TOMM 2023).
 
     Mini-batch SGD on the cross-entropy over the client's own identities. Every random choice comes from
@@ -116,6 +116,8 @@ def train(client: Client, plan: RoundPlan, experiment: Experiment) -> ClientRepo
         Gives the round and the learning rate.
     experiment
         Gives everything else.
+    pulse
+        Is called before each batch.
 
     Returns
     -------
@@ -145,6 +147,7 @@ def train(client: Client, plan: RoundPlan, experiment: Experiment) -> ClientRepo
             for rows in epoch_batches(
                 len(client.images), experiment.federation.batch_size, experiment.federation.drop_last, random
             ):
+                pulse()
                 images = augment(client.images.batch(rows), experiment.augmentation, random)
                 images = images.contiguous(memory_format=memory_format)
                 labels = client.labels[torch.from_numpy(rows).to(device)]

@@ -57,24 +57,25 @@ def full():
 
 LOCAL = ("federation.mode=local",)
 FEDERATION, ROUND, SCORING = "fedreid_mpi.federation", "fedreid_mpi.round", "fedreid_mpi.scoring"
+JOINING, CHECKPOINT = "fedreid_mpi.joining", "fedreid_mpi.checkpoint"
 
 IN_PHASES = {
     "experiment": Fault(
         0, "fedreid_mpi.config.load_experiment", boom, "rank 0, experiment: RuntimeError: boom"
     ),
     "datasets": Fault(
-        0, f"{FEDERATION}.describe_client", lambda: DataError("viper.h5: bad"), "viper.h5: bad", code=3
+        0, f"{FEDERATION}.describe_clients", lambda: DataError("viper.h5: bad"), "viper.h5: bad", code=3
     ),
     "run-directory": Fault(
         0,
-        f"{FEDERATION}.replacing",
+        "fedreid_mpi.rundir.replacing",
         full,
         "--run-dir RUN_DIR: cannot be written: No space left on device",
         code=2,
     ),
-    "start-server": Fault(0, f"{FEDERATION}.build_network", boom, "rank 0, start: RuntimeError: boom"),
-    "start-client": Fault(1, f"{FEDERATION}.build_client", boom, "rank 1, start: RuntimeError: boom"),
-    "start-exit": Fault(2, f"{FEDERATION}.build_client", SystemExit, "rank 2, start: SystemExit:"),
+    "start-server": Fault(0, f"{JOINING}.build_network", boom, "rank 0, start: RuntimeError: boom"),
+    "start-client": Fault(1, f"{JOINING}.build_client", boom, "rank 1, start: RuntimeError: boom"),
+    "start-exit": Fault(2, f"{JOINING}.build_client", SystemExit, "rank 2, start: SystemExit:"),
     "plan": Fault(0, f"{FEDERATION}.plan_round", boom, "rank 0, plan: RuntimeError: boom"),
     "train": Fault(1, f"{ROUND}.train", boom, "rank 1, train: RuntimeError: boom"),
     "train-exit": Fault(2, f"{ROUND}.train", lambda: SystemExit(5), "rank 2, train: SystemExit: 5", code=5),
@@ -86,13 +87,13 @@ IN_PHASES = {
     "aggregate": Fault(0, f"{ROUND}.plan_groups", boom, "rank 0, aggregate: RuntimeError: boom"),
     "commit": Fault(
         0,
-        f"{FEDERATION}.save_model",
+        f"{CHECKPOINT}.save_model",
         full,
         "rank 0, commit: OSError: [Errno 28] No space left on device",
         after=2,
     ),
     "commit-client": Fault(
-        2, f"{FEDERATION}.save_model", boom, "rank 2, commit: RuntimeError: boom", 1, 0, LOCAL
+        2, f"{CHECKPOINT}.save_model", boom, "rank 2, commit: RuntimeError: boom", 1, 0, LOCAL
     ),
 }
 

@@ -130,7 +130,7 @@ def write_experiment(path: Path, archives: list[Path], **sections: dict[str, obj
 class Silent:
     """Watches a run and says nothing."""
 
-    def started(self, header):
+    def started(self, header, notes):
         pass
 
     def finished(self, record):

@@ -15,6 +15,7 @@ def plan_groups(
     weights: Weighting,
     bn: BatchNormMode,
     newcomers: Collection[int] = (),
+    min_clients: int = 1,
 ) -> tuple[Group, ...]:
     """Decide which models are joined, and with what weights.
 
@@ -40,6 +41,8 @@ def plan_groups(
     newcomers
         Clients that never trained before this round. Where the clients are grouped anew, those still away get
         the weighted mean of all models, to start from when they come.
+    min_clients
+        Number of finite models that are needed.
 
     Returns
     -------
@@ -50,13 +53,14 @@ def plan_groups(
     Raises
     ------
     TooFewClientsError
-        If no client is left.
+        If fewer than ``min_clients`` are left.
     """
     finite = {report.client: report for report in reports if report.finite}
-    if not finite:
+    if len(finite) < min_clients:
         raise TooFewClientsError(
-            f"after training, the parameters of none of {len(reports)} clients are finite, expected at "
-            "least one finite model (a lower optimizer.lr may help)"
+            f"after training, the parameters of {len(finite) or 'none'} of {len(reports)} clients are "
+            f"finite, expected at least {'one finite model' if min_clients == 1 else min_clients} "
+            "(reliability.min_clients; a lower optimizer.lr may help)"
         )
     waiting = sorted(set(newcomers) - set(finite)) if labels is not None else []
     if labels is None:

@@ -18,6 +18,7 @@ COMMANDS = {
     "inspect": "Say what is in any archive of this program.",
     "train": "Train a federation: under mpirun, or alone.",
     "study": "Play a suite of experiments with several seeds.",
+    "stop": "End a run in order, to be resumed later.",
     "evaluate": "Score a trained model on dataset archives.",
     "doctor": "Say what this machine or allocation offers, and what will hurt.",
     "results": "Read the results of a run, or of many.",

@@ -1,6 +1,7 @@
 """What a person sees of a run while it goes: who is where, then a bar on a terminal or a line a round."""
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -30,6 +31,7 @@ class RunPrinter:
         self._progress = Progress(*columns, console=self._console, disable=not seen)
         self._bar = self._progress.add_task("round", total=rounds)
         self._began = time.monotonic()
+        self._played = 0
 
     def __enter__(self) -> Self:
         return self
@@ -39,8 +41,8 @@ class RunPrinter:
     ) -> None:
         self._progress.stop()
 
-    def started(self, header: RunHeader) -> None:
-        """Print who is where."""
+    def started(self, header: RunHeader, notes: Sequence[str]) -> None:
+        """Print who is where, and what is special about this start."""
         table = Table(title=f"{header.name}: {len(header.clients)} clients on {len(header.ranks)} ranks")
         for column in ("rank", "host", "role", "device", "cores", "clients (training images)"):
             table.add_column(column, justify="right" if column in ("rank", "cores") else "left")
@@ -51,6 +53,8 @@ class RunPrinter:
         self._console.print(table)
         size = 4 * header.parameters / 1e6
         self._console.print(f"shared model: {header.parameters:,} values, {size:.1f} MB a message")
+        for note in notes:
+            self._console.print(note, highlight=False)
         self._began = time.monotonic()
         self._progress.start()
 
@@ -69,9 +73,10 @@ class RunPrinter:
                 mean_ap = 100 * np.nanmean([score.mean_ap for score in scores])
                 words.append(f"{kind} rank-1 {rank_1:.1f} mAP {mean_ap:.1f}")
         words.append(f"{sum(record.phase_seconds.values()):.1f} s")
+        self._played += round > 0
         if 0 < round < self._rounds:
-            left = (time.monotonic() - self._began) / round * (self._rounds - round)
+            left = (time.monotonic() - self._began) / self._played * (self._rounds - round)
             words.append(f"{left / 60:.0f} min left" if left >= 120 else f"{left:.0f} s left")
-        words += [f"{event.kind}: {event.text}" for event in record.events]
+        words += [f"{event.kind}: {event.text}" for event in record.events if event.kind != "resumed"]
         self._console.print("  ".join(words), highlight=False)
         self._progress.update(self._bar, completed=round)

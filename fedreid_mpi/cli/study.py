@@ -13,11 +13,19 @@ import click
 
 from fedreid_mpi.cli.console import print_error
 from fedreid_mpi.cli.progress import RunPrinter
-from fedreid_mpi.cli.train import end_badly, git_commit
+from fedreid_mpi.cli.train import (
+    TIME_LIMIT,
+    end_badly,
+    git_commit,
+    stop_for,
+    tell_of_interrupt,
+)
 
 if TYPE_CHECKING:
     from fedreid_mpi.comm import Communicator, PhaseError
     from fedreid_mpi.config import StudyRun
+    from fedreid_mpi.stopping import Stop
+    from fedreid_mpi.types import Outcome
 
 
 @click.command("study")
@@ -38,14 +46,21 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     help="Override a key of every experiment, e.g. --set run.rounds=20. May be repeated.",
 )
+@TIME_LIMIT
 def command(
-    suite: Path, folder: Path | None, list_: bool, member: int | None, overrides: tuple[str, ...]
+    suite: Path,
+    folder: Path | None,
+    list_: bool,
+    member: int | None,
+    overrides: tuple[str, ...],
+    time_limit: str | None,
 ) -> None:
     """Play all runs of SUITE.toml, each into a folder of its name in FOLDER.
 
     A suite names a base experiment, the methods that differ from it, and the seeds. All experiments are
-    checked before the first one starts. Runs that are finished are skipped when the study is started again;
-    a run that fails does not stop the others.
+    checked before the first one starts. When the study is started again, runs that are finished are skipped,
+    and one that was stopped or killed goes on; a run that fails does not stop the others. Signals and the
+    time limit stop the study as they stop `train`.
 
     \b
       mpirun -n 3 fedreid-mpi study jobs/experiments/findings-demo.toml studies/demo
@@ -62,12 +77,14 @@ def command(
         raise click.UsageError("Missing argument 'FOLDER'.")
     from fedreid_mpi.comm import connect
 
-    commit = git_commit()
-    comm = connect()
-    try:
-        code = _play(comm, suite, folder, overrides, member, commit)
-    except BaseException as error:  # noqa: BLE001
-        code = end_badly(comm, folder, error)
+    stop = stop_for(time_limit)
+    with stop.listening(tell_of_interrupt):
+        commit = git_commit()
+        comm = connect()
+        try:
+            code = _play(comm, suite, folder, overrides, member, commit, stop)
+        except BaseException as error:  # noqa: BLE001
+            code = end_badly(comm, folder, error)
     sys.exit(code)
 
 
@@ -78,6 +95,7 @@ def _play(
     overrides: Sequence[str],
     member: int | None,
     commit: str,
+    stop: "Stop",
 ) -> int:
     from fedreid_mpi.config import load_suite
     from fedreid_mpi.errors import ConfigurationError
@@ -97,8 +115,8 @@ def _play(
         click.echo(f"{path}: {len(runs)} run{'s' * (len(runs) > 1)} on {comm.size} ranks", err=True)
     study = comm.phase("start", partial(import_module, "fedreid_mpi.study"))
     with StudyPrinter(len(runs), folder, comm.is_server) as printer:
-        code: int = study.run_study(comm, runs, folder, printer, commit)
-    if comm.is_server:
+        code: int = study.run_study(comm, runs, folder, printer, commit, stop)
+    if comm.is_server and not printer.is_stopped:
         click.echo(f"done: fedreid-mpi results report {shlex.quote(str(folder))}")
     return code
 
@@ -119,6 +137,7 @@ class StudyPrinter:
     def __init__(self, runs: int, folder: Path, speaks: bool) -> None:
         self._runs, self._folder, self._speaks = runs, folder, speaks
         self._number = 0
+        self.is_stopped = False
         self._printer: RunPrinter | None = None
 
     def __enter__(self) -> Self:
@@ -138,6 +157,13 @@ class StudyPrinter:
     def skipped(self, run: "StudyRun") -> None:
         """Print that a run is there."""
         self._next(run, "finished before")
+
+    def stopped(self, run: "StudyRun", outcome: "Outcome") -> None:
+        """Print why the study ends here."""
+        self._close()
+        self.is_stopped = True
+        if self._speaks:
+            click.echo(f"stopped in {run.name} ({outcome.reason}); the same command goes on")
 
     def failed(self, run: "StudyRun", error: "PhaseError") -> None:
         """Print why a run failed."""

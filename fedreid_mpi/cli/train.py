@@ -1,5 +1,6 @@
 """``fedreid-mpi train``: the main job, under mpirun or alone."""
 
+import os
 import shlex
 import subprocess
 import sys
@@ -15,8 +16,16 @@ from fedreid_mpi.cli.progress import RunPrinter
 
 if TYPE_CHECKING:
     from fedreid_mpi.comm import Communicator
+    from fedreid_mpi.stopping import Stop
 
 TRACE_FILE = "error.txt"
+
+TIME_LIMIT = click.option(
+    "--time-limit",
+    metavar="TIME",
+    help="Stop in order before this time is up: seconds, 2h30m, HH:MM:SS or D-HH:MM:SS. Default: what SLURM "
+    "leaves the job, where it says so (SLURM_JOB_END_TIME).",
+)
 
 
 @click.command("train")
@@ -25,7 +34,7 @@ TRACE_FILE = "error.txt"
     "--run-dir",
     type=click.Path(path_type=Path),
     required=True,
-    help="New folder for the results archive and the models.",
+    help="Folder of the run: results archive, checkpoints, models. New, unless --resume is given.",
 )
 @click.option(
     "--set",
@@ -34,8 +43,17 @@ TRACE_FILE = "error.txt"
     metavar="KEY=VALUE",
     help="Override a key of the experiment, e.g. --set run.rounds=20. May be repeated.",
 )
+@click.option("--resume", is_flag=True, help="Go on with the run in --run-dir; start it where there is none.")
+@TIME_LIMIT
 @click.option("--weights", type=click.Path(path_type=Path), help="Same as --set model.weights=FILE.")
-def command(experiment: Path, run_dir: Path, overrides: tuple[str, ...], weights: Path | None) -> None:
+def command(
+    experiment: Path,
+    run_dir: Path,
+    overrides: tuple[str, ...],
+    resume: bool,
+    time_limit: str | None,
+    weights: Path | None,
+) -> None:
     """Train a federation as EXPERIMENT.toml says.
 
     Under mpirun, rank 0 is the server and every other rank hosts one client, bound to one GPU; with fewer
@@ -46,16 +64,26 @@ def command(experiment: Path, run_dir: Path, overrides: tuple[str, ...], weights
       mpirun -n 10 fedreid-mpi train jobs/experiments/paper.toml --run-dir runs/1
       fedreid-mpi train jobs/experiments/demo.toml --run-dir runs/2 --set run.rounds=3
 
-    Exit codes: 0 done, 2 configuration or environment, 3 data, 4 too few clients, 1 anything else.
+    A run is stopped in order by `fedreid-mpi stop RUN_DIR`, a file RUN_DIR/STOP, USR2 to mpirun, USR2, TERM
+    or INT to any rank, or its time limit: the round is finished, or abandoned where there is no time, all
+    ranks exit with 0, and RUN_DIR/status.json says "interrupted". --resume then goes on, on any number of
+    ranks, with the same results to the last bit as if nothing had happened; so it does after a kill.
+
+    Exit codes: 0 done or stopped in order, 2 configuration or environment, 3 data, 4 too few clients,
+    1 anything else.
     """  # noqa: D301 (click needs the backspace)
     from fedreid_mpi.comm import connect
 
-    commit = git_commit()  # before MPI starts: a process that runs MPI should not fork
-    comm = connect()
-    try:
-        _train(comm, experiment, run_dir, overrides, weights, commit)
-    except BaseException as error:  # noqa: BLE001
-        sys.exit(end_badly(comm, run_dir, error))
+    stop = stop_for(time_limit)
+    with stop.listening(tell_of_interrupt):
+        commit = git_commit()  # before MPI starts: a process that runs MPI should not fork
+        comm = connect()
+        if weights is not None:
+            overrides = (*overrides, f"model.weights={weights.resolve()}")
+        try:
+            _train(comm, experiment, run_dir, overrides, commit, resume, stop)
+        except BaseException as error:  # noqa: BLE001
+            sys.exit(end_badly(comm, run_dir, error))
 
 
 def _train(
@@ -63,21 +91,38 @@ def _train(
     path: Path,
     run_dir: Path,
     overrides: tuple[str, ...],
-    weights: Path | None,
     commit: str,
+    resume: bool,
+    stop: "Stop",
 ) -> None:
     from fedreid_mpi.config import load_experiment
 
-    if weights is not None:
-        overrides = (*overrides, f"model.weights={weights.resolve()}")
     experiment = comm.decide("experiment", partial(load_experiment, path, overrides))
     if comm.is_server:
         click.echo(f"{experiment.run.name}: starting {comm.size} rank{'s' * (comm.size > 1)}", err=True)
     federation = comm.phase("start", partial(import_module, "fedreid_mpi.federation"))
     with RunPrinter(experiment.run.rounds) as printer:
-        federation.run_federation(comm, experiment, run_dir, printer, commit)
+        outcome = federation.run_federation(comm, experiment, run_dir, printer, commit, resume, stop)
     if comm.is_server:
-        click.echo(f"done: fedreid-mpi results show {shlex.quote(str(run_dir))}")
+        where = shlex.quote(str(run_dir))
+        if outcome.done:
+            reason = f" ({outcome.reason})" * bool(outcome.reason)
+            click.echo(f"done{reason}: fedreid-mpi results show {where}")
+        else:
+            after = f"round {outcome.after} is committed" if outcome.after >= 0 else "no round is committed"
+            click.echo(f"stopped ({outcome.reason}): {after}; go on with --run-dir {where} --resume")
+
+
+def stop_for(time_limit: str | None) -> "Stop":
+    """Return what may end a command early: its time limit, else SLURM's; and signals, once it listens."""
+    from fedreid_mpi.stopping import Stop, parse_duration, seconds_left_of_job
+
+    return Stop(parse_duration(time_limit) if time_limit else seconds_left_of_job(os.environ))
+
+
+def tell_of_interrupt(what: str) -> None:
+    """Say what a Ctrl-C does; unbuffered, as a signal handler may interrupt any other output."""
+    os.write(sys.stderr.fileno(), f"\n{what}\n".encode())
 
 
 def end_badly(comm: "Communicator", run_dir: Path, error: BaseException) -> int:

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.errors import FedReIDError
+from fedreid_mpi.errors import Abandoned, FedReIDError
 
 T = TypeVar("T")
 Rows = NDArray[np.float32]
@@ -34,6 +34,8 @@ class Failure:
         Of all ranks.
     trace
         The traceback of an error that nobody raised on purpose, else empty.
+    abandoned
+        Whether there was no error: the round was given up, as the run is to stop.
     """
 
     rank: int
@@ -41,6 +43,7 @@ class Failure:
     message: str
     exit_code: int
     trace: str
+    abandoned: bool = False
 
 
 class PhaseError(FedReIDError):
@@ -183,6 +186,8 @@ class Communicator(ABC):
         """Put an error into words for the other ranks; an unexpected one brings its traceback."""
         if isinstance(error, FedReIDError):
             return Failure(self.rank, phase, str(error), error.exit_code, "")
+        if isinstance(error, Abandoned):
+            return Failure(self.rank, phase, f"{phase} abandoned", 0, "", abandoned=True)
         if isinstance(error, KeyboardInterrupt):
             return Failure(self.rank, phase, f"interrupted (rank {self.rank}, {phase})", 130, "")
         trace = "".join(traceback.format_exception(error))

@@ -4,11 +4,13 @@ Precedence, weakest first: the defaults, the preset, the file, ``--set key=value
 folder of the TOML file. `Experiment.to_toml` is what the results archive stores.
 """
 
+from fedreid_mpi.config.changes import refused_changes
 from fedreid_mpi.config.loading import load_experiment
 from fedreid_mpi.config.sections import (
     PRESETS,
     Aggregation,
     Augmentation,
+    Checkpoint,
     Clustering,
     Compute,
     Data,
@@ -18,6 +20,7 @@ from fedreid_mpi.config.sections import (
     Federation,
     Model,
     Optimizer,
+    Reliability,
     Run,
     Section,
 )
@@ -27,6 +30,7 @@ __all__ = [
     "PRESETS",
     "Aggregation",
     "Augmentation",
+    "Checkpoint",
     "Clustering",
     "Compute",
     "Data",
@@ -36,10 +40,12 @@ __all__ = [
     "Federation",
     "Model",
     "Optimizer",
+    "Reliability",
     "Run",
     "Section",
     "StudyRun",
     "Suite",
     "load_experiment",
     "load_suite",
+    "refused_changes",
 ]

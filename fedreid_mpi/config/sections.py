@@ -210,6 +210,26 @@ class Evaluation(Section):
     )
 
 
+class Checkpoint(Section):
+    """What is kept on disk, so that a run can be resumed."""
+
+    every_rounds: int = Field(
+        1, ge=1, description="rounds between two checkpoints; the last round and a stop always make one"
+    )
+    keep: int = Field(2, ge=1, description="number of checkpoints that are kept, the newest ones")
+
+
+class Reliability(Section):
+    """What a run puts up with."""
+
+    min_clients: int = Field(
+        1, ge=1, description="clients whose models a round must bring in; with fewer the run ends"
+    )
+    rank_timeout: NonNegative = Field(
+        0.0, description="seconds without a sign of life after which a rank counts as lost; 0 = never"
+    )
+
+
 class Compute(Section):
     """Devices and arithmetic."""
 
@@ -237,6 +257,8 @@ class Experiment(Section):
     distillation: Distillation = Distillation()
     clustering: Clustering = Clustering()
     evaluation: Evaluation = Evaluation()
+    checkpoint: Checkpoint = Checkpoint()
+    reliability: Reliability = Reliability()
     compute: Compute = Compute()
 
     @model_validator(mode="after")

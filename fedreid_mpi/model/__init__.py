@@ -2,7 +2,15 @@
 
 from fedreid_mpi.model.flat import FlatModel
 from fedreid_mpi.model.network import ReIDNetwork, build_network
-from fedreid_mpi.model.storage import StoredModel, load_backbone_weights, load_model, save_model
+from fedreid_mpi.model.storage import (
+    StoredModel,
+    load_backbone_weights,
+    load_model,
+    load_tensors,
+    save_model,
+    save_tensors,
+    shared_specs,
+)
 
 __all__ = [
     "FlatModel",
@@ -11,5 +19,8 @@ __all__ = [
     "build_network",
     "load_backbone_weights",
     "load_model",
+    "load_tensors",
     "save_model",
+    "save_tensors",
+    "shared_specs",
 ]

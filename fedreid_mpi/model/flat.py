@@ -34,6 +34,8 @@ class FlatModel:
         The module; its tensors are views of `buffer`.
     specs
         One a tensor, in buffer order.
+    normalisation
+        Those of them that belong to BatchNorm: statistics, scale and shift.
     buffer
         Shape (elements,), float32; the gaps between tensors are zero.
     """
@@ -53,11 +55,11 @@ class FlatModel:
                 tensor.data = view
             else:
                 modules[owner].register_buffer(name, view)
-        self._normalisation = [
+        self.normalisation = tuple(
             spec
             for spec in self.specs
             if isinstance(modules[spec.name.rpartition(".")[0]], nn.BatchNorm1d | nn.BatchNorm2d)
-        ]
+        )
 
     def region(self, *roles: Role) -> slice:
         """Return the part of the buffer that holds the given neighbouring roles."""
@@ -91,7 +93,7 @@ class FlatModel:
         keep_normalisation
             Keep this model's own BatchNorm statistics, scale and shift (FedBN, Li et al., ICLR 2021).
         """
-        kept = [(spec, self.view(spec).clone()) for spec in self._normalisation if keep_normalisation]
+        kept = [(spec, self.view(spec).clone()) for spec in self.normalisation if keep_normalisation]
         self.shared.copy_(shared)
         for spec, value in kept:
             self.view(spec).copy_(value)

@@ -1,7 +1,7 @@
 """Models on disk: safetensors with the settings that rebuild the network; ImageNet weights read safely."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from fedreid_mpi.errors import DataError
 from fedreid_mpi.files import replacing
 from fedreid_mpi.model.flat import FlatModel
 from fedreid_mpi.model.network import ReIDNetwork, build_network
-from fedreid_mpi.types import Role
+from fedreid_mpi.types import ParamSpec, Role
 
 FORMAT = "fedreid_mpi model 1"
 
@@ -61,11 +61,6 @@ def save_model(
     round
         Round after which the model is as it is.
     """
-    tensors = {
-        spec.name: model.view(spec).detach().cpu().contiguous()
-        for spec in model.specs
-        if spec.role is not Role.CLASSIFIER
-    }
     about = {
         "format": FORMAT,
         "settings": settings.model_dump(mode="json", exclude={"weights"}),
@@ -73,9 +68,56 @@ def save_model(
         "width": width,
         "round": round,
     }
+    save_tensors(path, model, shared_specs(model), about)
+
+
+def shared_specs(model: FlatModel) -> tuple[ParamSpec, ...]:
+    """Return the tensors of a model's shared part: what `save_model` writes."""
+    return tuple(spec for spec in model.specs if spec.role is not Role.CLASSIFIER)
+
+
+def save_tensors(
+    path: Path, model: FlatModel, specs: Sequence[ParamSpec], about: Mapping[str, object]
+) -> None:
+    """Write some of a model's tensors.
+
+    Parameters
+    ----------
+    path
+        Replaced when the new file is whole.
+    model, specs
+        The model, and those of its tensors that are written.
+    about
+        What the file is, for its metadata.
+    """
+    tensors = {spec.name: model.view(spec).detach().cpu().contiguous() for spec in specs}
     with replacing(path) as temporary:
         # One entry: safetensors writes several in random order, and the same model must be the same bytes.
         save_file(tensors, temporary, metadata={ABOUT: json.dumps(about)})
+
+
+@torch.no_grad()
+def load_tensors(path: Path, model: FlatModel, specs: Sequence[ParamSpec]) -> None:
+    """Set some of a model's tensors, in place, to what `save_tensors` wrote.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or damaged, or holds other tensors.
+    """
+    tensors = _read_tensors(path)
+    _check_leaves(path, {spec.name: model.view(spec) for spec in specs}, tensors)
+    for spec in specs:
+        model.view(spec).copy_(tensors[spec.name])
+
+
+def _read_tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such model file") from error
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: not a readable safetensors file: {error}") from error
 
 
 def load_model(path: Path) -> StoredModel:
@@ -89,7 +131,6 @@ def load_model(path: Path) -> StoredModel:
     try:
         with safe_open(path, framework="pt") as file:
             entry = (file.metadata() or {}).get(ABOUT, "{}")
-        tensors = load_file(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such model file") from error
     except (SafetensorError, OSError) as error:
@@ -102,6 +143,7 @@ def load_model(path: Path) -> StoredModel:
         height, width = int(about["height"]), int(about["width"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: the model's description is damaged: {entry[:80]!r}") from error
+    tensors = _read_tensors(path)
     network = build_network(settings, None, 0)
     own = network.state_dict()
     expected = {name: tensor for name, tensor in own.items() if not name.endswith("num_batches_tracked")}

@@ -28,6 +28,13 @@ def list_segments(path: Path) -> tuple[Path, ...]:
     return tuple(path / match[0] for match in matches)
 
 
+def last_attempt(run_dir: Path) -> int:
+    """Return the highest number of an attempt that has written results; 0: there are none."""
+    return max(
+        (int(match[1]) for path in run_dir.iterdir() if (match := _NAME.fullmatch(path.name))), default=0
+    )
+
+
 def read_segment(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Read root attributes and all datasets of one file."""
     try:

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from fedreid_mpi.data.archive.digest import CONTENT_DIGEST
 from fedreid_mpi.data.archive.format import FORMAT_VERSION, KIND, SplitRole, open_archive, plain, require_kind
 from fedreid_mpi.errors import DataError
 
@@ -77,6 +78,11 @@ class DatasetArchive:
     def digest(self) -> str:
         """SHA-256 of the source images' paths and bytes."""
         return str(self.attributes["source_digest"])
+
+    @property
+    def content_digest(self) -> str:
+        """SHA-256 of everything in the archive, as ``docs/format.md`` defines it."""
+        return str(self.attributes[CONTENT_DIGEST])
 
     @property
     def splits(self) -> int:

@@ -1,0 +1,114 @@
+"""Where a run begins: at its beginning, or after the newest round that is whole on disk."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from fedreid_mpi.checkpoint import (
+    MANIFEST,
+    Manifest,
+    folder_of,
+    list_checkpoints,
+    newest_whole,
+    publish_models,
+)
+from fedreid_mpi.config import Experiment, refused_changes
+from fedreid_mpi.errors import ConfigurationError, DataError
+from fedreid_mpi.results import last_attempt, read_run
+from fedreid_mpi.rundir import Status, hold, make_run_dir, write_status
+from fedreid_mpi.stopping import STOP_FILE
+from fedreid_mpi.types import ClientSpec, Start
+
+
+def claim(
+    run_dir: Path,
+    experiment: Experiment,
+    specs: Sequence[ClientSpec],
+    datasets: Sequence[str],
+    resume: bool,
+    held: ExitStack,
+) -> Start:
+    """Take hold of the run directory, and find out where the run begins; the server's work.
+
+    Nothing in the directory is changed before all that could be refused has been looked at.
+
+    Parameters
+    ----------
+    run_dir, experiment, specs
+        The run.
+    datasets
+        Content digests of the archives, the public one last.
+    resume
+        Whether a run that is there is gone on with.
+    held
+        Keeps the lock until it is closed.
+
+    Raises
+    ------
+    ConfigurationError
+        The directory cannot be written, holds a run, is in use, or holds a run of another experiment.
+    DataError
+        What it holds is damaged.
+    """
+    make_run_dir(run_dir)
+    if not resume and (last_attempt(run_dir) or list_checkpoints(run_dir)):
+        raise ConfigurationError(
+            f"--run-dir {run_dir}: already holds a run, expected a new or empty folder, or --resume to go on"
+        )
+    held.enter_context(hold(run_dir))
+    start, manifest = _find_start(run_dir, experiment, specs, datasets)
+    (run_dir / STOP_FILE).unlink(missing_ok=True)
+    if manifest is not None:
+        publish_models(run_dir, manifest)
+    done = start.after >= experiment.run.rounds
+    status = Status("done" if done else "running", start.after, experiment.run.rounds, start.attempt - done)
+    write_status(run_dir, status)
+    return start
+
+
+def _find_start(
+    run_dir: Path, experiment: Experiment, specs: Sequence[ClientSpec], datasets: Sequence[str]
+) -> tuple[Start, Manifest | None]:
+    attempt = 1 + last_attempt(run_dir)
+    manifest, damage = newest_whole(run_dir)
+    played = read_run(run_dir).rounds[-1] if attempt > 1 else -1
+    if manifest is None:
+        if played > 0:  # round 0 is always committed before round 1 is played
+            raise DataError(f"{run_dir}: has results up to round {played}, but no checkpoint to go on from")
+        everyone = tuple(spec.id for spec in specs)
+        return Start(attempt, -1, (everyone,), everyone), None
+    if changes := list(_changes(run_dir, manifest, experiment, specs, datasets)):
+        raise ConfigurationError(f"--resume of {run_dir}: " + "; ".join(changes))
+    notes = (*damage, f"attempt {attempt} goes on after round {manifest.round}")
+    return Start(attempt, manifest.round, manifest.groups, manifest.newcomers, notes), manifest
+
+
+def _changes(
+    run_dir: Path,
+    manifest: Manifest,
+    experiment: Experiment,
+    specs: Sequence[ClientSpec],
+    datasets: Sequence[str],
+) -> Iterator[str]:
+    """Name whatever would make the resumed run another one."""
+    try:
+        before = Experiment.model_validate(manifest.configuration)
+    except ValidationError as error:
+        where = folder_of(run_dir, manifest.round) / MANIFEST
+        raise DataError(f"{where}: its configuration is not one of this version") from error
+    yield from refused_changes(before, experiment)
+    found, expected = len(experiment.data.archives), len(before.data.archives)
+    paths = [*experiment.data.archives, experiment.data.public]
+    if found != expected:
+        yield f"data.archives has {found} archives, expected {expected}"
+    elif (experiment.data.public is None) != (before.data.public is None):
+        yield "data.public was set or unset"
+    else:
+        for path, digest, known in zip(paths, datasets, manifest.datasets, strict=False):
+            if digest != known:
+                yield f"{path} has other content than when the run was begun"
+        names = tuple(spec.name for spec in specs)
+        if names != manifest.clients:
+            yield f"the clients are {', '.join(names)}, expected {', '.join(manifest.clients)}"
