@@ -29,11 +29,12 @@ endif
 SAY := @printf '\n== %s\n'
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint install clean
+.PHONY: help demo test chaos lint install clean
 
 help:
 	@echo 'make demo     install, then run the whole system on ten synthetic datasets, in minutes on two cores'
 	@echo 'make test     install, then run all checks and tests with coverage'
+	@echo 'make chaos    install, then kill and damage runs at random moments, and check every promise (long)'
 	@echo 'make lint     install, then run the checks alone: ruff, mypy, import-linter'
 	@echo 'make install  make $(VENV) with the package, an MPI library if need be, and what the tests need'
 	@echo 'make clean    remove caches and build outputs; $(VENV) and demo/ stay'
@@ -64,6 +65,9 @@ demo/archives/cuhk02.h5: | demo/datasets
 
 test: $(VENV)/.installed-tests
 	pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+chaos: $(VENV)/.installed-tests
+	python tests/chaos.py
 
 lint: $(VENV)/.installed-tests
 	pytest tests/test_style.py

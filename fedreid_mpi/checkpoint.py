@@ -1,8 +1,8 @@
 """Checkpoints: all that the future of a run depends on, whole or not there at all.
 
-A checkpoint is a folder ``checkpoints/round_<n>``. Each rank writes its clients' files, the server those of the
-shared models, and last of all a manifest that names every file with its size and digest. A folder without a
-manifest is none. No file of a checkpoint is ever changed.
+A checkpoint is a folder ``checkpoints/round_<n>``. Each rank writes its clients' files, the server those of
+the shared models, and last of all a manifest that names every file with its size and digest. A folder without
+a manifest is none. No file of a checkpoint is ever changed.
 """
 
 import hashlib
@@ -194,7 +194,7 @@ def read_manifest(folder: Path) -> Manifest:
         digest = content.pop("digest", None)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError, AttributeError) as error:
+    except (ValueError, RecursionError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: is damaged: no JSON object with a digest") from error
     if digest != _digest(content):
         raise DataError(f"{path}: is damaged: its digest is {digest!r}, expected {_digest(content)!r}")

@@ -95,7 +95,11 @@ def score_reestimated(member: Member, round: int) -> tuple[Evaluation, ...]:
         archive, experiment = member.archives[client.spec.dataset], member.experiment
         with reestimated(client, experiment):
             features = extract_features(
-                client.model.network, archive, query_then_gallery(archive), experiment.compute
+                client.model.network,
+                archive,
+                query_then_gallery(archive),
+                experiment.compute,
+                member.advance,
             )
         ranking = rank_gallery(features, archive, experiment.evaluation.protocol, experiment.run.seed)
         return Evaluation(round, client.spec.id, ModelKind.REESTIMATED, ranking.scores())

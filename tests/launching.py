@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,12 +78,37 @@ def launch(
 ) -> Ended:
     """Run a command on several ranks; fail the test if it has not ended after ``timeout`` seconds."""
     launcher = launcher or mpirun()
+    command = (launcher.command, "-n", str(ranks), *command)
+    with _running(command, cwd, {**launcher.environment, **(environment or {})}) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            _kill_session(process.pid)
+            stdout, stderr = process.communicate()
+            pytest.fail(f"still running after {timeout} s: {process.args}\n{stdout}\n{stderr}")
+    return Ended(process.returncode, stdout, stderr)
+
+
+@contextlib.contextmanager
+def started(ranks: int, *arguments: str | Path, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+    """Start the command line on some ranks, or (0) without a launcher; all are gone when the block ends."""
+    command = (Path(sys.executable).parent / "fedreid-mpi", *arguments)
+    if ranks:
+        command = (mpirun().command, "-n", str(ranks), *command)
+    with _running(command, cwd, {}) as process:
+        yield process
+
+
+@contextlib.contextmanager
+def _running(
+    command: Sequence[str | Path], cwd: Path, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[str]]:
     # Short, as the launchers put Unix sockets there, and gone afterwards even if they were killed.
     with tempfile.TemporaryDirectory(prefix="mpi") as scratch:
-        full = {**os.environ, **ENVIRONMENT, **launcher.environment, **(environment or {}), "TMPDIR": scratch}
+        full = {**os.environ, **ENVIRONMENT, **environment, "TMPDIR": scratch}
         full["PYTHONPATH"] = os.pathsep.join(filter(None, [str(TESTS), os.environ.get("PYTHONPATH")]))
         process = subprocess.Popen(
-            [launcher.command, "-n", str(ranks), *map(str, command)],
+            [*map(str, command)],
             cwd=cwd,
             env=full,
             stdin=subprocess.DEVNULL,
@@ -93,14 +118,10 @@ def launch(
             start_new_session=True,
         )
         try:
-            stdout, stderr = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            _kill_session(process.pid)
-            stdout, stderr = process.communicate()
-            pytest.fail(f"still running after {timeout} s: {process.args}\n{stdout}\n{stderr}")
+            yield process
         finally:
             _kill_session(process.pid)
-    return Ended(process.returncode, stdout, stderr)
+            process.communicate()
 
 
 def launch_program(ranks: int, name: str, *arguments: str | Path, **options) -> Ended:
@@ -113,10 +134,28 @@ def fedreid(ranks: int, *arguments: str | Path, **options) -> Ended:
     return launch(ranks, Path(sys.executable).parent / "fedreid-mpi", *arguments, **options)
 
 
-def _kill_session(leader: int) -> None:
-    """Kill what is left of a launch: ranks have process groups of their own, but share its session."""
+def ranks_of(process: subprocess.Popen[str]) -> dict[int, int]:
+    """Return the process of each rank of a launch by Open MPI."""
+    ranks = {}
+    for pid in _session(process.pid):
+        with contextlib.suppress(OSError):
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            found = [value for value in variables if value.startswith(b"OMPI_COMM_WORLD_RANK=")]
+            if found:
+                ranks[int(found[0].partition(b"=")[2])] = pid
+    return ranks
+
+
+def _session(leader: int) -> Iterator[int]:
+    """Find the processes of a launch: ranks have process groups of their own, but share its session."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 if os.getsid(int(entry.name)) == leader:
-                    os.kill(int(entry.name), signal.SIGKILL)
+                    yield int(entry.name)
+
+
+def _kill_session(leader: int) -> None:
+    for pid in _session(leader):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)

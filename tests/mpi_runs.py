@@ -3,13 +3,14 @@
 Usage: mpirun -n 7 python -m mpi4py mpi_runs.py FOLDER EXPERIMENT.toml...
 
 The ranks are divided into groups of `GROUPS` ranks that run side by side, then all play together. Runs are
-written to FOLDER/<experiment>/<ranks>.
+written to FOLDER/<experiment>/<ranks>. Last, each group plays all of them once more, stops after round 0 or
+1, and goes on with those of another group: FOLDER/<experiment>/resumed-<number of the first group>.
 """
 
 import sys
 from pathlib import Path
 
-from small import Silent
+from small import Silent, StopAfter
 
 GROUPS = (1, 2, 4)
 EVERYONE = sum(GROUPS)  # a server, five clients, and one rank that is idle
@@ -64,11 +65,20 @@ def main(folder: Path, experiments: list[Path]) -> None:
     evaluation.UNIT = 64  # so that a small test split is shared out, too
     world = MPI.COMM_WORLD
     group = next(number for number in range(len(GROUPS)) if world.rank < sum(GROUPS[: number + 1]))
-    for comm in (MPICommunicator(world.Split(group)), MPICommunicator(world)):
+    some, everyone = MPICommunicator(world.Split(group)), MPICommunicator(world)
+    for comm in (some, everyone):
         for path in experiments:
             run_dir = folder / path.stem / str(comm.size)
             run_federation(comm, load_experiment(path), run_dir, Silent())
-        MPICommunicator(world).broadcast(None)  # asleep until the other groups are done
+        everyone.broadcast(None)  # asleep until the other groups are done
+    for resume in (False, True):
+        first = (group + resume) % len(GROUPS)
+        for number, path in enumerate(experiments):
+            run_dir = folder / path.stem / f"resumed-{first}"
+            observer = Silent() if resume else StopAfter(run_dir, (number + first) % 2)
+            outcome = run_federation(some, load_experiment(path), run_dir, observer, resume=resume)
+            assert outcome.done == resume
+        everyone.broadcast(None)
 
 
 if __name__ == "__main__":

@@ -135,3 +135,14 @@ class Silent:
 
     def finished(self, record):
         pass
+
+
+class StopAfter(Silent):
+    """Asks a run to stop once a round is finished."""
+
+    def __init__(self, run_dir, round):
+        self.run_dir, self.round = run_dir, round
+
+    def finished(self, record):
+        if record.plan.round == self.round:
+            (self.run_dir / "STOP").touch()

@@ -61,6 +61,17 @@ def test_any_number_of_ranks_gives_the_same_bits(variant, ranks, together, alone
     assert_same_run(together / variant / str(ranks), alone[variant])
 
 
+@pytest.mark.parametrize("first", range(len(GROUPS)))
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_resume_on_another_number_of_ranks_gives_the_same_bits(variant, first, together, alone):
+    resumed = together / variant / f"resumed-{first}"
+    assert {path.name for path in resumed.glob("results_*.h5")} == {
+        "results_001_001.h5",
+        "results_002_001.h5",
+    }
+    assert_same_run(resumed, alone[variant])
+
+
 @pytest.mark.parametrize("ranks", [2, 4, 10])
 def test_the_command_line_gives_the_same_bits_under_mpirun(ranks, experiments, alone, tmp_path):
     ended = fedreid(

@@ -29,7 +29,7 @@ def refused_changes(before: Experiment, now: Experiment) -> Iterator[str]:
     """
     old, new = _keys(before), _keys(now)
     for key in dict.fromkeys([*old, *new]):
-        if old.get(key) != new.get(key) and not _is_free(key):
+        if old.get(key) != new.get(key) and not may_change(key):
             yield f"{key} is {_shown(new.get(key))}, expected {_shown(old.get(key))}"
     found, least = now.run.rounds, before.run.rounds
     if found < least:
@@ -43,7 +43,8 @@ def refused_changes(before: Experiment, now: Experiment) -> Iterator[str]:
         yield f"model.weights is {_shown(now.model.weights)}, expected {_shown(before.model.weights)}"
 
 
-def _is_free(key: str) -> bool:
+def may_change(key: str) -> bool:
+    """Tell whether a key may differ from one attempt to the next, or has a rule of its own."""
     return key in CHECKED_OTHERWISE or key in HARMLESS or key.partition(".")[0] in HARMLESS
 
 

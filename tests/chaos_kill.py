@@ -1,0 +1,132 @@
+"""The whole job killed by SIGKILL at a random moment, again and again, until the run is done all the same."""
+
+import hashlib
+import multiprocessing
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from chaos import Trial
+from launching import started
+from small import Silent, write_experiment, write_sites
+
+from fedreid_mpi.checkpoint import folder_of, newest_whole
+from fedreid_mpi.comm import SoloCommunicator
+from fedreid_mpi.config import load_experiment
+from fedreid_mpi.errors import FedReIDError
+from fedreid_mpi.federation import run_federation
+from fedreid_mpi.model import load_model
+from fedreid_mpi.results import read_run, stable_figures
+from fedreid_mpi.rundir import read_status
+
+ROUNDS = 8
+EVERY_MPI = 5
+"""Every fifth kill is of a launch on three ranks, the others of a single process, which starts sooner."""
+
+LONGEST = 2.0
+"""Seconds after the first sign of the attempt within which it is killed."""
+
+_fork = multiprocessing.get_context("fork")  # torch is imported already
+
+
+def play(count: int, seed: int, folder: Path) -> Iterator[Trial]:
+    """Kill ``count`` times; a run that got to its end is compared, and a new one is begun."""
+    moments = random.Random(seed)
+    archives = write_sites(folder)[:3]
+    experiment = write_experiment(folder / "small.toml", archives, run={"rounds": ROUNDS})
+    reference = folder / "reference"
+    _train(experiment, reference)
+    number = 0
+    for trial in range(count):
+        run_dir = folder / f"run{number}"
+        mpi = trial % EVERY_MPI == EVERY_MPI - 1
+        before = _digest(run_dir / "status.json")
+        attempt = _launched if mpi else _forked
+        where = attempt(experiment, run_dir, before, moments.uniform(0, LONGEST))
+        broken = _check(run_dir)
+        last = trial == count - 1
+        if not broken and (last or _is_done(run_dir)):
+            broken = _finish(experiment, run_dir, reference)
+            number += 1
+        yield Trial(where, broken)
+
+
+def _train(experiment: Path, run_dir: Path) -> None:
+    run_federation(SoloCommunicator(), load_experiment(experiment), run_dir, Silent(), resume=True)
+
+
+def _forked(experiment: Path, run_dir: Path, before: str, delay: float) -> str:
+    process = _fork.Process(target=_train, args=(experiment, run_dir))
+    process.start()
+    _wait_for_sign(run_dir, before, process.is_alive)
+    time.sleep(delay)
+    where = _moment(run_dir)
+    process.kill()
+    process.join()
+    return where
+
+
+def _launched(experiment: Path, run_dir: Path, before: str, delay: float) -> str:
+    command = ("train", experiment, "--run-dir", run_dir, "--resume")
+    with started(3, *command, cwd=run_dir.parent) as process:  # its end kills all ranks
+        _wait_for_sign(run_dir, before, lambda: process.poll() is None)
+        time.sleep(delay)
+        return _moment(run_dir)
+
+
+def _wait_for_sign(run_dir: Path, before: str, is_alive) -> None:
+    while is_alive() and _digest(run_dir / "status.json") == before:
+        time.sleep(0.005)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def _moment(run_dir: Path) -> str:
+    """Say what the run is just doing, from the outside."""
+    if _is_done(run_dir):
+        return "after the end"
+    if list(run_dir.rglob(".*.tmp")):
+        return "writing a file"
+    newest = read_status(run_dir).round + 1 if (run_dir / "status.json").exists() else 0
+    if folder_of(run_dir, newest).exists():
+        return "within a commit"
+    return "within a round" if newest else "before round 0 is on disk"
+
+
+def _is_done(run_dir: Path) -> bool:
+    return (run_dir / "status.json").exists() and read_status(run_dir).state == "done"
+
+
+def _check(run_dir: Path) -> str:
+    """Check what a reader finds right after the kill."""
+    try:
+        manifest, damage = newest_whole(run_dir)
+        if damage:
+            return f"damaged checkpoint: {damage[0]}"
+        committed = -1 if manifest is None else manifest.round
+        rounds = read_run(run_dir).rounds.tolist() if list(run_dir.glob("results_*.h5")) else []
+        for model in sorted(run_dir.glob("models/*.safetensors")):
+            load_model(model)
+    except FedReIDError as error:
+        return f"{type(error).__name__}: {error}"
+    if rounds != list(range(len(rounds))) or len(rounds) <= committed:
+        return f"results hold rounds {rounds}, committed are those up to {committed}"
+    return ""
+
+
+def _finish(experiment: Path, run_dir: Path, reference: Path) -> str:
+    """Resume to the end, and compare every byte of the models and every stable figure."""
+    process = _fork.Process(target=_train, args=(experiment, run_dir))
+    process.start()
+    process.join()
+    if process.exitcode or not _is_done(run_dir):
+        return f"the resumed run ended with {process.exitcode}"
+    name = "models/global.safetensors"
+    if (run_dir / name).read_bytes() != (reference / name).read_bytes():
+        return "the resumed run has another model"
+    figures, expected = stable_figures(run_dir), stable_figures(reference)
+    other = [name for name in expected if figures[name].tobytes() != expected[name].tobytes()]
+    return f"the resumed run has other figures: {other}" if other else ""

@@ -1,0 +1,207 @@
+"""Runs of real processes that are asked to stop: they end in order, with 0, and go on with the same bits."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from launching import fedreid, ranks_of, started
+from small import Silent, write_experiment
+from test_invariant import assert_same_run
+
+from fedreid_mpi.cli import run
+from fedreid_mpi.comm import PhaseError, SoloCommunicator
+from fedreid_mpi.config import load_experiment
+from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.federation import run_federation
+from fedreid_mpi.rundir import Status, read_status, write_status
+from fedreid_mpi.stopping import (
+    AFTER_ROUND,
+    AT_ONCE,
+    GO_ON,
+    Stop,
+    parse_duration,
+    seconds_left_of_job,
+    strongest,
+)
+
+pytestmark = pytest.mark.timeout(600)
+
+ROUNDS = 40
+PATIENCE = 300
+
+
+@pytest.fixture(scope="module")
+def experiment_path(archives, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopping")
+    sections = {"run": {"rounds": ROUNDS}, "evaluation": {"every": ROUNDS}}
+    return write_experiment(folder / "small.toml", archives[:2], **sections)
+
+
+def train(experiment_path, run_dir):
+    return ("train", experiment_path, "--run-dir", run_dir, "--resume")
+
+
+@contextlib.contextmanager
+def training(ranks, experiment_path, run_dir):
+    """Start a run on some ranks (0: without mpirun) and wait until it has played a round of its own."""
+    before = read_status(run_dir).round if run_dir.exists() else -1
+    with started(ranks, *train(experiment_path, run_dir), cwd=run_dir.parent) as process:
+        limit = time.monotonic() + PATIENCE
+        while not (run_dir / "status.json").exists() or read_status(run_dir).round < before + 1:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < limit
+            time.sleep(0.02)
+        yield process
+
+
+def ends_in_order(process, run_dir, reason):
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 0, stdout + stderr
+    assert "fedreid-mpi: error" not in stderr
+    status = read_status(run_dir)
+    assert status.state == "interrupted", status
+    assert reason in status.reason
+    assert f"stopped ({status.reason}): round {status.round} is committed" in stdout
+    assert status.round < ROUNDS
+
+
+def test_one_run_is_stopped_in_every_way_and_ends_with_the_same_bits(experiment_path, tmp_path):
+    run_dir = tmp_path / "run"
+    with training(3, experiment_path, run_dir) as process:
+        process.send_signal(signal.SIGUSR2)  # to mpirun, which passes it on
+        ends_in_order(process, run_dir, "signal SIGUSR2 (rank ")
+    with training(2, experiment_path, run_dir) as process:
+        os.kill(ranks_of(process)[1], signal.SIGTERM)
+        ends_in_order(process, run_dir, "signal SIGTERM (rank 1)")
+    with training(0, experiment_path, run_dir) as process:
+        process.send_signal(signal.SIGINT)
+        ends_in_order(process, run_dir, "signal SIGINT")
+    with training(0, experiment_path, run_dir) as process:
+        stop = [Path(sys.executable).parent / "fedreid-mpi", "stop", run_dir]
+        said = subprocess.run(stop, capture_output=True, text=True, check=True, timeout=PATIENCE).stdout
+        assert "will stop after the round that it is in" in said
+        ends_in_order(process, run_dir, "the file STOP")
+    with started(0, *train(experiment_path, run_dir), "--time-limit", "1s", cwd=tmp_path) as process:
+        ends_in_order(process, run_dir, "time limit")  # over before the first round
+    ended = fedreid(2, *train(experiment_path, run_dir), cwd=tmp_path, timeout=PATIENCE)
+    assert ended.code == 0, ended.stderr
+    assert read_status(run_dir).state == "done"
+    assert read_status(run_dir).attempt == 6
+    run_federation(SoloCommunicator(), load_experiment(experiment_path), tmp_path / "reference", Silent())
+    assert_same_run(run_dir, tmp_path / "reference")
+
+
+class StopAt(Stop):
+    """Wants to abandon the round at its n-th look."""
+
+    def __init__(self, count):
+        super().__init__()
+        self.count = count
+
+    @property
+    def wants_to_abandon(self):
+        self.count -= 1
+        return self.count < 0
+
+    @property
+    def wish(self):
+        return (AT_ONCE, "test") if self.count < 0 else (GO_ON, "")
+
+
+def test_an_abandoned_round_leaves_no_trace(archives, tmp_path):
+    """At whatever batch: of training, of teaching, of distillation, of evaluation."""
+    from small import write_public
+
+    write_public(tmp_path / "public.h5")
+    sections = {
+        "data": {"public": "public.h5"},
+        "distillation": {"enabled": True},
+        "clustering": {"enabled": True, "feature": "mean"},
+        "run": {"rounds": 1},
+    }
+    experiment = load_experiment(write_experiment(tmp_path / "x.toml", archives[:2], **sections))
+    comm, run_dir = SoloCommunicator, tmp_path / "run"
+    counting = StopAt(10**6)
+    assert run_federation(comm(), experiment, tmp_path / "reference", Silent(), stop=counting).done
+    looks = 10**6 - counting.count
+    assert looks > 25
+    for count in range(1, looks, 5):
+        outcome = run_federation(comm(), experiment, run_dir, Silent(), resume=True, stop=StopAt(count))
+        assert not outcome.done
+        assert outcome.reason == "test"
+    assert run_federation(comm(), experiment, run_dir, Silent(), resume=True).done
+    assert_same_run(run_dir, tmp_path / "reference")
+
+
+def test_a_third_interrupt_ends_a_run_at_once(experiment_path, tmp_path):
+    class Impatient(Silent):
+        def finished(self, record):
+            for _ in range(3):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    said, stop = [], Stop()
+    with stop.listening(said.append), pytest.raises((KeyboardInterrupt, PhaseError)):
+        run_federation(
+            SoloCommunicator(), load_experiment(experiment_path), tmp_path / "run", Impatient(), stop=stop
+        )
+    assert [line.partition(";")[0] for line in said] == [
+        "interrupt: finishing the round",
+        "interrupt: abandoning the round",
+    ]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_round_that_would_not_fit_is_not_begun(tmp_path):
+    stop = Stop(1000.0)
+    assert stop.reason_to_stop(tmp_path, [(GO_ON, "")], [700.0]) == ""
+    reason = stop.reason_to_stop(tmp_path, [(GO_ON, "")], [5.0, 800.0])
+    assert reason == "time limit: 970 s are left, a round may take 1000 s"
+    assert Stop().reason_to_stop(tmp_path, [(GO_ON, "")], [1e9]) == ""
+    stop.begin_round(-1.0)
+    assert stop.wants_to_abandon
+    assert stop.wish[0] == AT_ONCE
+
+
+def test_the_strongest_wish_of_the_lowest_rank_counts():
+    assert strongest([(GO_ON, "")]) == ""
+    assert strongest([(AFTER_ROUND, "a")]) == "a"
+    assert strongest([(GO_ON, ""), (AFTER_ROUND, "a"), (AT_ONCE, "b"), (AT_ONCE, "c")]) == "b (rank 2)"
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("2h30m", 9000), ("1d", 86400), ("45s", 45), ("02:30:00", 9000), ("1-00:00:01", 86401)],
+)
+def test_time_limits_are_read(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "0", "2h30", "1:30", "-5", "soon", "1.5h", "2m1h"])
+def test_bad_time_limits_are_refused(text):
+    with pytest.raises(ConfigurationError, match=r"^--time-limit .*expected seconds, or a time like"):
+        parse_duration(text)
+
+
+def test_slurm_tells_the_end_of_the_job():
+    assert seconds_left_of_job({}) is None
+    assert seconds_left_of_job({"SLURM_JOB_END_TIME": "Unknown"}) is None
+    end = str(int(time.time()) + 600)
+    assert 590 < seconds_left_of_job({"SLURM_JOB_END_TIME": end}) <= 600
+
+
+def test_stop_refuses_what_does_not_run(tmp_path, capsys):
+    assert run(["stop", str(tmp_path)]) == 3
+    assert f"{tmp_path}: holds no run: status.json: No such file" in capsys.readouterr().err
+    write_status(tmp_path, Status("done", 3, 3, 1))
+    assert run(["stop", str(tmp_path)]) == 2
+    assert "its run is done, expected a running one" in capsys.readouterr().err
+    (tmp_path / "status.json").write_text(json.dumps({"state": "x"}))
+    assert run(["stop", str(tmp_path)]) == 3
+    assert "status.json: is damaged" in capsys.readouterr().err
+    assert not (tmp_path / "STOP").exists()
