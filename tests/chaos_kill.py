@@ -1,10 +1,11 @@
 """The whole job killed by SIGKILL at a random moment, again and again, until the run is done all the same."""
 
+import fcntl
 import hashlib
 import multiprocessing
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from chaos import Trial
@@ -44,7 +45,8 @@ def play(count: int, seed: int, folder: Path) -> Iterator[Trial]:
         before = _digest(run_dir / "status.json")
         attempt = _launched if mpi else _forked
         where = attempt(experiment, run_dir, before, moments.uniform(0, LONGEST))
-        broken = _check(run_dir)
+        _wait_until_free(run_dir)
+        broken = _check(run_dir) if where else "the attempt ended before it began"
         last = trial == count - 1
         if not broken and (last or _is_done(run_dir)):
             broken = _finish(experiment, run_dir, reference)
@@ -59,9 +61,7 @@ def _train(experiment: Path, run_dir: Path) -> None:
 def _forked(experiment: Path, run_dir: Path, before: str, delay: float) -> str:
     process = _fork.Process(target=_train, args=(experiment, run_dir))
     process.start()
-    _wait_for_sign(run_dir, before, process.is_alive)
-    time.sleep(delay)
-    where = _moment(run_dir)
+    where = _strike(run_dir, before, delay, process.is_alive)
     process.kill()
     process.join()
     return where
@@ -70,14 +70,23 @@ def _forked(experiment: Path, run_dir: Path, before: str, delay: float) -> str:
 def _launched(experiment: Path, run_dir: Path, before: str, delay: float) -> str:
     command = ("train", experiment, "--run-dir", run_dir, "--resume")
     with started(3, *command, cwd=run_dir.parent) as process:  # its end kills all ranks
-        _wait_for_sign(run_dir, before, lambda: process.poll() is None)
-        time.sleep(delay)
-        return _moment(run_dir)
+        return _strike(run_dir, before, delay, lambda: process.poll() is None)
 
 
-def _wait_for_sign(run_dir: Path, before: str, is_alive) -> None:
-    while is_alive() and _digest(run_dir / "status.json") == before:
+def _strike(run_dir: Path, before: str, delay: float, is_alive: Callable[[], bool]) -> str:
+    """Wait for an attempt's first sign and a while longer; say what it does then; nothing: it is gone."""
+    while _digest(run_dir / "status.json") == before:
+        if not is_alive():
+            return ""
         time.sleep(0.005)
+    time.sleep(delay)
+    return _moment(run_dir)
+
+
+def _wait_until_free(run_dir: Path) -> None:
+    """Wait until the kernel has cleared away the killed processes: the lock is theirs until then."""
+    with (run_dir / "lock").open("r+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _digest(path: Path) -> str:
