@@ -1,7 +1,7 @@
 """A power cut at any moment of a commit leaves the old state or the new one, whole, to whoever reads it.
 
-The file operations of two commits are recorded. Each prefix of them is then replayed as a disk might show it
-after a power cut: what was written and not flushed is lost, and of the names made, moved or removed since
+The file operations of three commits are recorded. Each prefix of them is then replayed as a disk might show
+it after a power cut: what was written and not flushed is lost, and of the names made, moved or removed since
 their folder was flushed all, none, or any of them may have taken effect.
 """
 
