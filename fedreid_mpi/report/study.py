@@ -1,0 +1,286 @@
+"""Many runs as a study: found on disk, put together by method, and the methods that may be compared."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedreid_mpi.errors import DataError
+from fedreid_mpi.results import RunResults, read_run
+from fedreid_mpi.types import ModelKind
+
+METRICS = ("rank-1", "mAP")
+
+_PART = re.compile(r"-(camera|share)\d+$")
+_SEED = re.compile(r"[-_]?seed[-_]?\d+$")
+
+# What tells no two methods apart: the seed and the name, and all that cannot change a figure.
+_LABELS = ("run.name", "run.seed")
+_PATHS = ("data.archives", "data.public", "model.weights")
+_HARMLESS = (
+    *("preset", "run.rounds", "data.public", "data.exclude_overlap", "data.stage"),
+    *("evaluation.every", "evaluation.local_models", "evaluation.reestimate_bn"),
+    *("compute.", "checkpoint.", "reliability."),
+)
+_HARMFUL = ("compute.precision",)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run and where its figures stand.
+
+    Attributes
+    ----------
+    folder
+        Run directory.
+    results
+        Its archive.
+    settings
+        Resolved configuration: ``"section.key"`` to value; of paths only the file's name is kept.
+    datasets
+        Names of the D datasets that are tested, in the order of ``data.archives``.
+    members
+        D arrays: ids of the clients that are tested on the dataset.
+    """
+
+    folder: Path
+    results: RunResults
+    settings: Mapping[str, Any]
+    datasets: tuple[str, ...]
+    members: tuple[NDArray[np.intp], ...]
+
+    @property
+    def seed(self) -> int:
+        """Seed of the run."""
+        return self.results.header.seed
+
+    @property
+    def planned(self) -> int:
+        """Number of rounds that the configuration asks for."""
+        return int(self.settings.get("run.rounds", 0))
+
+    @property
+    def finished(self) -> bool:
+        """Whether all rounds have been played."""
+        return int(self.results.rounds[-1]) >= self.planned
+
+    @property
+    def kind(self) -> ModelKind:
+        """The model that the run is judged by: in mode "local" the clients' own, else the global one."""
+        return ModelKind.LOCAL if self.settings.get("federation.mode") == "local" else ModelKind.GLOBAL
+
+    def scores(self, kind: ModelKind | None = None, metric: str = "rank-1") -> NDArray[np.float64]:
+        """Return scores by evaluated round and dataset.
+
+        Parameters
+        ----------
+        kind
+            Which model; by default the one that the run is judged by.
+        metric
+            One of `METRICS`.
+
+        Returns
+        -------
+        NDArray
+            Shape (E, D), float64, percent: the mean over the clients that are tested on the dataset, which
+            is no mean where they share a model. NaN where nothing was scored.
+        """
+        results, models = self.results, list(ModelKind)
+        scores = results.cmc[..., 0] if metric == "rank-1" else results.mean_ap
+        scored = scores[..., models.index(kind or self.kind)]
+        if kind is None and self.kind is ModelKind.LOCAL:  # before round 1 all start from the global one
+            scored = np.where(np.isnan(scored), scores[..., models.index(ModelKind.GLOBAL)], scored)
+        return 100 * np.stack([_mean(scored[:, clients]) for clients in self.members], axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """Runs that differ in seed alone, in the order of their seeds."""
+
+    name: str
+    runs: tuple[Run, ...]
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The configuration of all its runs, but for seed and name."""
+        return self.runs[0].settings
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the datasets that are tested."""
+        return self.runs[0].datasets
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """Runs by method.
+
+    Attributes
+    ----------
+    methods
+        In the order in which they were found; of finished runs, if there is any.
+    runs
+        All runs, unfinished ones as well.
+    warnings
+        What a reader should know of the runs, a sentence each.
+    """
+
+    methods: tuple[Method, ...]
+    runs: tuple[Run, ...]
+    warnings: tuple[str, ...]
+
+    def families(self, *varied: str, mode: str | None = "federated") -> list[tuple[Method, ...]]:
+        """Return the sets of at least two methods that differ in nothing but some settings.
+
+        Parameters
+        ----------
+        varied
+            ``"section.key"``, or ``"section."`` for all keys of a section.
+        mode
+            Methods of other modes are passed over; None: of any.
+
+        Returns
+        -------
+        list of tuple of Method
+            The largest family first.
+        """
+        families: dict[str, list[Method]] = {}
+        for method in self.methods:
+            if mode is None or method.settings.get("federation.mode") == mode:
+                rest = _without(method.settings, (*_LABELS, *_HARMLESS, *varied))
+                families.setdefault(repr((sorted(rest.items()), _tests(method.runs[0]))), []).append(method)
+        found = [tuple(family) for family in families.values() if len(family) > 1]
+        return sorted(found, key=len, reverse=True)
+
+
+def load_study(paths: Sequence[Path]) -> Study:
+    """Read all runs in some folders.
+
+    Parameters
+    ----------
+    paths
+        Run directories, or folders that hold some at any depth.
+
+    Raises
+    ------
+    DataError
+        A folder is not there or holds no run, or a run's results cannot be read.
+    """
+    folders = dict.fromkeys(folder.resolve() for path in paths for folder in _find_runs(path))
+    return make_study([make_run(folder, read_run(folder)) for folder in folders])
+
+
+def make_run(folder: Path, results: RunResults) -> Run:
+    """Look up in a run's configuration and clients what belongs where."""
+    settings = dict(_flatten(tomllib.loads(results.header.configuration)))
+    by_dataset = settings.get("federation.clients", "dataset") == "dataset"
+    names: dict[int, str] = {}
+    members: dict[int, list[int]] = {}
+    for client in results.header.clients:
+        if client.dataset >= 0 and client.test_images > 0:
+            names[client.dataset] = client.name if by_dataset else _PART.sub("", client.name)
+            members.setdefault(client.dataset, []).append(client.id)
+    return Run(
+        folder=folder,
+        results=results,
+        settings=settings,
+        datasets=tuple(names[number] for number in sorted(names)),
+        members=tuple(np.array(members[number]) for number in sorted(members)),
+    )
+
+
+def make_study(runs: Sequence[Run]) -> Study:
+    """Put runs together by method and note what does not fit."""
+    warnings = []
+    used = [run for run in runs if run.finished] or list(runs)
+    for run in runs:
+        if not run.finished:
+            fate = "used as it is" if run in used else "left out of all answers"
+            warnings.append(f"{_label(run)} has {run.results.rounds[-1]} of {run.planned} rounds: {fate}.")
+    alike: dict[str, dict[int, Run]] = {}
+    for run in used:
+        key = repr((sorted(_without(run.settings, _LABELS).items()), _tests(run)))
+        seeds = alike.setdefault(key, {})
+        if run.seed in seeds:
+            warnings.append(f"{_label(run)} repeats {_label(seeds[run.seed])}: left out.")
+        else:
+            seeds[run.seed] = run
+    methods: list[Method] = []
+    for seeds in alike.values():
+        ordered = tuple(seeds[seed] for seed in sorted(seeds))
+        name = " / ".join(dict.fromkeys(_SEED.sub("", run.results.header.name) for run in ordered))
+        twins = [method for method in methods if method.name.partition(" (")[0] == name]
+        if twins:
+            keys = ", ".join(differing_keys([twins[0].settings, ordered[0].settings])) or "the test images"
+            warnings.append(f"Runs named {name} differ in more than the seed ({keys}): shown as two methods.")
+        methods.append(Method(f"{name} ({len(twins) + 1})" if twins else name, ordered))
+    for what, values in (
+        ("versions", [dict(run.results.header.versions) for run in used]),
+        ("commits", [run.results.header.git_commit[:10] for run in used]),
+    ):
+        if any(value != values[0] for value in values):
+            warnings.append(f"The runs are of different {what}: see the table of runs.")
+    return Study(tuple(methods), tuple(runs), tuple(warnings))
+
+
+def differing_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """List the keys in which configurations differ, but for names and seeds."""
+    keys = sorted({key for one in settings for key in one} - set(_LABELS))
+    return [key for key in keys if any(one.get(key) != settings[0].get(key) for one in settings)]
+
+
+def _find_runs(path: Path) -> list[Path]:
+    """List the run directories at and below a path, sorted."""
+    if not path.is_dir():
+        raise DataError(f"{path}: no such folder of runs")
+    found = sorted({file.parent for file in path.rglob("results_*.h5")})
+    if not found:
+        raise DataError(
+            f"{path}: holds no run (expected files results_<attempt>_<segment>.h5 in or below it)"
+        )
+    return found
+
+
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        key = prefix + name
+        if isinstance(value, dict) and key != "federation.availability":
+            yield from _flatten(value, f"{key}.")
+        elif key in _PATHS:
+            yield key, [Path(one).name for one in value] if isinstance(value, list) else Path(value).name
+        else:
+            yield key, value
+
+
+def _without(settings: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
+    """Drop keys and, where a name ends with a dot, sections; a cosine schedule needs the rounds."""
+    cosine = settings.get("optimizer.schedule") == "cosine"
+
+    def drops(key: str) -> bool:
+        named = any(key == name or (name.endswith(".") and key.startswith(name)) for name in left_out)
+        return named and key not in _HARMFUL and not (cosine and key == "run.rounds")
+
+    return {key: value for key, value in settings.items() if not drops(key)}
+
+
+def _tests(run: Run) -> list[tuple[str, int]]:
+    """What a run is tested on: datasets and their numbers of test images."""
+    clients = run.results.header.clients
+    images = [clients[members[0]].test_images for members in run.members]
+    return list(zip(run.datasets, images, strict=True))
+
+
+def _label(run: Run) -> str:
+    return f"{run.results.header.name}, seed {run.seed} ({run.folder.name})"
+
+
+def _mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Average rows over what is not NaN: shape (E, C) -> (E,)."""
+    there = ~np.isnan(scores)
+    count = there.sum(axis=1)
+    return np.where(count, np.where(there, scores, 0).sum(axis=1) / np.maximum(count, 1), np.nan)
