@@ -14,27 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.report.style import STYLE
 from fedreid_mpi.report.tables import Column, ScoreTable, shares
 from fedreid_mpi.results import RunResults
 from fedreid_mpi.types import ModelKind
-
-_STYLE: dict[Any, Any] = {
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.w_pad": 0.08,
-    "figure.constrained_layout.h_pad": 0.06,
-    "savefig.dpi": 160,
-    "font.size": 9,
-    "axes.titlesize": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "lines.linewidth": 1.5,
-    "lines.markersize": 3.5,
-}
 
 # Okabe and Ito's colours, told apart by everyone; dashes and markers say the same again.
 _COLOURS = {
@@ -83,7 +66,7 @@ def write_plots(
         The folder cannot be written to.
     """
     written = []
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figures: dict[str, Figure] = {}
         if results.evaluations.size:
             figures["rank1_by_round.png"] = plot_scores_by_round(results, "rank-1", baseline)

@@ -269,7 +269,7 @@ def _without(settings: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, 
 
 
 def _tests(run: Run) -> list[tuple[str, int]]:
-    """What a run is tested on: datasets and their numbers of test images."""
+    """List what a run is tested on: datasets and their numbers of test images."""
     clients = run.results.header.clients
     images = [clients[members[0]].test_images for members in run.members]
     return list(zip(run.datasets, images, strict=True))

@@ -144,7 +144,8 @@ def scores_at(run: Run, when: int | str, kind: ModelKind | None = None, metric: 
     """Return a run's scores by dataset: shape (D,), NaN where the round was not evaluated; see `compare`."""
     curve = run.scores(kind, metric)
     if when == "best":
-        return np.asarray(curve[best_rows(run)].mean(axis=0))
+        best = curve[best_rows(run)]
+        return np.asarray(best.mean(axis=0)) if len(best) else np.full(len(run.datasets), np.nan)
     if isinstance(when, str):
         epochs = int(when.removeprefix("epochs:"))
         when = epochs // local_epochs(run) if epochs % local_epochs(run) == 0 else -1
@@ -167,7 +168,7 @@ def best_rows(run: Run) -> NDArray[np.intp]:
 
 
 def last_common_round(methods: Sequence[Method], epochs: bool = False) -> int | None:
-    """Return the last round that all runs have evaluated; or the most local epochs; None where there is none."""
+    """Return the last round, or number of epochs, that all runs have evaluated; None where there is none."""
     runs = [run for method in methods for run in method.runs]
     counts = [set((run.results.evaluations * (local_epochs(run) if epochs else 1)).tolist()) for run in runs]
     return max(set.intersection(*counts) - {0}, default=None)
