@@ -24,6 +24,15 @@ class Band:
 
 
 @dataclass(frozen=True, slots=True)
+class Panel:
+    """Bands to be drawn on the same axes."""
+
+    x_label: str
+    y_label: str
+    bands: tuple[Band, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Grid:
     """A matrix to be drawn as a heat map, with the names of its rows and columns."""
 
@@ -34,7 +43,7 @@ class Grid:
 
 
 def draw_comparison(comparison: Comparison) -> Figure:
-    """Draw a comparison: on the left the scores by dataset, on the right what each has more than the first."""
+    """Draw a comparison: left the scores by dataset, right what each has more than the first."""
     reference, *others = comparison.series
     rows, count = len(comparison.rows), len(comparison.series)
     figure = Figure(figsize=(8.6, 1.3 + rows * (0.12 + 0.11 * count)))
@@ -59,21 +68,19 @@ def draw_comparison(comparison: Comparison) -> Figure:
     return figure
 
 
-def draw_curves(panels: Mapping[str, Sequence[Band]], x_label: str) -> Figure:
+def draw_curves(panels: Sequence[Panel]) -> Figure:
     """Draw bands side by side: the mean over the seeds, and from the lowest to the highest seed."""
     figure = Figure(figsize=(1.0 + 3.8 * len(panels), 3.6))
     grid = figure.subplots(1, len(panels), squeeze=False)[0]
     labels: dict[str, int] = {}
-    for axes, (title, bands) in zip(grid, panels.items(), strict=True):
-        for band in bands:
-            number = labels.setdefault(band.label, len(labels))
-            _band(axes, band, number)
-        axes.set_ylabel(title)
-        axes.set_xlabel(x_label)
+    for axes, panel in zip(grid, panels, strict=True):
+        for band in panel.bands:
+            _band(axes, band, labels.setdefault(band.label, len(labels)))
+        axes.set_ylabel(panel.y_label)
+        axes.set_xlabel(panel.x_label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles = {line.get_label(): line for axes in grid for line in axes.get_lines()}
-    named = [label for label in labels if label in handles]
-    figure.legend([handles[label] for label in named], named, loc="outside lower center", ncols=3)
+    figure.legend([handles[label] for label in labels], list(labels), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -139,7 +146,7 @@ def draw_groups(grids: Sequence[Grid]) -> Figure:
         if len(grid.columns) <= 24:
             for row, column in np.argwhere(~np.isnan(grid.values)):
                 number = int(grid.values[row, column])
-                axes.text(column, row, number, color="white", ha="center", va="center", fontsize=6)
+                axes.text(column, row, str(number), color="white", ha="center", va="center", fontsize=6)
     return figure
 
 

@@ -95,7 +95,7 @@ class Run:
         scored = scores[..., models.index(kind or self.kind)]
         if kind is None and self.kind is ModelKind.LOCAL:  # before round 1 all start from the global one
             scored = np.where(np.isnan(scored), scores[..., models.index(ModelKind.GLOBAL)], scored)
-        return 100 * np.stack([_mean(scored[:, clients]) for clients in self.members], axis=1)
+        return 100 * np.stack([mean_of_known(scored[:, clients], axis=1) for clients in self.members], axis=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +104,10 @@ class Method:
 
     name: str
     runs: tuple[Run, ...]
+
+    def __str__(self) -> str:
+        """Return the name and the number of runs."""
+        return f"{self.name} × {len(self.runs)}"
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -234,6 +238,14 @@ def differing_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     return [key for key in keys if any(one.get(key) != settings[0].get(key) for one in settings)]
 
 
+def mean_of_known(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """Average along an axis over what is not NaN; NaN where nothing is left."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=axis)
+    total = np.where(known, values, 0).sum(axis=axis)
+    return np.where(count, total / np.maximum(count, 1), np.nan)
+
+
 def _find_runs(path: Path) -> list[Path]:
     """List the run directories at and below a path, sorted."""
     if not path.is_dir():
@@ -277,10 +289,3 @@ def _tests(run: Run) -> list[tuple[str, int]]:
 
 def _label(run: Run) -> str:
     return f"{run.results.header.name}, seed {run.seed} ({run.folder.name})"
-
-
-def _mean(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Average rows over what is not NaN: shape (E, C) -> (E,)."""
-    there = ~np.isnan(scores)
-    count = there.sum(axis=1)
-    return np.where(count, np.where(there, scores, 0).sum(axis=1) / np.maximum(count, 1), np.nan)

@@ -1,0 +1,231 @@
+"""What a report says of every study: the choice of round, where time and bytes went, events, and the runs."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fedreid_mpi.report.answers import Answer
+from fedreid_mpi.report.charts import Grid, draw_shares, draw_stacks
+from fedreid_mpi.report.exhibits import Cell, Picture, Table
+from fedreid_mpi.report.study import METRICS, Method, Run, Study, differing_keys, mean_of_known
+from fedreid_mpi.report.values import Spread, best_rows, is_large, scores_at
+
+_EVENTS_SHOWN = 100
+_MEGABYTE = 1e6
+
+
+def choice_of_round(study: Study) -> Answer:
+    """Tabulate scores after the last round and by the published choice."""
+    names = list(dict.fromkeys(name for method in study.methods for name in method.datasets))
+    large = any(map(is_large, names))
+    tables = [_overview(study, large)]
+    for when, words in (("last", "the last round"), ("best", "the published choice of round")):
+        for metric in METRICS:
+            rows: list[tuple[Cell, ...]] = []
+            for method in study.methods:
+                scores = [_scores(run, when, metric) for run in method.runs]
+                spreads = [Spread.of([score.get(name, np.nan) for score in scores]) for name in names]
+                rows.append((method.name, *spreads))
+            caption = f"{metric} by dataset, {words}, in percent"
+            tables.append(Table(f"a-{when}-{metric.lower()}", caption, ("method", *names), tuple(rows)))
+    basis = (
+        "the four large datasets (those that are there)" if large else "all datasets, no large one is there"
+    )
+    claims = (
+        "The last round is what a user gets. The published choice is the mean of the three evaluated rounds "
+        f"with the best mean rank-1 on {basis}: it selects on test data, so its figures are too good.",
+    )
+    return Answer("choice", "Which round counts", claims, tuple(tables))
+
+
+def time_spent(study: Study) -> Answer:
+    """Show the seconds of a round by phase, and of training by client."""
+    stacks = {}
+    for method in study.methods:
+        phases = [_per_round(run, run.results.phases, run.results.phase_seconds) for run in method.runs]
+        names = dict.fromkeys(name for one in phases for name in one)
+        stacks[method.name] = {name: float(np.mean([one.get(name, 0) for one in phases])) for name in names}
+    pictures = []
+    if any(map(sum_of, stacks.values())):
+        figure = draw_stacks(stacks, "seconds a round on the server, mean over rounds and seeds")
+        pictures.append(Picture("b-phases", "Where the time of a round goes", figure))
+    for number, (clients, methods) in enumerate(_by_clients(study).items(), start=1):
+        seconds = np.stack([_client_seconds(method) for method in methods], axis=1)
+        if np.isfinite(seconds).any():
+            grid = Grid("training", seconds, clients, tuple(method.name for method in methods))
+            figure = draw_shares([grid], "seconds a round", faint=True)
+            caption = "Seconds of local training by client, mean over rounds and seeds"
+            pictures.append(Picture(f"b-clients-{number}", caption, figure))
+    totals = {name: sum_of(stack) for name, stack in stacks.items()}
+    claims = [
+        f"{name}: {_parts(stacks[name])} of {total:.3g} s a round." for name, total in totals.items() if total
+    ]
+    return Answer("time", "Where the time went", tuple(claims), tuple(pictures))
+
+
+def bytes_sent(study: Study) -> Answer:
+    """Show the bytes that travelled between ranks, by kind and round."""
+    stacks, kinds = {}, dict[str, None]()
+    for method in study.methods:
+        sent = [
+            _per_round(run, run.results.traffic, run.results.bytes_sent / _MEGABYTE) for run in method.runs
+        ]
+        kinds |= dict.fromkeys(name for one in sent for name in one)
+        stacks[method.name] = {
+            name: float(np.mean([one.get(name, 0) for one in sent]))
+            for name in dict.fromkeys(n for o in sent for n in o)
+        }
+    if not any(map(sum_of, stacks.values())):
+        return Answer("bytes", "Where the bytes went", ("All runs were of one process: nothing travelled.",))
+    figure = draw_stacks(stacks, "MB a round between ranks, mean over rounds and seeds")
+    pictures = [Picture("c-kinds", "What travels in a round", figure)]
+    longest = max(
+        (run for method in study.methods for run in method.runs), key=lambda run: len(run.results.rounds)
+    )
+    rounds = tuple(map(str, longest.results.rounds.tolist()))
+    names = tuple(method.name for method in study.methods)
+    grids = [
+        Grid(
+            kind,
+            np.stack([_sent_by_round(method, kind, len(rounds)) for method in study.methods]),
+            names,
+            rounds,
+        )
+        for kind in kinds
+    ]
+    caption = "Bytes by round and kind, of the first seed"
+    pictures.append(Picture("c-rounds", caption, draw_shares(grids, "MB", faint=True)))
+    claims = [f"{name}: {_parts(stack)} of {sum_of(stack):.3g} MB a round." for name, stack in stacks.items()]
+    return Answer("bytes", "Where the bytes went", tuple(claims), tuple(pictures))
+
+
+def events(study: Study) -> Answer:
+    """List what was out of the ordinary."""
+    found = [(run, event) for run in study.runs for event in run.results.events]
+    rows = tuple(
+        (run.results.header.name, run.seed, event.round, event.kind, event.text) for run, event in found
+    )
+    if not rows:
+        return Answer("events", "Events", ("Nothing out of the ordinary was recorded.",))
+    claims = (
+        (f"{len(rows)} events; the page shows the first {_EVENTS_SHOWN}.",)
+        if len(rows) > _EVENTS_SHOWN
+        else ()
+    )
+    columns = ("run", "seed", "round", "kind", "what happened")
+    return Answer("events", "Events", claims, (Table("d-events", "Events", columns, rows[:_EVENTS_SHOWN]),))
+
+
+def runs(study: Study) -> Answer:
+    """List runs, differences in configuration, and clients."""
+    columns = ("run", "seed", "folder", "rounds", "evaluated", "ranks", "versions", "commit", "seconds")
+    table = Table("e-runs", "Runs", columns, tuple(_describe(run) for run in study.runs))
+    exhibits = [table, _configurations(study)]
+    for number, (clients, methods) in enumerate(_by_clients(study).items(), start=1):
+        specs = methods[0].runs[0].results.header.clients
+        rows = tuple((spec.name, spec.images, spec.identities, spec.test_images) for spec in specs)
+        caption = f"Clients of {', '.join(method.name for method in methods)}: {len(clients)}"
+        heading = ("client", "training images", "identities", "test images")
+        exhibits.append(Table(f"e-clients-{number}", caption, heading, rows))
+    return Answer("runs", "The runs", study.warnings, tuple(exhibits))
+
+
+APPENDICES: tuple[Callable[[Study], Answer], ...] = (choice_of_round, time_spent, bytes_sent, events, runs)
+"""In the order of the page, after the questions."""
+
+
+def sum_of(parts: dict[str, float]) -> float:
+    """Return the sum of a stack."""
+    return sum(parts.values())
+
+
+def _overview(study: Study, large: bool) -> Table:
+    """Tabulate means over datasets: last round, published choice, and the rounds that it takes."""
+    kinds = ("all", "large") if large else ("all",)
+    rows: list[tuple[Cell, ...]] = []
+    for method in study.methods:
+        row: list[Cell] = [method.name, len(method.runs)]
+        for when in ("last", "best"):
+            for kind in kinds:
+                picked = [
+                    [
+                        score
+                        for name, score in _scores(run, when, "rank-1").items()
+                        if kind == "all" or is_large(name)
+                    ]
+                    for run in method.runs
+                ]
+                row.append(Spread.of([float(np.mean(scores)) if scores else np.nan for scores in picked]))
+        chosen = [run.results.evaluations[best_rows(run)].tolist() for run in method.runs]
+        row.append("; ".join(", ".join(map(str, one)) for one in chosen))
+        rows.append(tuple(row))
+    headings = [f"{when}: mean of {kind}" for when in ("last", "published") for kind in kinds]
+    caption = "Mean rank-1 in percent by the two choices of round"
+    columns = ("method", "seeds", *headings, "rounds of the published choice, by seed")
+    return Table("a-choice", caption, columns, tuple(rows))
+
+
+def _scores(run: Run, when: str, metric: str) -> dict[str, float]:
+    choice = int(run.results.evaluations[-1]) if when == "last" and run.results.evaluations.size else "best"
+    return dict(zip(run.datasets, scores_at(run, choice, None, metric).tolist(), strict=True))
+
+
+def _per_round(run: Run, names: tuple[str, ...], amounts: Any) -> dict[str, float]:  # noqa: ANN401
+    """Return the mean over the rounds from 1 of each column."""
+    played = amounts[run.results.rounds > 0]
+    return dict(zip(names, (np.nansum(played, axis=0) / max(len(played), 1)).tolist(), strict=True))
+
+
+def _by_clients(study: Study) -> dict[tuple[str, ...], list[Method]]:
+    """Put methods together by who their clients are."""
+    found: dict[tuple[str, ...], list[Method]] = {}
+    for method in study.methods:
+        names = tuple(client.name for client in method.runs[0].results.header.clients)
+        found.setdefault(names, []).append(method)
+    return found
+
+
+def _client_seconds(method: Method) -> Any:  # noqa: ANN401
+    return mean_of_known(
+        np.stack([mean_of_known(run.results.seconds, axis=0) for run in method.runs]), axis=0
+    )
+
+
+def _sent_by_round(method: Method, kind: str, length: int) -> Any:  # noqa: ANN401
+    results = method.runs[0].results
+    row = np.full(length, np.nan)
+    if kind in results.traffic:
+        row[: len(results.rounds)] = results.bytes_sent[:, results.traffic.index(kind)] / _MEGABYTE
+    return row
+
+
+def _parts(stack: dict[str, float]) -> str:
+    """Say the shares of a stack in words, the largest first."""
+    total = sum_of(stack) or 1.0
+    ordered = sorted(stack.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {amount / total:.0%}" for name, amount in ordered)
+
+
+def _describe(run: Run) -> tuple[Cell, ...]:
+    header, results = run.results.header, run.results
+    devices = ", ".join(dict.fromkeys(rank.device for rank in header.ranks))
+    return (
+        header.name,
+        run.seed,
+        run.folder.name,
+        f"{results.rounds[-1]} of {run.planned}",
+        int((results.evaluations > 0).sum()),
+        f"{len(header.ranks)} ({devices})",
+        ", ".join(f"{name} {version}" for name, version in header.versions.items()),
+        header.git_commit[:10] or "–",
+        round(float(np.nansum(results.phase_seconds))),
+    )
+
+
+def _configurations(study: Study) -> Table:
+    """Tabulate the settings in which the methods differ."""
+    keys = differing_keys([method.settings for method in study.methods])
+    rows = tuple((key, *(str(method.settings.get(key, "–")) for method in study.methods)) for key in keys)
+    columns = ("setting", *(method.name for method in study.methods))
+    return Table("e-settings", "Settings in which the methods differ", columns, rows)

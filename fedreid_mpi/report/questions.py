@@ -1,0 +1,255 @@
+"""The questions that the benchmark must answer: one function each, from a study to an answer.
+
+Source: Zhuang et al., ACM TOMM 19(1s), 2023. A question whose runs are not there says which would answer it.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from fedreid_mpi.report.answers import Answer, Entry, compared, curve_of, entries, in_words, suffix
+from fedreid_mpi.report.charts import Panel, draw_curves, draw_each
+from fedreid_mpi.report.exhibits import Cell, Picture, Table
+from fedreid_mpi.report.insights import groups_found, server_steps, weights_given
+from fedreid_mpi.report.study import METRICS, Method, Study
+from fedreid_mpi.report.values import Series, Spread, fluctuation, last_common_round, local_epochs, mean_curve
+from fedreid_mpi.types import ModelKind
+
+_DISTILLATION, _CLUSTERING, _WEIGHTS = "distillation.enabled", "clustering.enabled", "aggregation.weights"
+
+
+def by_dataset_camera_identity(study: Study) -> Answer:
+    """Compare clients that are datasets, cameras or shares of a dataset's people."""
+    order = ("dataset", "camera", "identity")
+    families = study.families("federation.clients", "federation.identity_clients", "federation.edge_rounds")
+    claims, exhibits = [], []
+    for number, family in enumerate(families, start=1):
+        sides = sorted(family, key=lambda method: order.index(method.settings["federation.clients"]))
+        said, shown = compared(f"1-clients{suffix(number)}", "What a client holds", entries(sides))
+        claims += said
+        exhibits += shown
+    absent = _absent("federation.clients", order, families)
+    return Answer("clients", "By dataset, by camera or by identity?", tuple(claims), tuple(exhibits), absent)
+
+
+def federated_local_centralised(study: Study) -> Answer:
+    """Compare the federation with each client alone and with all images in one place."""
+    order = ("local", "federated", "centralised")
+    families = study.families("federation.mode", mode=None)
+    claims, exhibits = [], []
+    for number, family in enumerate(families or _with_own_models(study), start=1):
+        sides = sorted(family, key=lambda method: order.index(method.settings["federation.mode"]))
+        shown_sides = [entry for method in sides for entry in _models_of(method)]
+        said, shown = compared(f"2-modes{suffix(number)}", "Who learns from whose images", shown_sides)
+        claims += said
+        exhibits += shown
+    title = "Federated, local or centralised: who gains, who loses?"
+    return Answer("modes", title, tuple(claims), tuple(exhibits), _absent("federation.mode", order, families))
+
+
+def local_epochs_and_batch_size(study: Study) -> Answer:
+    """Compare numbers of local epochs, at as many rounds and at as many epochs, and batch sizes."""
+    claims, exhibits = [], []
+    by_epochs = study.families("federation.local_epochs")
+    for number, family in enumerate(by_epochs, start=1):
+        sides = sorted(family, key=lambda method: local_epochs(method.runs[0]))
+        for stem, words, epochs in (("rounds", "rounds", False), ("epochs", "local epochs", True)):
+            name = f"3-same-{stem}{suffix(number)}"
+            said, shown = compared(name, f"Local epochs at as many {words}", entries(sides), epochs)
+            claims += said
+            exhibits += shown
+        bands = tuple(curve_of(method, "rank-1") for method in sides)
+        scaled = tuple(curve_of(method, "rank-1", local_epochs(method.runs[0])) for method in sides)
+        panels = [Panel("round", "mean rank-1 (%)", bands), Panel("local epochs", "mean rank-1 (%)", scaled)]
+        caption = "Mean rank-1 by round and by local epochs; bands from the lowest to the highest seed"
+        exhibits.append(Picture(f"3-local-epochs{suffix(number)}", caption, draw_curves(panels)))
+    by_batch = study.families("federation.batch_size")
+    for number, family in enumerate(by_batch, start=1):
+        sides = sorted(family, key=lambda method: int(method.settings["federation.batch_size"]))
+        said, shown = compared(f"3-batch-size{suffix(number)}", "Batch sizes", entries(sides))
+        claims += said
+        exhibits += shown
+    missing = [
+        f"two methods that differ in {key} alone"
+        for key, families in (("federation.local_epochs", by_epochs), ("federation.batch_size", by_batch))
+        if not families
+    ]
+    title = "Local epochs and batch size"
+    return Answer("epochs", title, tuple(claims), tuple(exhibits), _wanted(missing))
+
+
+def convergence(study: Study) -> Answer:
+    """Show how steadily accuracy rises, and what distillation changes in that."""
+    claims: list[str] = []
+    exhibits: list[Table | Picture] = []
+    bands = {metric: [curve_of(method, metric) for method in study.methods] for metric in METRICS}
+    bands = {metric: [band for band in of if band.x.size > 1] for metric, of in bands.items()}
+    for metric, shown_bands in bands.items():
+        if shown_bands:
+            caption = (
+                f"Mean {metric} over the datasets by round; band: lowest to highest seed; grey: the others"
+            )
+            figure = draw_each(shown_bands, "round", f"mean {metric} (%)")
+            exhibits.append(Picture(f"4-convergence-{metric.lower()}", caption, figure))
+    if bands["rank-1"]:
+        exhibits.append(_fluctuation_table(study.methods))
+    families = study.families("distillation.")
+    for number, family in enumerate(families, start=1):
+        sides = sorted(family, key=lambda method: bool(method.settings.get(_DISTILLATION)))
+        said, shown = compared(f"4-distillation{suffix(number)}", "Distillation", entries(sides))
+        claims += [*said, *_steadier(sides)]
+        exhibits += shown
+        panels = [
+            Panel("round", f"mean {metric} (%)", tuple(curve_of(method, metric) for method in sides))
+            for metric in METRICS
+        ]
+        caption = "With and without distillation: mean over the datasets by round"
+        exhibits.append(Picture(f"4-distillation-curves{suffix(number)}", caption, draw_curves(panels)))
+    said, shown = server_steps([method for method in study.methods if method.settings.get(_DISTILLATION)])
+    wanted = [] if families else ["two methods that differ in distillation alone"]
+    if not bands["rank-1"]:
+        wanted.insert(0, "runs with at least two evaluated rounds")
+    title = "Convergence, and distillation"
+    return Answer("convergence", title, (*claims, *said), (*exhibits, *shown), _wanted(wanted))
+
+
+def clustering(study: Study) -> Answer:
+    """Compare with and without client clustering, and show the groups."""
+    families = study.families("clustering.")
+    claims, exhibits = _with_and_without(families, "5-clustering", "Client clustering", _CLUSTERING)
+    said, shown = groups_found([method for method in study.methods if method.settings.get(_CLUSTERING)])
+    wanted = [] if families else ["two methods that differ in clustering alone"]
+    return Answer("clustering", "Client clustering", (*claims, *said), (*exhibits, *shown), _wanted(wanted))
+
+
+def cosine_distance_weight(study: Study) -> Answer:
+    """Compare weights by cosine distance with weights by number of images, and show the weights."""
+    families = study.families(_WEIGHTS)
+    order = {"samples": 0, "uniform": 1}
+    claims, exhibits = [], []
+    for number, family in enumerate(families, start=1):
+        sides = sorted(family, key=lambda method: order.get(method.settings[_WEIGHTS], 2))
+        said, shown = compared(f"6-weights{suffix(number)}", "Weights of the clients", entries(sides))
+        more_said, more_shown = weights_given(sides, suffix(number))
+        claims += [*said, *more_said]
+        exhibits += [*shown, *more_shown]
+    wanted = [] if families else ["two methods that differ in aggregation.weights alone"]
+    title = "Cosine distance weight against the number of images"
+    return Answer("weights", title, tuple(claims), tuple(exhibits), _wanted(wanted))
+
+
+def all_three(study: Study) -> Answer:
+    """Compare distillation, clustering and the cosine distance weight together with none of them."""
+    families = study.families("distillation.", "clustering.", _WEIGHTS)
+    claims, exhibits = [], []
+    whole = [family for family in families if any(_optimisations(method) == 3 for method in family)]
+    for number, family in enumerate(whole, start=1):
+        sides = sorted(family, key=_optimisations)
+        said, shown = compared(f"7-all-three{suffix(number)}", "The three optimisations", entries(sides))
+        claims += said
+        exhibits += shown
+    wanted = [] if whole else ["a method with all three and one with none of them, otherwise alike"]
+    return Answer("together", "All three together", tuple(claims), tuple(exhibits), _wanted(wanted))
+
+
+QUESTIONS: tuple[Callable[[Study], Answer], ...] = (
+    by_dataset_camera_identity,
+    federated_local_centralised,
+    local_epochs_and_batch_size,
+    convergence,
+    clustering,
+    cosine_distance_weight,
+    all_three,
+)
+"""In the order of the page."""
+
+
+def _with_and_without(
+    families: Iterable[tuple[Method, ...]], stem: str, caption: str, key: str
+) -> tuple[list[str], list[Table | Picture]]:
+    claims: list[str] = []
+    exhibits: list[Table | Picture] = []
+    for number, family in enumerate(families, start=1):
+        sides = sorted(family, key=lambda method: bool(method.settings.get(key)))
+        said, shown = compared(f"{stem}{suffix(number)}", caption, entries(sides))
+        claims += said
+        exhibits += shown
+    return claims, exhibits
+
+
+def _models_of(method: Method) -> list[Entry]:
+    """Return the models of a method that were scored: the main one, the clients' own, the re-estimated."""
+    found: list[Entry] = [(method.name, method, None)]
+    for kind, words in (
+        (ModelKind.LOCAL, "clients' own models"),
+        (ModelKind.REESTIMATED, "BatchNorm re-estimated"),
+    ):
+        if method.runs[0].kind is not kind and _scored(method, kind):
+            found.append((f"{method.name}, {words}", method, kind))
+    return found
+
+
+def _with_own_models(study: Study) -> Sequence[tuple[Method, ...]]:
+    """Return federated methods whose clients' own models can be compared, where there is nothing better."""
+    return [(method,) for method in study.methods if len(_models_of(method)) > 1][:1]
+
+
+def _scored(method: Method, kind: ModelKind) -> bool:
+    return any(np.isfinite(run.scores(kind)).any() for run in method.runs)
+
+
+def _optimisations(method: Method) -> int:
+    settings = method.settings
+    cosine = settings.get(_WEIGHTS) == "cosine-distance"
+    return sum((bool(settings.get(_DISTILLATION)), bool(settings.get(_CLUSTERING)), cosine))
+
+
+def _fluctuations(method: Method, metric: str, last: int | None) -> Series:
+    """Return the fluctuation of each seed's mean curve, over the evaluated rounds from 1 to ``last``."""
+    rounds, curves = mean_curve(method, None, metric)
+    used = (rounds > 0) & (rounds <= (np.inf if last is None else last))
+    values = {
+        run.seed: np.array([fluctuation(curve[used])]) for run, curve in zip(method.runs, curves, strict=True)
+    }
+    return Series(method.name, values)
+
+
+def _fluctuation_table(methods: Iterable[Method]) -> Table:
+    rows: list[tuple[Cell, ...]] = []
+    for method in methods:
+        rounds, curves = mean_curve(method)
+        figures = [_fluctuations(method, metric, None).spreads()[0] for metric in METRICS]
+        rows.append((method.name, int((rounds > 0).sum()), Spread.of(curves[:, -1]), *figures))
+    return Table(
+        name="4-fluctuation",
+        caption="Fluctuation: standard deviation of the changes of the mean score from one evaluated round "
+        "to the next, in the last half of the evaluated rounds (percentage points)",
+        columns=("method", "evaluated rounds", "last mean rank-1", *(f"fluctuation, {m}" for m in METRICS)),
+        rows=tuple(rows),
+    )
+
+
+def _steadier(sides: list[Method]) -> Iterable[str]:
+    """Say how the fluctuation of rank-1 differs from the reference's, over as many rounds."""
+    last = last_common_round(sides)
+    reference, *others = (_fluctuations(method, "rank-1", last) for method in sides)
+    for series in others:
+        difference = series.less(reference)[0]
+        if difference.seeds and np.isfinite(difference.mean):
+            yield (
+                f"{series.label} fluctuates by {series.spreads()[0]} points of mean rank-1, "
+                f"{reference.label} by {reference.spreads()[0]}: {in_words(difference)}."
+            )
+
+
+def _absent(key: str, values: Iterable[str], families: Iterable[tuple[Method, ...]]) -> str:
+    """Say which values of a setting no family has."""
+    there = {str(method.settings[key]) for family in families for method in family}
+    names = [f'{key} = "{value}"' for value in values if value not in there]
+    if not there:
+        return _wanted([f"methods that differ in {key} alone ({', '.join(values)})"])
+    return f"No run to compare with {', nor with '.join(names)}." if names else ""
+
+
+def _wanted(runs: list[str]) -> str:
+    return f"It would take {', and '.join(runs)}." if runs else ""
