@@ -52,8 +52,10 @@ def time_spent(study: Study) -> Answer:
         pictures.append(Picture("b-phases", "Where the time of a round goes", figure))
     for number, (clients, methods) in enumerate(_by_clients(study).items(), start=1):
         seconds = np.stack([_client_seconds(method) for method in methods], axis=1)
-        if np.isfinite(seconds).any():
-            grid = Grid("training", seconds, clients, tuple(method.name for method in methods))
+        trained = np.isfinite(seconds).any(axis=1)
+        if trained.any():
+            trainers = tuple(name for name, there in zip(clients, trained, strict=True) if there)
+            grid = Grid("", seconds[trained], trainers, tuple(method.name for method in methods))
             figure = draw_shares([grid], "seconds a round", faint=True)
             caption = "Seconds of local training by client, mean over rounds and seeds"
             pictures.append(Picture(f"b-clients-{number}", caption, figure))
@@ -91,6 +93,7 @@ def bytes_sent(study: Study) -> Answer:
             np.stack([_sent_by_round(method, kind, len(rounds)) for method in study.methods]),
             names,
             rounds,
+            "round",
         )
         for kind in kinds
     ]

@@ -13,6 +13,9 @@ from matplotlib.ticker import MaxNLocator
 from fedreid_mpi.report.style import BEHIND, COLOURS, MARKERS
 from fedreid_mpi.report.values import Comparison, Floats, Spread
 
+_WRITTEN = 200
+"""Cells up to which a heat map has its values written in."""
+
 
 @dataclass(frozen=True, slots=True)
 class Band:
@@ -25,21 +28,23 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """Bands to be drawn on the same axes."""
+    """Bands to be drawn on the same axes; counts have an axis of whole numbers from 0."""
 
     x_label: str
     y_label: str
     bands: tuple[Band, ...]
+    counts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """A matrix to be drawn as a heat map, with the names of its rows and columns."""
+    """A matrix to be drawn as a heat map, with the names of its rows and columns; what its columns are."""
 
     title: str
     values: Floats
     rows: tuple[str, ...]
     columns: tuple[str, ...]
+    x_label: str = ""
 
 
 def draw_comparison(comparison: Comparison) -> Figure:
@@ -63,7 +68,7 @@ def draw_comparison(comparison: Comparison) -> Figure:
     left.set_ylim(rows - 0.5, -0.5)
     left.set_xlim(left=0)
     left.set_xlabel(f"{comparison.metric} (%), {comparison.when}")
-    right.set_xlabel(f"less {reference.label} (percentage points)")
+    right.set_xlabel(f"difference from {reference.label} (percentage points)")
     figure.legend(loc="outside lower center", ncols=min(count, 4))
     return figure
 
@@ -77,6 +82,9 @@ def draw_curves(panels: Sequence[Panel]) -> Figure:
         for band in panel.bands:
             _band(axes, band, labels.setdefault(band.label, len(labels)))
         axes.set_ylabel(panel.y_label)
+        if panel.counts:
+            axes.set_ylim(0, 1 + max(float(band.y.max()) for band in panel.bands))
+            axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(panel.x_label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     handles = {line.get_label(): line for axes in grid for line in axes.get_lines()}
@@ -127,14 +135,14 @@ def draw_shares(
     figure, panels = _grid_panels(grids)
     for axes, grid in zip(panels, grids, strict=True):
         image = axes.imshow(grid.values, cmap="viridis", norm=norm, aspect="auto", interpolation="nearest")
-        if grid.values.size <= 200 and len(grid.columns) <= 14:
+        if grid.values.size <= _WRITTEN and len(grid.columns) <= 14:
             _write_cells(axes, grid.values, norm)
     figure.colorbar(image, ax=panels, label=label, pad=0.02)
     return figure
 
 
 def draw_groups(grids: Sequence[Grid]) -> Figure:
-    """Draw who shares a model: cells of a column with the same colour and number are one group."""
+    """Draw who shares a model: cells of a column with the same colour are one group."""
     highest = int(max(np.nanmax(grid.values, initial=0) for grid in grids))
     colours = [COLOURS[number % len(COLOURS)] for number in range(highest + 1)]
     norm = BoundaryNorm(np.arange(-0.5, highest + 1), max(highest + 1, 1)) if highest else Normalize(0, 1)
@@ -143,7 +151,7 @@ def draw_groups(grids: Sequence[Grid]) -> Figure:
         axes.imshow(
             grid.values, cmap=ListedColormap(colours), norm=norm, aspect="auto", interpolation="nearest"
         )
-        if len(grid.columns) <= 24:
+        if grid.values.size <= _WRITTEN:
             for row, column in np.argwhere(~np.isnan(grid.values)):
                 number = int(grid.values[row, column])
                 axes.text(column, row, str(number), color="white", ha="center", va="center", fontsize=6)
@@ -220,6 +228,7 @@ def _grid_panels(grids: Sequence[Grid]) -> tuple[Figure, list[Axes]]:
     panels = figure.subplots(1, len(grids), squeeze=False)[0].tolist()
     for number, (axes, grid) in enumerate(zip(panels, grids, strict=True)):
         axes.set_title(grid.title)
+        axes.set_xlabel(grid.x_label)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0, labelsize=7)

@@ -76,7 +76,7 @@ def groups_found(methods: Sequence[Method]) -> Said:
         )
         claims += [_members(method, run) for run in method.runs[:_SEEDS_SHOWN]]
         grids = [_groups(run) for run in method.runs[:_SEEDS_SHOWN]]
-        caption = f"{method.name}: groups by round; in a column, the same number is the same group"
+        caption = f"{method.name}: groups by round; in a column, clients of one colour share a model"
         exhibits.append(Picture(f"5-groups-{_stem(method.name)}", caption, draw_groups(grids)))
         if method.runs[0].results.groupings.size:
             caption = (
@@ -85,7 +85,7 @@ def groups_found(methods: Sequence[Method]) -> Said:
             figure = draw_shares(_distances(method.runs[0]), "cosine distance")
             exhibits.append(Picture(f"5-distances-{_stem(method.name)}", caption, figure))
     if counts:
-        panel = Panel("round", "clusters", tuple(counts))
+        panel = Panel("round", "clusters", tuple(counts), counts=True)
         caption = "Clusters by round: mean, lowest and highest seed"
         exhibits.insert(0, Picture("5-clusters", caption, draw_curves([panel])))
     return claims, exhibits
@@ -99,7 +99,7 @@ def weights_given(methods: Sequence[Method], suffix: str) -> Said:
     shares = [_mean_shares(method) for method in methods]
     names = _names(methods[0].runs[0])
     grids = [
-        Grid(method.name, 100 * share.T, names, tuple(map(str, rounds)))
+        Grid(method.name, 100 * share.T, names, tuple(map(str, rounds)), "round")
         for method, (rounds, share) in zip(methods, shares, strict=True)
     ]
     caption = "Weight of each client by round, in percent of the sum in its group; mean over the seeds"
@@ -156,7 +156,7 @@ def _groups(run: Run) -> Grid:
     played = run.results.rounds > 0
     groups = run.results.group[played].astype(float)
     rounds = tuple(map(str, run.results.rounds[played].tolist()))
-    return Grid(f"seed {run.seed}", np.where(groups < 0, np.nan, groups).T, _names(run), rounds)
+    return Grid(f"seed {run.seed}", np.where(groups < 0, np.nan, groups).T, _names(run), rounds, "round")
 
 
 def _distances(run: Run) -> list[Grid]:

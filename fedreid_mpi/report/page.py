@@ -18,13 +18,16 @@ from fedreid_mpi.report.study import Study
 from fedreid_mpi.report.style import STYLE
 
 _READING = (
-    "Scores are percentages on the datasets' own query and gallery splits; differences are percentage points. "
-    "“±” is the sample standard deviation over seeds (n − 1); a figure without it comes from a single seed. "
+    "Scores are percentages on the datasets' own query and gallery splits; differences are percentage "
+    "points. “±” is the sample standard deviation over seeds (n − 1); a figure without it comes from one seed. "
     "Differences are taken seed by seed, then averaged. One is called <i>within the spread</i> where its mean "
-    "is no larger than its deviation, and is bold in the tables where it is larger. That is a mild test: with "
-    "three seeds, a t test at 5 % asks for 2.5 deviations. Methods are compared at the last round that all of "
-    "their runs have evaluated."
+    "is no larger than its deviation, and is bold in the tables where it is larger. That is a mild test: "
+    "with three seeds, a t test at 5 % asks for 2.5 deviations. Methods are compared at the last round that "
+    "all of their runs have evaluated."
 )
+
+_PIXELS_PER_INCH = 105
+"""On the page, so that letters are of one size in all figures."""
 
 _CSS = """
 :root{color-scheme:light dark;--ink:#1b1b1b;--paper:#fff;--soft:#666;--line:#ddd;--note:#fff4d6;
@@ -136,9 +139,10 @@ def _section(title: str, answer: Answer, files: dict[str, bytes]) -> Iterator[st
             yield to_html(exhibit)
         else:
             data = base64.b64encode(files[f"{exhibit.name}.png"]).decode()
+            width = round(_PIXELS_PER_INCH * exhibit.figure.get_figwidth())
             caption = escape(exhibit.caption)
             yield (
-                f'<figure><img alt="{caption}" src="data:image/png;base64,{data}">'
+                f'<figure><img width="{width}" alt="{caption}" src="data:image/png;base64,{data}">'
                 f"<figcaption>{caption}</figcaption></figure>"
             )
     yield "</section>"
