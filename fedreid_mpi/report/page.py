@@ -19,11 +19,11 @@ from fedreid_mpi.report.style import STYLE
 
 _READING = (
     "Scores are percentages on the datasets' own query and gallery splits; differences are percentage "
-    "points. “±” is the sample standard deviation over seeds (n − 1); a figure without it comes from one seed. "
-    "Differences are taken seed by seed, then averaged. One is called <i>within the spread</i> where its mean "
-    "is no larger than its deviation, and is bold in the tables where it is larger. That is a mild test: "
-    "with three seeds, a t test at 5 % asks for 2.5 deviations. Methods are compared at the last round that "
-    "all of their runs have evaluated."
+    "points. “±” is the sample standard deviation over seeds (n − 1); a figure without it comes from one "
+    "seed. Differences are taken seed by seed, then averaged. One is called <i>within the spread</i> where "
+    "its mean is no larger than its deviation, and is bold in the tables where it is larger. That is a mild "
+    "test: with three seeds, a t test at 5 % asks for 2.5 deviations. Methods are compared at the last "
+    "round that all of their runs have evaluated."
 )
 
 _PIXELS_PER_INCH = 105
