@@ -92,17 +92,18 @@ def differences_in_words(comparison: Comparison) -> Iterable[str]:
             if not isnan(spread.mean):
                 within = seeds > 1 and not spread.stands_out
                 kind = "Within the spread" if within else "Higher" if spread.mean > 0 else "Lower"
-                kinds[kind].append(f"{name} {in_words(spread, verdict=False)}")
+                agreeing = f" ({spread.agreeing} of {spread.seeds})" if spread.seeds > 1 else ""
+                kinds[kind].append(f"{name} {spread}{agreeing}")
         parts = [f" {kind}: {', '.join(names)}." for kind, names in kinds.items() if names]
         single = " One seed alone: no spread is known." if seeds == 1 else ""
         yield f"{opening}{means}.{''.join(parts)}{single}"
 
 
-def in_words(spread: Spread, verdict: bool = True) -> str:
+def in_words(spread: Spread) -> str:
     """Return a difference with the number of seeds that agree in its sign, and whether it stands out."""
     if spread.seeds < 2:
         return str(spread)
-    within = ", within the spread" if verdict and not spread.stands_out else ""
+    within = "" if spread.stands_out else ", within the spread"
     return f"{spread} ({spread.agreeing} of {spread.seeds} seeds{within})"
 
 

@@ -1,6 +1,6 @@
 """What a report says of every study: the choice of round, where time and bytes went, events, and the runs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,13 +41,12 @@ def choice_of_round(study: Study) -> Answer:
 
 def time_spent(study: Study) -> Answer:
     """Show the seconds of a round by phase, and of training by client."""
-    stacks = {}
-    for method in study.methods:
-        phases = [_per_round(run, run.results.phases, run.results.phase_seconds) for run in method.runs]
-        names = dict.fromkeys(name for one in phases for name in one)
-        stacks[method.name] = {name: float(np.mean([one.get(name, 0) for one in phases])) for name in names}
+    stacks = {
+        method.name: _stack([_per_round(r, r.results.phases, r.results.phase_seconds) for r in method.runs])
+        for method in study.methods
+    }
     pictures = []
-    if any(map(sum_of, stacks.values())):
+    if any(map(_sum_of, stacks.values())):
         figure = draw_stacks(stacks, "seconds a round on the server, mean over rounds and seeds")
         pictures.append(Picture("b-phases", "Where the time of a round goes", figure))
     for number, (clients, methods) in enumerate(_by_clients(study).items(), start=1):
@@ -59,33 +58,25 @@ def time_spent(study: Study) -> Answer:
             figure = draw_shares([grid], "seconds a round", faint=True)
             caption = "Seconds of local training by client, mean over rounds and seeds"
             pictures.append(Picture(f"b-clients-{number}", caption, figure))
-    totals = {name: sum_of(stack) for name, stack in stacks.items()}
-    claims = [
-        f"{name}: {_parts(stacks[name])} of {total:.3g} s a round." for name, total in totals.items() if total
-    ]
-    return Answer("time", "Where the time went", tuple(claims), tuple(pictures))
+    table = _stack_table("b-phases", "Seconds a round on the server by phase, mean over seeds", stacks)
+    return Answer("time", "Where the time went", (), (*pictures, table))
 
 
 def bytes_sent(study: Study) -> Answer:
     """Show the bytes that travelled between ranks, by kind and round."""
-    stacks, kinds = {}, dict[str, None]()
-    for method in study.methods:
-        sent = [
-            _per_round(run, run.results.traffic, run.results.bytes_sent / _MEGABYTE) for run in method.runs
-        ]
-        kinds |= dict.fromkeys(name for one in sent for name in one)
-        stacks[method.name] = {
-            name: float(np.mean([one.get(name, 0) for one in sent]))
-            for name in dict.fromkeys(n for o in sent for n in o)
-        }
-    if not any(map(sum_of, stacks.values())):
+    stacks = {
+        method.name: _stack(
+            [_per_round(r, r.results.traffic, r.results.bytes_sent / _MEGABYTE) for r in method.runs]
+        )
+        for method in study.methods
+    }
+    kinds = dict.fromkeys(kind for stack in stacks.values() for kind in stack)
+    if not any(map(_sum_of, stacks.values())):
         return Answer("bytes", "Where the bytes went", ("All runs were of one process: nothing travelled.",))
     figure = draw_stacks(stacks, "MB a round between ranks, mean over rounds and seeds")
     pictures = [Picture("c-kinds", "What travels in a round", figure)]
-    longest = max(
-        (run for method in study.methods for run in method.runs), key=lambda run: len(run.results.rounds)
-    )
-    rounds = tuple(map(str, longest.results.rounds.tolist()))
+    longest = max((method.runs[0].results.rounds for method in study.methods), key=len)
+    rounds = tuple(map(str, longest.tolist()))
     names = tuple(method.name for method in study.methods)
     grids = [
         Grid(
@@ -99,8 +90,8 @@ def bytes_sent(study: Study) -> Answer:
     ]
     caption = "Bytes by round and kind, of the first seed"
     pictures.append(Picture("c-rounds", caption, draw_shares(grids, "MB", faint=True)))
-    claims = [f"{name}: {_parts(stack)} of {sum_of(stack):.3g} MB a round." for name, stack in stacks.items()]
-    return Answer("bytes", "Where the bytes went", tuple(claims), tuple(pictures))
+    table = _stack_table("c-kinds", "MB a round between ranks by kind, mean over rounds and seeds", stacks)
+    return Answer("bytes", "Where the bytes went", (), (*pictures, table))
 
 
 def events(study: Study) -> Answer:
@@ -112,9 +103,7 @@ def events(study: Study) -> Answer:
     if not rows:
         return Answer("events", "Events", ("Nothing out of the ordinary was recorded.",))
     claims = (
-        (f"{len(rows)} events; the page shows the first {_EVENTS_SHOWN}.",)
-        if len(rows) > _EVENTS_SHOWN
-        else ()
+        (f"{len(rows)} events; the first {_EVENTS_SHOWN} are listed.",) if len(rows) > _EVENTS_SHOWN else ()
     )
     columns = ("run", "seed", "round", "kind", "what happened")
     return Answer("events", "Events", claims, (Table("d-events", "Events", columns, rows[:_EVENTS_SHOWN]),))
@@ -136,11 +125,6 @@ def runs(study: Study) -> Answer:
 
 APPENDICES: tuple[Callable[[Study], Answer], ...] = (choice_of_round, time_spent, bytes_sent, events, runs)
 """In the order of the page, after the questions."""
-
-
-def sum_of(parts: dict[str, float]) -> float:
-    """Return the sum of a stack."""
-    return sum(parts.values())
 
 
 def _overview(study: Study, large: bool) -> Table:
@@ -180,6 +164,12 @@ def _per_round(run: Run, names: tuple[str, ...], amounts: Any) -> dict[str, floa
     return dict(zip(names, (np.nansum(played, axis=0) / max(len(played), 1)).tolist(), strict=True))
 
 
+def _stack(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Return the mean of each part over the seeds; a part that a run does not have is 0 in it."""
+    names = dict.fromkeys(name for one in parts for name in one)
+    return {name: float(np.mean([one.get(name, 0.0) for one in parts])) for name in names}
+
+
 def _by_clients(study: Study) -> dict[tuple[str, ...], list[Method]]:
     """Put methods together by who their clients are."""
     found: dict[tuple[str, ...], list[Method]] = {}
@@ -203,11 +193,17 @@ def _sent_by_round(method: Method, kind: str, length: int) -> Any:  # noqa: ANN4
     return row
 
 
-def _parts(stack: dict[str, float]) -> str:
-    """Say the shares of a stack in words, the largest first."""
-    total = sum_of(stack) or 1.0
-    ordered = sorted(stack.items(), key=lambda item: -item[1])
-    return ", ".join(f"{name} {amount / total:.0%}" for name, amount in ordered)
+def _sum_of(stack: Mapping[str, float]) -> float:
+    return sum(stack.values())
+
+
+def _stack_table(name: str, caption: str, stacks: Mapping[str, dict[str, float]]) -> Table:
+    """Tabulate stacks: a row a method, a column a part, and the sum."""
+    parts = list(dict.fromkeys(part for stack in stacks.values() for part in stack))
+    rows: list[tuple[Cell, ...]] = []
+    for method, stack in stacks.items():
+        rows.append((method, *(stack.get(part, np.nan) for part in parts), _sum_of(stack)))
+    return Table(name, caption, ("method", *parts, "all"), tuple(rows))
 
 
 def _describe(run: Run) -> tuple[Cell, ...]:

@@ -194,7 +194,7 @@ def _names(run: Run) -> tuple[str, ...]:
 
 
 def _short(spread: Spread) -> str:
-    deviation = f" ± {spread.deviation:.2g}" if spread.seeds > 1 else ""
+    deviation = f" ± {round(spread.deviation, 9):.2g}" if spread.seeds > 1 else ""
     return f"{spread.mean:.3g}{deviation}"
 
 
