@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,8 +32,14 @@ CLIENT_FORMAT = "fedreid_mpi client 1"
 
 _NAME = re.compile(r"round_(\d{6,})")
 
-StoredFile = tuple[str, int, str]
-"""Name, size in bytes and SHA-256 of a checkpoint's file."""
+
+@dataclass(frozen=True, slots=True, order=True)
+class StoredFile:
+    """A file of a checkpoint: its name, its size in bytes, and the SHA-256 of its content."""
+
+    name: str
+    size: int
+    sha256: str
 
 
 class Manifest(BaseModel):
@@ -207,15 +214,16 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _verify(folder: Path, manifest: Manifest) -> None:
-    for name, size, digest in manifest.files:
+    for file in manifest.files:
+        path = folder / file.name
         try:
-            _, found, found_digest = _stored(folder / name)
+            found = _stored(path)
         except OSError as error:
-            raise DataError(f"{folder / name}: cannot be read: {error.strerror}") from error
-        if found != size:
-            raise DataError(f"{folder / name}: has {found} bytes, expected {size}")
-        if found_digest != digest:
-            raise DataError(f"{folder / name}: is damaged: its SHA-256 is not the manifest's")
+            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        if found.size != file.size:
+            raise DataError(f"{path}: has {found.size} bytes, expected {file.size}")
+        if found != file:
+            raise DataError(f"{path}: is damaged: its SHA-256 is not the manifest's")
 
 
 def retire_checkpoints(run_dir: Path, newest: int, keep: int) -> None:
@@ -247,7 +255,8 @@ def publish_models(run_dir: Path, manifest: Manifest) -> None:
 
 def _stored(path: Path) -> StoredFile:
     with path.open("rb") as file:
-        return path.name, os.fstat(file.fileno()).st_size, hashlib.file_digest(file, "sha256").hexdigest()
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return StoredFile(path.name, os.fstat(file.fileno()).st_size, digest)
 
 
 def _digest(content: dict[str, Any]) -> str:

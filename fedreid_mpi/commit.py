@@ -15,10 +15,11 @@ from fedreid_mpi.checkpoint import (
     save_client,
     save_group,
 )
+from fedreid_mpi.course import Start
 from fedreid_mpi.member import Member
 from fedreid_mpi.results import ResultsWriter
 from fedreid_mpi.rundir import Status, write_status
-from fedreid_mpi.types import RoundRecord, Start
+from fedreid_mpi.types import RoundRecord
 
 
 class Committer:
@@ -115,7 +116,7 @@ class Committer:
                 configuration=experiment.model_dump(mode="json"),
                 clients=tuple(spec.name for spec in self._member.specs),
                 datasets=self._datasets,
-                models=tuple(name for name, _, _ in files if not name.startswith("client_")),
+                models=tuple(file.name for file in files if not file.name.startswith("client_")),
                 files=tuple(files),
             )
             conclude_checkpoint(folder_of(self._run_dir, round), manifest)

@@ -13,6 +13,7 @@ from typing import Protocol
 from fedreid_mpi.comm.base import Communicator, PhaseError
 from fedreid_mpi.commit import Committer
 from fedreid_mpi.config import Experiment
+from fedreid_mpi.course import Outcome, Start, Turn
 from fedreid_mpi.joining import content_digests, describe_clients, introduce, join
 from fedreid_mpi.member import Member
 from fedreid_mpi.results import ResultsWriter
@@ -20,7 +21,7 @@ from fedreid_mpi.resuming import claim
 from fedreid_mpi.round import plan_round, play_round
 from fedreid_mpi.rundir import State, read_status, write_status
 from fedreid_mpi.stopping import Stop, Wish, pulse, strongest
-from fedreid_mpi.types import Event, Outcome, RankInfo, RoundRecord, RunHeader, Start, Turn
+from fedreid_mpi.types import Event, RankInfo, RoundRecord, RunHeader
 
 LIBRARIES = ("fedreid_mpi", "torch", "numpy", "h5py", "mpi4py")
 

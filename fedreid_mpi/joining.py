@@ -10,6 +10,7 @@ from fedreid_mpi.checkpoint import folder_of, group_files, load_client
 from fedreid_mpi.comm.base import Communicator
 from fedreid_mpi.comm.exchange import distribute
 from fedreid_mpi.config import Experiment
+from fedreid_mpi.course import Start
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.partition import partition
 from fedreid_mpi.device import choose_device, set_arithmetic
@@ -19,7 +20,7 @@ from fedreid_mpi.model import FlatModel, build_network, load_backbone_weights, l
 from fedreid_mpi.round import trainers
 from fedreid_mpi.teaching import PublicImages
 from fedreid_mpi.training import build_client, describe_client
-from fedreid_mpi.types import ClientSpec, Pulse, RankInfo, Start
+from fedreid_mpi.types import ClientSpec, Pulse, RankInfo
 
 
 def describe_clients(experiment: Experiment) -> tuple[ClientSpec, ...]:

@@ -15,11 +15,12 @@ from fedreid_mpi.checkpoint import (
     publish_models,
 )
 from fedreid_mpi.config import Experiment, refused_changes
+from fedreid_mpi.course import Start
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.results import last_attempt, read_run
 from fedreid_mpi.rundir import Status, hold, make_run_dir, write_status
 from fedreid_mpi.stopping import STOP_FILE
-from fedreid_mpi.types import ClientSpec, Start
+from fedreid_mpi.types import ClientSpec
 
 
 def claim(

@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
@@ -15,9 +16,6 @@ STOP_FILE = "STOP"
 GO_ON, AFTER_ROUND, AT_ONCE = range(3)
 """What a rank may want: to go on, to stop after the round, to abandon the round between two batches."""
 
-Wish = tuple[int, str]
-"""What a rank wants, and why."""
-
 MARGIN = 30.0
 """Seconds before a time limit, or a tenth of it if that is less, in which nothing is begun."""
 
@@ -27,6 +25,14 @@ SLACK = 1.25
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?")
 _CLOCK = re.compile(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)")
 _UNITS = (86400, 3600, 60, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What a rank wants, and why."""
+
+    level: int = GO_ON
+    reason: str = ""
 
 
 class Stop:
@@ -45,7 +51,7 @@ class Stop:
         self._end = None if seconds is None else time.monotonic() + seconds
         self._margin = 0.0 if seconds is None else min(MARGIN, seconds / 10)
         self._abandon_at: float | None = None
-        self._signalled: Wish = (GO_ON, "")
+        self._signalled = Wish()
         self._interrupts = 0
         self._tell: Callable[[str], None] = lambda _: None
 
@@ -79,19 +85,20 @@ class Stop:
             level = self._interrupts
             what = ("finishing the round", "abandoning the round")[level - 1]
             self._tell(f"interrupt: {what}; once more to {('abandon it', 'end at once')[level - 1]}")
-        if level > self._signalled[0]:
-            self._signalled = level, f"signal {signal.Signals(number).name}"
+        if level > self._signalled.level:
+            self._signalled = Wish(level, f"signal {signal.Signals(number).name}")
 
     @property
     def wish(self) -> Wish:
         """What this rank wants, and why."""
-        late: Wish = (AT_ONCE if self._is_late() else GO_ON, "time limit: the round took too long")
-        return max(self._signalled, late, key=lambda wish: wish[0])
+        if self._signalled.level < AT_ONCE and self._is_late():
+            return Wish(AT_ONCE, "time limit: the round took too long")
+        return self._signalled
 
     @property
     def wants_to_abandon(self) -> bool:
         """Whether this rank wants the round to be abandoned."""
-        return self._signalled[0] == AT_ONCE or self._is_late()
+        return self.wish.level == AT_ONCE
 
     def _is_late(self) -> bool:
         return self._abandon_at is not None and time.monotonic() > self._abandon_at
@@ -128,11 +135,11 @@ class Stop:
 
 def strongest(wishes: Sequence[Wish]) -> str:
     """Return the reason for the strongest wish, that of the lowest rank; empty: all want to go on."""
-    rank = max(range(len(wishes)), key=lambda rank: wishes[rank][0])
-    level, reason = wishes[rank]
-    if level == GO_ON:
+    rank = max(range(len(wishes)), key=lambda rank: wishes[rank].level)
+    wish = wishes[rank]
+    if wish.level == GO_ON:
         return ""
-    return f"{reason} (rank {rank})" if len(wishes) > 1 else reason
+    return f"{wish.reason} (rank {rank})" if len(wishes) > 1 else wish.reason
 
 
 def pulse(signs_of_life: Callable[[bool], bool], stop: Stop) -> None:

@@ -8,11 +8,11 @@ from typing import Any, Protocol
 
 from fedreid_mpi.comm.base import Communicator, PhaseError
 from fedreid_mpi.config import Experiment, StudyRun
+from fedreid_mpi.course import Outcome
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.federation import Observer, run_federation
 from fedreid_mpi.results import read_run
 from fedreid_mpi.stopping import Stop
-from fedreid_mpi.types import Outcome
 
 
 class StudyObserver(Protocol):

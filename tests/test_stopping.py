@@ -21,8 +21,8 @@ from fedreid_mpi.rundir import Status, read_status, write_status
 from fedreid_mpi.stopping import (
     AFTER_ROUND,
     AT_ONCE,
-    GO_ON,
     Stop,
+    Wish,
     parse_duration,
     seconds_left_of_job,
     strongest,
@@ -119,7 +119,7 @@ class StopAt(Stop):
 
     @property
     def wish(self):
-        return (AT_ONCE, "test") if self.count < 0 else (GO_ON, "")
+        return Wish(AT_ONCE, "test") if self.count < 0 else Wish()
 
 
 def test_an_abandoned_round_leaves_no_trace(archives, tmp_path):
@@ -167,19 +167,19 @@ def test_a_third_interrupt_ends_a_run_at_once(experiment_path, tmp_path):
 
 def test_a_round_that_would_not_fit_is_not_begun(tmp_path):
     stop = Stop(1000.0)
-    assert stop.reason_to_stop(tmp_path, [(GO_ON, "")], [700.0]) == ""
-    reason = stop.reason_to_stop(tmp_path, [(GO_ON, "")], [5.0, 800.0])
+    assert stop.reason_to_stop(tmp_path, [Wish()], [700.0]) == ""
+    reason = stop.reason_to_stop(tmp_path, [Wish()], [5.0, 800.0])
     assert reason == "time limit: 970 s are left, a round may take 1000 s"
-    assert Stop().reason_to_stop(tmp_path, [(GO_ON, "")], [1e9]) == ""
+    assert Stop().reason_to_stop(tmp_path, [Wish()], [1e9]) == ""
     stop.begin_round(-1.0)
     assert stop.wants_to_abandon
-    assert stop.wish[0] == AT_ONCE
+    assert stop.wish.level == AT_ONCE
 
 
 def test_the_strongest_wish_of_the_lowest_rank_counts():
-    assert strongest([(GO_ON, "")]) == ""
-    assert strongest([(AFTER_ROUND, "a")]) == "a"
-    assert strongest([(GO_ON, ""), (AFTER_ROUND, "a"), (AT_ONCE, "b"), (AT_ONCE, "c")]) == "b (rank 2)"
+    assert strongest([Wish()]) == ""
+    assert strongest([Wish(AFTER_ROUND, "a")]) == "a"
+    assert strongest([Wish(), Wish(AFTER_ROUND, "a"), Wish(AT_ONCE, "b"), Wish(AT_ONCE, "c")]) == "b (rank 2)"
 
 
 @pytest.mark.parametrize(

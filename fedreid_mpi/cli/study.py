@@ -24,8 +24,8 @@ from fedreid_mpi.cli.train import (
 if TYPE_CHECKING:
     from fedreid_mpi.comm import Communicator, PhaseError
     from fedreid_mpi.config import StudyRun
+    from fedreid_mpi.course import Outcome
     from fedreid_mpi.stopping import Stop
-    from fedreid_mpi.types import Outcome
 
 
 @click.command("study")
