@@ -1,0 +1,87 @@
+# shellcheck shell=bash
+# What the job scripts share. They source this file, which reads env.sh, and then call `play` or a command.
+
+jobs=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+
+# In a function, so that what env.sh sources does not see the job's own arguments.
+load_environment() {
+    # shellcheck source=env.sh
+    source "$(realpath -- "${FEDREID_ENV:-jobs/env.sh}")" || exit 2
+}
+load_environment
+set -u
+
+# Since SLURM 22.05 steps no longer take this over from the job.
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
+
+say() {
+    printf '%s job %s: %s\n' "$(date +%FT%T)" "$SLURM_JOB_ID" "$*"
+}
+
+# launch COMMAND…: run it on all ranks of the job.
+launch() {
+    case ${FEDREID_LAUNCHER:-$launcher} in
+        mpirun) "${mpirun[@]}" -n "$SLURM_NTASKS" "$@" ;;
+        srun) "${srun[@]}" --ntasks="$SLURM_NTASKS" "$@" ;;
+        *) say "launcher is '${FEDREID_LAUNCHER:-$launcher}', expected mpirun or srun" && return 2 ;;
+    esac
+}
+
+# play RUN_DIR COMMAND…: run the ranks of a run. When SLURM says that time is short, have the run stop after its
+# round and put the job back into the queue, where it goes on from there. Ends the script: with 0 if the run is
+# done, so that jobs that depend on this one start then and only then.
+play() {
+    run_dir=$1
+    shift
+    (umask 077 && mkdir -p -- "$run_dir/logs") || exit 2
+    warned=no terminated=no signalled=yes
+    trap 'signalled=yes warned=yes; ask_to_stop USR2' USR2
+    trap 'signalled=yes terminated=yes; ask_to_stop TERM' TERM
+    say "start $((${SLURM_RESTART_COUNT:-0} + 1)), $SLURM_NTASKS ranks on $SLURM_JOB_NUM_NODES nodes"
+    launch bash "$jobs/rank.sh" "$run_dir/logs/$SLURM_JOB_ID" "$@" &
+    local ranks=$! code
+    # A trapped signal ends `wait` early; the ranks go on.
+    while [[ $signalled == yes ]]; do
+        signalled=no
+        wait "$ranks"
+        code=$?
+    done
+    if ((code != 0)); then
+        say "the ranks ended with exit code $code"
+        tail -n 5 -- "$run_dir/logs/$SLURM_JOB_ID".rank*.log 2>/dev/null
+        exit "$code"
+    fi
+    [[ $(status state) == interrupted ]] || exit 0
+    requeue
+    exit 1
+}
+
+ask_to_stop() {
+    say "signal $1: the run is asked to stop after its round"
+    touch -- "$run_dir/STOP"
+}
+
+# status KEY: print a value of the run's status.json, which has one key a line.
+status() {
+    sed -n "s/^ *\"$1\": \"\(.*\)\",\{0,1\}\$/\1/p" -- "$run_dir/status.json" 2>/dev/null
+}
+
+# Put an interrupted run back into the queue: if time was what it lacked. Whoever stopped it by hand, or
+# cancelled the job, does not want it back, and a preempted job is requeued by SLURM itself.
+requeue() {
+    local restarts=${SLURM_RESTART_COUNT:-0} cap=${FEDREID_MAX_REQUEUES:-20} job=$SLURM_JOB_ID
+    say "interrupted: $(status reason)"
+    [[ $terminated == no ]] || return
+    [[ $warned == yes || $(status reason) == "time limit"* ]] || return
+    if ((restarts >= cap)); then
+        say "not requeued: this was restart $restarts of at most $cap; submit it again to go on"
+        return
+    fi
+    # The number of one task of an array may be that of the whole array.
+    if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
+        job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+    fi
+    trap '' TERM
+    # SLURM ends this script in the course of it.
+    scontrol requeue "$job" && say "requeued" && exit 0
+}
