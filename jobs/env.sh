@@ -33,7 +33,7 @@ launcher=mpirun
 mpirun=(mpirun --map-by node --bind-to none)      # Open MPI
 # mpirun=(mpiexec -rr -bind-to none)              # MPICH, Intel MPI
 
-srun=(srun --mpi=pmix --distribution=cyclic --cpu-bind=none)  # `srun --mpi=list` says what the site has
+srun=(srun --mpi=pmix --distribution=cyclic)      # `srun --mpi=list` says what the site has
 
 # --- Each rank ----------------------------------------------------------------------------------------------
 

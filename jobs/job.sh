@@ -11,11 +11,26 @@ load_environment() {
 load_environment
 set -u
 
+# The number of one task of an array may also be that of the whole array.
+job=$SLURM_JOB_ID
+if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
+    job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+fi
+
+# By this a run knows when to stop; older SLURMs do not set it.
+if [[ -z ${SLURM_JOB_END_TIME:-} ]]; then
+    end=$(squeue --noheader --format=%e --jobs="$job")
+    if [[ $end == ????-* ]]; then
+        SLURM_JOB_END_TIME=$(date -d "$end" +%s)
+        export SLURM_JOB_END_TIME
+    fi
+fi
+
 # Since SLURM 22.05 steps no longer take this over from the job.
 export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
 
 say() {
-    printf '%s job %s: %s\n' "$(date +%FT%T)" "$SLURM_JOB_ID" "$*"
+    printf '%s job %s: %s\n' "$(date +%FT%T)" "$job" "$*"
 }
 
 # launch COMMAND…: run it on all ranks of the job.
@@ -32,13 +47,16 @@ launch() {
 # done, so that jobs that depend on this one start then and only then.
 play() {
     run_dir=$1
-    shift
+    local program logs=$run_dir/logs/$job
+    # By its full path, as launchers may put a folder of their own before it on the PATH.
+    program=$(type -P "$2") || { say "no $2 on the PATH: see $(realpath -- "${FEDREID_ENV:-jobs/env.sh}")"; exit 2; }
+    shift 2
     (umask 077 && mkdir -p -- "$run_dir/logs") || exit 2
     warned=no terminated=no signalled=yes
     trap 'signalled=yes warned=yes; ask_to_stop USR2' USR2
     trap 'signalled=yes terminated=yes; ask_to_stop TERM' TERM
     say "start $((${SLURM_RESTART_COUNT:-0} + 1)), $SLURM_NTASKS ranks on $SLURM_JOB_NUM_NODES nodes"
-    launch bash "$jobs/rank.sh" "$run_dir/logs/$SLURM_JOB_ID" "$@" &
+    launch bash "$jobs/rank.sh" "$logs" "$program" "$@" &
     local ranks=$! code
     # A trapped signal ends `wait` early; the ranks go on.
     while [[ $signalled == yes ]]; do
@@ -48,7 +66,7 @@ play() {
     done
     if ((code != 0)); then
         say "the ranks ended with exit code $code"
-        tail -n 5 -- "$run_dir/logs/$SLURM_JOB_ID".rank*.log 2>/dev/null
+        find "$run_dir/logs" -name "$job.rank*.log" -size +0 -exec tail -v -n 5 -- {} +
         exit "$code"
     fi
     [[ $(status state) == interrupted ]] || exit 0
@@ -69,17 +87,13 @@ status() {
 # Put an interrupted run back into the queue: if time was what it lacked. Whoever stopped it by hand, or
 # cancelled the job, does not want it back, and a preempted job is requeued by SLURM itself.
 requeue() {
-    local restarts=${SLURM_RESTART_COUNT:-0} cap=${FEDREID_MAX_REQUEUES:-20} job=$SLURM_JOB_ID
+    local restarts=${SLURM_RESTART_COUNT:-0} cap=${FEDREID_MAX_REQUEUES:-20}
     say "interrupted: $(status reason)"
     [[ $terminated == no ]] || return
     [[ $warned == yes || $(status reason) == "time limit"* ]] || return
     if ((restarts >= cap)); then
         say "not requeued: this was restart $restarts of at most $cap; submit it again to go on"
         return
-    fi
-    # The number of one task of an array may be that of the whole array.
-    if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
-        job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
     fi
     trap '' TERM
     # SLURM ends this script in the course of it.

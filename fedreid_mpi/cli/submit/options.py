@@ -112,7 +112,7 @@ def script(env_script: Path, name: str) -> Path:
     for path in (env_script, env_script.parent / f"{name}.sbatch"):
         if not path.is_file():
             raise ConfigurationError(
-                f"--env-script {env_script}: no file {path}, expected the folder jobs/ of this program or a copy"
+                f"--env-script {env_script}: no file {path}, expected this program's folder jobs/ or a copy"
             )
     return path.resolve()
 
