@@ -46,7 +46,9 @@ _OPTIONS = (
     ),
     click.option("--cpus-per-task", type=_COUNT, default=1, show_default=True, help="CPUs of each rank."),
     click.option("--mem", metavar="SIZE", help="Memory of each node, e.g. 64G."),
-    click.option("--time", default="24:00:00", show_default=True, callback=_time, help="Time limit."),
+    click.option(
+        "--time", default="24:00:00", show_default=True, callback=_time, help="Time limit of each job."
+    ),
     click.option("--partition", metavar="NAME"),
     click.option("--account", metavar="NAME"),
     click.option("--qos", metavar="NAME"),
@@ -191,7 +193,7 @@ def ask(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
 def side_job(
     step: str, job: Job, arguments: Sequence[str | Path], after: str = "", gpus: int | None = None
 ) -> Job:
-    """Make a one-task job that goes with another: on the same partition and account, logged beside it.
+    """Make a one-task job that goes with another: same partition, account and time limit, logged beside it.
 
     Parameters
     ----------
@@ -215,6 +217,7 @@ def side_job(
         log=job.log.with_name(f"{step}-%j.log"),
         resources=Resources(
             gpus_per_node=gpus,
+            time=where.time,
             partition=where.partition,
             account=where.account,
             qos=where.qos,
