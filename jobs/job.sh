@@ -49,15 +49,16 @@ play() {
     run_dir=$1
     local program logs=$run_dir/logs/$job
     # By its full path, as launchers may put a folder of their own before it on the PATH.
-    program=$(type -P "$2") || { say "no $2 on the PATH: see $(realpath -- "${FEDREID_ENV:-jobs/env.sh}")"; exit 2; }
+    program=$(type -P "$2") || { say "$2 is not on the PATH: see env.sh"; exit 2; }
     shift 2
     (umask 077 && mkdir -p -- "$run_dir/logs") || exit 2
+    say "start $((${SLURM_RESTART_COUNT:-0} + 1)), $SLURM_NTASKS ranks on $SLURM_JOB_NUM_NODES nodes"
     warned=no terminated=no signalled=yes
     trap 'signalled=yes warned=yes; ask_to_stop USR2' USR2
     trap 'signalled=yes terminated=yes; ask_to_stop TERM' TERM
-    say "start $((${SLURM_RESTART_COUNT:-0} + 1)), $SLURM_NTASKS ranks on $SLURM_JOB_NUM_NODES nodes"
     launch bash "$jobs/rank.sh" "$logs" "$program" "$@" &
-    local ranks=$! code
+    ranks=$!
+    local code
     # A trapped signal ends `wait` early; the ranks go on.
     while [[ $signalled == yes ]]; do
         signalled=no
@@ -74,9 +75,13 @@ play() {
     exit 1
 }
 
+# Again and again, as a run that is still starting takes the file for that of an earlier stop, and removes it.
 ask_to_stop() {
     say "signal $1: the run is asked to stop after its round"
-    touch -- "$run_dir/STOP"
+    while kill -0 "$ranks"; do
+        touch -- "$run_dir/STOP"
+        sleep 2
+    done 2>/dev/null &
 }
 
 # status KEY: print a value of the run's status.json, which has one key a line.

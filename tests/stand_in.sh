@@ -1,6 +1,6 @@
 #!/bin/bash
 # Stands in for fedreid-mpi in tests of the job scripts: says where each rank is, and obeys a STOP file as a run
-# does. STEPS: half seconds that it takes; CODE: how it ends.
+# does. DELAY: seconds before it looks; STEPS: half seconds that it takes; CODE: how it ends.
 if [[ $1 == study && $3 == --list ]]; then
     printf '%s\n' first-seed0 second-seed0
     exit
@@ -16,6 +16,7 @@ if ((rank > 0)); then
     exit 0
 fi
 printf '%s\0' "$@" >"$run_dir/arguments"
+sleep "${DELAY:-0}"
 rm -f "$run_dir/STOP"
 state='done'
 touch "$run_dir/begun.${SLURM_RESTART_COUNT:-0}"

@@ -51,7 +51,7 @@ class Site:
 
     def submitted(self, *words, **environment):
         """Run `submit`, which has to succeed, and return the number of each step's job."""
-        code, said, told = self.submit(*words, "--time", "5", **environment)
+        code, said, told = self.submit(*words, "--time", "30", **environment)
         assert (code, told) == (0, ""), told
         return dict(re.findall(r"^(\w+): job (\d+)", said, re.MULTILINE))
 
@@ -128,9 +128,10 @@ def test_failed_job_leaves_its_exit_code_and_nothing_follows(site, jobs):
 
 def test_warned_job_stops_its_run_and_is_requeued_up_to_a_cap(site):
     words = ("train", "small.toml", "--run-dir", "warned", "--ranks", "2", "--max-requeues", "1")
-    number = site.submitted(*words, STEPS="600")["train"]
+    number = site.submitted(*words, STEPS="600", DELAY="1")["train"]
     for start in (0, 1):
-        wait_for(site.folder / "warned" / f"begun.{start}")
+        # The first time while the ranks are still starting.
+        wait_for(site.folder / "warned" / ("begun.1" if start else "arguments"))
         site.cluster.cancel(number, "--signal=USR2", "--batch")
         if start == 0:
             site.cluster.release(number)
