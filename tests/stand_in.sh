@@ -24,5 +24,5 @@ for ((step = 0; step < ${STEPS:-1}; step++)); do
     [[ -e $run_dir/STOP ]] && state=interrupted && break
     sleep 0.5
 done
-printf '{\n "state": "%s",\n "round": 0,\n "rounds": 5,\n "reason": "a \\"word\\""\n}\n' "$state" >"$run_dir/status.json"
+printf '{\n "state": "%s",\n "round": 0,\n "rounds": 5,\n "attempt": 1,\n "reason": "a \\"word\\""\n}\n' "$state" >"$run_dir/status.json"
 exit "${CODE:-0}"

@@ -1,6 +1,5 @@
 """``fedreid-mpi submit status``: the queue, the last round, the end that may be expected."""
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 from fedreid_mpi.cli.console import print_table
 from fedreid_mpi.cli.submit.options import SUBMITTED, ask
 from fedreid_mpi.errors import ConfigurationError, DataError
+from fedreid_mpi.rundir import STATUS_FILE, read_status
 
 RECENT = 10
 """Rounds whose mean length tells how long the rest will take."""
@@ -29,7 +29,7 @@ def command(folder: Path) -> None:
     from rich.table import Table
 
     runs = [folder, *sorted(path for path in folder.glob("*/") if path.is_dir())]
-    rows = [_standing(run) for run in runs if (run / "status.json").exists()]
+    rows = [_standing(run) for run in runs if (run / STATUS_FILE).exists()]
     jobs = _submitted(folder)
     if not rows and not jobs:
         raise DataError(f"{folder}: neither a run nor a study, nor was one submitted with this folder")
@@ -84,16 +84,13 @@ def _standing(run_dir: Path) -> Sequence[str]:
     """Fill a row of the table."""
     from fedreid_mpi.results import read_run
 
-    try:
-        status = json.loads((run_dir / "status.json").read_text(encoding="utf-8"))
-        state, last, rounds = str(status["state"]), int(status["round"]), int(status["rounds"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{run_dir / 'status.json'}: is damaged") from error
-    rate, end = "", ""
+    status = read_status(run_dir)
+    last, rate, end = status.round, "", ""
     if last > 0:
         results = read_run(run_dir)
         seconds = float(results.phase_seconds[results.rounds > 0].sum(axis=1)[-RECENT:].mean())
         last, rate = int(results.rounds[-1]), f"{seconds:.1f}"
-        if state == "running":
-            end = time.strftime("%a %H:%M", time.localtime(time.time() + seconds * (rounds - last)))
-    return run_dir.name, state, f"{last} of {rounds}", rate, end, str(status.get("reason", ""))
+        if status.state == "running":
+            left = seconds * (status.rounds - last)
+            end = time.strftime("%a %d %b %H:%M", time.localtime(time.time() + left))
+    return run_dir.name, status.state, f"{last} of {status.rounds}", rate, end, status.reason
