@@ -13,6 +13,7 @@ from fedreid_mpi.config import Experiment
 from fedreid_mpi.course import Start
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.partition import partition
+from fedreid_mpi.data.staging import open_staged
 from fedreid_mpi.device import choose_device, set_arithmetic
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.member import Member
@@ -95,7 +96,8 @@ def join(
         where = comm.location
         device = choose_device(experiment.compute, where.index, where.count, where.host)
         set_arithmetic(experiment.compute, device)
-        archives = tuple(DatasetArchive.open(path) for path in experiment.data.archives)
+        stage = experiment.data.stage
+        archives = tuple(open_staged(path, stage) for path in experiment.data.archives)
         parts = partition(archives, experiment)
         network = build_network(experiment.model, None, experiment.run.seed, "shared")
         if experiment.model.weights is not None and comm.is_server and start.after < 0:

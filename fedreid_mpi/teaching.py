@@ -15,8 +15,8 @@ from torch.nn import functional as F
 
 from fedreid_mpi.algorithms.distillation import distillation_loss, teacher_features
 from fedreid_mpi.config import Experiment
-from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import ImageStore, augment, epoch_batches, normalise
+from fedreid_mpi.data.staging import open_staged
 from fedreid_mpi.device import autocast, torch_randomness
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.model import FlatModel, ReIDNetwork
@@ -46,7 +46,7 @@ class PublicImages:
         DataError
             If the archive has no public split, or nothing is left of it.
         """
-        archive = DatasetArchive.open(path)
+        archive = open_staged(path, experiment.data.stage)
         chosen = archive.split("public")
         if experiment.data.exclude_overlap:
             paths = archive.paths

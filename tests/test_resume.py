@@ -175,7 +175,15 @@ def test_every_key_is_checked():
     """A new key is refused on resume unless somebody has said that it is harmless."""
     checkpoint, reliability = ("every_rounds", "keep"), ("min_clients", "rank_timeout")
     expected = {
-        *("run.name", "run.rounds", "data.archives", "data.public", "model.weights", "compute.share_gpus"),
+        *(
+            "run.name",
+            "run.rounds",
+            "data.archives",
+            "data.public",
+            "model.weights",
+            "compute.share_gpus",
+            "data.stage",
+        ),
         *(f"checkpoint.{key}" for key in checkpoint),
         *(f"reliability.{key}" for key in reliability),
     }

@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "Score a trained model on dataset archives.",
     "doctor": "Say what this machine or allocation offers, and what will hurt.",
     "results": "Read the results of a run, or of many.",
+    "submit": "Submit runs and studies to SLURM, and follow them.",
 }
 
 

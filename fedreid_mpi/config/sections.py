@@ -67,6 +67,11 @@ class Data(Section):
         False,
         description="leave out the part of the public dataset (CUHK02's P1) that shows a client's people",
     )
+    stage: str = Field(
+        "",
+        description="folder on each node's own disk that archives are copied to first; $VARIABLES are filled "
+        "in on the node; empty: they are read where they lie",
+    )
 
 
 class Federation(Section):

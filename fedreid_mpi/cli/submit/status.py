@@ -1,0 +1,96 @@
+"""``fedreid-mpi submit status``: the queue, the last round, the end that may be expected."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+
+from fedreid_mpi.cli.console import print_table
+from fedreid_mpi.cli.submit.options import SUBMITTED, ask
+from fedreid_mpi.errors import ConfigurationError, DataError
+from fedreid_mpi.rundir import STATUS_FILE, read_status
+
+RECENT = 10
+"""Rounds whose mean length tells how long the rest will take."""
+
+QUEUE = ("squeue", "--noheader", "--me", "--format=%F|%i|%T|%M|%r")
+ACCOUNTS = ("sacct", "--noheader", "--parsable2", "--allocations", "--format=JobID,State,Elapsed,ExitCode")
+
+
+@click.command("status")
+@click.argument("folder", metavar="RUN_DIR", type=click.Path(path_type=Path))
+def command(folder: Path) -> None:
+    """Say how a submitted run stands: its jobs, its last round, its rate, and when it may end.
+
+    RUN_DIR may be the folder of a study as well. Reading disturbs no run.
+    """
+    from rich.markup import escape
+    from rich.table import Table
+
+    runs = [folder, *sorted(path for path in folder.glob("*/") if path.is_dir())]
+    rows = [_standing(run) for run in runs if (run / STATUS_FILE).exists()]
+    jobs = _submitted(folder)
+    if not rows and not jobs:
+        raise DataError(f"{folder}: neither a run nor a study, nor was one submitted with this folder")
+    for line in _queue(jobs):
+        click.echo(line)
+    if not rows:
+        click.echo("no run has begun yet")
+        return
+    table = Table("run", "state", "round", "s a round", "end", "reason")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    print_table(table)
+
+
+def _submitted(folder: Path) -> dict[str, str]:
+    """Return the numbers of the jobs that were submitted, each with its step."""
+    try:
+        lines = (folder / SUBMITTED).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return {}
+    return dict(line.split(maxsplit=1) for line in lines if line)
+
+
+def _queue(jobs: dict[str, str]) -> Iterator[str]:
+    """Say how jobs stand with SLURM: in the queue, or how they ended where it keeps accounts."""
+    try:
+        queued = [line.split("|", 4) for line in ask(QUEUE).splitlines()] if jobs else []
+    except ConfigurationError as error:
+        yield f"submitted as {', '.join(jobs)}, but SLURM cannot be asked: {error}"
+        return
+    for number, step in jobs.items():
+        mine = [words for words in queued if words[0] == number]
+        for _, name, state, elapsed, reason in mine:
+            why = f" ({reason})" if reason != "None" else ""
+            yield f"{step}: job {name} {state.lower()}{why}, {elapsed} so far"
+        if not mine:
+            yield from _ended(number, step)
+
+
+def _ended(number: str, step: str) -> Iterator[str]:
+    try:
+        lines = ask([*ACCOUNTS, f"--jobs={number}"]).splitlines()
+    except ConfigurationError:
+        lines = []
+    for name, state, elapsed, code in (line.split("|", 3) for line in lines):
+        yield f"{step}: job {name} {state.lower()}, exit code {code.partition(':')[0]}, after {elapsed}"
+    if not lines:
+        yield f"{step}: job {number} is no longer in the queue"
+
+
+def _standing(run_dir: Path) -> Sequence[str]:
+    """Fill a row of the table."""
+    from fedreid_mpi.results import read_run
+
+    status = read_status(run_dir)
+    last, rate, end = status.round, "", ""
+    if last > 0:
+        results = read_run(run_dir)
+        seconds = float(results.phase_seconds[results.rounds > 0].sum(axis=1)[-RECENT:].mean())
+        last, rate = int(results.rounds[-1]), f"{seconds:.1f}"
+        if status.state == "running":
+            left = seconds * (status.rounds - last)
+            end = time.strftime("%a %d %b %H:%M", time.localtime(time.time() + left))
+    return run_dir.name, status.state, f"{last} of {status.rounds}", rate, end, status.reason

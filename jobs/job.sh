@@ -1,0 +1,106 @@
+# shellcheck shell=bash
+# What the job scripts share. They source this file, which reads env.sh, and then call `play` or a command.
+
+jobs=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
+
+# In a function, so that what env.sh sources does not see the job's own arguments.
+load_environment() {
+    # shellcheck source=env.sh
+    source "$(realpath -- "${FEDREID_ENV:-jobs/env.sh}")" || exit 2
+}
+load_environment
+set -u
+
+# The number of one task of an array may also be that of the whole array.
+job=$SLURM_JOB_ID
+if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
+    job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+fi
+
+# By this a run knows when to stop; older SLURMs do not set it.
+if [[ -z ${SLURM_JOB_END_TIME:-} ]]; then
+    end=$(squeue --noheader --format=%e --jobs="$job")
+    if [[ $end == ????-* ]]; then
+        SLURM_JOB_END_TIME=$(date -d "$end" +%s)
+        export SLURM_JOB_END_TIME
+    fi
+fi
+
+# Since SLURM 22.05 steps no longer take this over from the job.
+export SRUN_CPUS_PER_TASK=${SLURM_CPUS_PER_TASK:-1}
+
+say() {
+    printf '%s job %s: %s\n' "$(date +%FT%T)" "$job" "$*"
+}
+
+# launch COMMAND…: run it on all ranks of the job.
+launch() {
+    case ${FEDREID_LAUNCHER:-$launcher} in
+        mpirun) "${mpirun[@]}" -n "$SLURM_NTASKS" "$@" ;;
+        srun) "${srun[@]}" --ntasks="$SLURM_NTASKS" "$@" ;;
+        *) say "launcher is '${FEDREID_LAUNCHER:-$launcher}', expected mpirun or srun" && return 2 ;;
+    esac
+}
+
+# play RUN_DIR COMMAND…: run the ranks of a run. When SLURM says that time is short, have the run stop after its
+# round and put the job back into the queue, where it goes on from there. Ends the script: with 0 if the run is
+# done, so that jobs that depend on this one start then and only then.
+play() {
+    run_dir=$1
+    local program logs=$run_dir/logs/$job
+    # By its full path, as launchers may put a folder of their own before it on the PATH.
+    program=$(type -P "$2") || { say "$2 is not on the PATH: see env.sh"; exit 2; }
+    shift 2
+    (umask 077 && mkdir -p -- "$run_dir/logs") || exit 2
+    say "start $((${SLURM_RESTART_COUNT:-0} + 1)), $SLURM_NTASKS ranks on $SLURM_JOB_NUM_NODES nodes"
+    warned=no terminated=no signalled=yes
+    trap 'signalled=yes warned=yes; ask_to_stop USR2' USR2
+    trap 'signalled=yes terminated=yes; ask_to_stop TERM' TERM
+    launch bash "$jobs/rank.sh" "$logs" "$program" "$@" &
+    ranks=$!
+    local code
+    # A trapped signal ends `wait` early; the ranks go on.
+    while [[ $signalled == yes ]]; do
+        signalled=no
+        wait "$ranks"
+        code=$?
+    done
+    if ((code != 0)); then
+        say "the ranks ended with exit code $code"
+        find "$run_dir/logs" -name "$job.rank*.log" -size +0 -exec tail -v -n 5 -- {} +
+        exit "$code"
+    fi
+    [[ $(status state) == interrupted ]] || exit 0
+    requeue
+    exit 1
+}
+
+# Again and again, as a run that is still starting takes the file for that of an earlier stop, and removes it.
+ask_to_stop() {
+    say "signal $1: the run is asked to stop after its round"
+    while kill -0 "$ranks"; do
+        touch -- "$run_dir/STOP"
+        sleep 2
+    done 2>/dev/null &
+}
+
+# status KEY: print a value of the run's status.json, which has one key a line.
+status() {
+    sed -n "s/^ *\"$1\": \"\(.*\)\",\{0,1\}\$/\1/p" -- "$run_dir/status.json" 2>/dev/null
+}
+
+# Put an interrupted run back into the queue: if time was what it lacked. Whoever stopped it by hand, or
+# cancelled the job, does not want it back, and a preempted job is requeued by SLURM itself.
+requeue() {
+    local restarts=${SLURM_RESTART_COUNT:-0} cap=${FEDREID_MAX_REQUEUES:-20}
+    say "interrupted: $(status reason)"
+    [[ $terminated == no ]] || return
+    [[ $warned == yes || $(status reason) == "time limit"* ]] || return
+    if ((restarts >= cap)); then
+        say "not requeued: this was restart $restarts of at most $cap; submit it again to go on"
+        return
+    fi
+    trap '' TERM
+    # SLURM ends this script in the course of it.
+    scontrol requeue "$job" && say "requeued" && exit 0
+}

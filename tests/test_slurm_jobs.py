@@ -1,0 +1,188 @@
+"""The job scripts and `submit` on a real SLURM; what SLURM does to long runs is tested elsewhere."""
+
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small import write_experiment
+
+ROOT = Path(__file__).parents[1]
+
+STUDY = """\
+[study]
+name = "two"
+base = "small.toml"
+seeds = [0]
+[methods.first]
+[methods.second]
+"""
+
+
+class Site:
+    """A copy of ``jobs/`` in a folder with a difficult name, adapted to a stand-in for the program."""
+
+    def __init__(self, folder, cluster, archives, program):
+        self.cluster = cluster
+        self.folder = folder / 'it\'s a "site"\n100%'
+        shutil.copytree(ROOT / "jobs", self.folder / "jobs")
+        programs = folder / "bin"
+        programs.mkdir()
+        (programs / "fedreid-mpi").symlink_to(program)
+        with (self.folder / "jobs" / "env.sh").open("a", encoding="utf-8") as file:
+            file.write(f"\nexport PATH='{programs}':$PATH\n")
+        write_experiment(self.folder / "small.toml", archives)
+        (self.folder / "two.toml").write_text(STUDY, encoding="utf-8")
+
+    def submit(self, *words, **environment):
+        """Run `submit`, and return its exit code and both its streams."""
+        ended = subprocess.run(
+            [sys.executable, "-m", "fedreid_mpi", "submit", *words],
+            cwd=self.folder,
+            env={**self.cluster.environment, **environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        return ended.returncode, ended.stdout, ended.stderr
+
+    def submitted(self, *words, **environment):
+        """Run `submit`, which has to succeed, and return the number of each step's job."""
+        code, said, told = self.submit(*words, "--time", "30", **environment)
+        assert (code, told) == (0, ""), told
+        return dict(re.findall(r"^(\w+): job (\d+)", said, re.MULTILINE))
+
+    def logs(self, run):
+        return {path.name: path.read_text() for path in sorted((self.folder / run / "logs").iterdir())}
+
+
+def wait_for(path, timeout=120):
+    end = time.monotonic() + timeout
+    while not path.exists():
+        assert time.monotonic() < end, f"no {path} after {timeout} s"
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, slurm, archives):
+    return Site(tmp_path_factory.mktemp("site"), slurm, archives, Path(__file__).parent / "stand_in.sh")
+
+
+@pytest.fixture(scope="module")
+def jobs(site):
+    """All jobs that need no attention, at once."""
+    return {
+        "placed": site.submitted(
+            "train", "small.toml", "--run-dir", "placed",
+            "--nodes", "2", "--ranks", "5", "--gpus-per-node", "2",
+            "--set", "compute.device='auto'", "--set", "run.name=\"it's\nnew\"",
+        ),
+        "study": site.submitted("study", "two.toml", "study", "--ranks", "2", "--collect", "all.h5"),
+        "fails": site.submitted(
+            "train", "small.toml", "--run-dir", "fails",
+            "--ranks", "2", "--launcher", "srun", "--evaluate", CODE="3",
+        ),
+    }  # fmt: skip
+
+
+def test_ranks_are_dealt_out_to_nodes_and_the_server_is_on_the_first(site, jobs):
+    number = jobs["placed"]["train"]
+    assert site.cluster.wait(number)["JobState"] == "COMPLETED"
+    logs = site.logs("placed")
+    assert list(logs) == [*(f"{number}.rank{rank}.log" for rank in range(1, 5)), f"train-{number}.log"]
+    said = re.findall(r"rank (\d) on (n\d), GPUs (\S+), until \d{10}\n", "".join(logs.values()))
+    assert said == [
+        ("1", "n2", "0,1"), ("2", "n1", "0,1"), ("3", "n2", "0,1"), ("4", "n1", "0,1"), ("0", "n1", "0,1"),
+    ]  # fmt: skip
+
+
+def test_arguments_arrive_as_they_were_given(site, jobs):
+    site.cluster.wait(jobs["placed"]["train"])
+    assert (site.folder / "placed" / "arguments").read_text().split("\0")[:-1] == [
+        "train", f"{site.folder}/small.toml", "--run-dir", f"{site.folder}/placed", "--resume",
+        "--set", "compute.device='auto'", "--set", "run.name=\"it's\nnew\"",
+    ]  # fmt: skip
+
+
+def test_study_is_an_array_and_what_follows_waits_for_all_of_it(site, jobs):
+    assert site.cluster.wait(jobs["study"]["collect"])["JobState"] == "COMPLETED"
+    runs = sorted(path.parent.name for path in (site.folder / "study").glob("*/status.json"))
+    assert runs == ["first-seed0", "second-seed0"]
+    assert "rank 0 on n" in site.logs("study")[f"{jobs['study']['study']}_1.log"]
+
+
+def test_failed_job_leaves_its_exit_code_and_nothing_follows(site, jobs):
+    assert site.cluster.wait(jobs["fails"]["train"])["ExitCode"] == "3:0"
+    assert site.cluster.wait(jobs["fails"]["evaluate"])["JobState"] == "CANCELLED"
+    number = jobs["fails"]["train"]
+    log = site.logs("fails")[f"train-{number}.log"]
+    assert f"job {number}: the ranks ended with exit code 3\n" in log
+    assert "rank 1 on n1" in log  # the end of the other rank's log
+    code, said, _ = site.submit("status", "fails")
+    assert code == 0
+    assert f"train: job {number} " in said
+
+
+def test_warned_job_stops_its_run_and_is_requeued_up_to_a_cap(site):
+    words = ("train", "small.toml", "--run-dir", "warned", "--ranks", "2", "--max-requeues", "1")
+    number = site.submitted(*words, STEPS="600", DELAY="1")["train"]
+    for start in (0, 1):
+        # The first time while the ranks are still starting.
+        wait_for(site.folder / "warned" / ("begun.1" if start else "arguments"))
+        site.cluster.cancel(number, "--signal=USR2", "--batch")
+        if start == 0:
+            site.cluster.release(number)
+    assert site.cluster.wait(number)["ExitCode"] == "1:0"
+    said = re.findall(r" job \d+: (.*)", site.logs("warned")[f"train-{number}.log"])
+    assert said == [
+        "start 1, 2 ranks on 1 nodes",
+        "signal USR2: the run is asked to stop after its round",
+        'interrupted: a \\"word\\"',
+        "requeued",
+        "start 2, 2 ranks on 1 nodes",
+        "signal USR2: the run is asked to stop after its round",
+        'interrupted: a \\"word\\"',
+        "not requeued: this was restart 1 of at most 1; submit it again to go on",
+    ]
+
+
+def test_cancelled_job_and_run_stopped_by_hand_do_not_come_back(site):
+    words = ("--ranks", "1")
+    cancelled = site.submitted("train", "small.toml", "--run-dir", "cancelled", *words, STEPS="600")["train"]
+    stopped = site.submitted("train", "small.toml", "--run-dir", "stopped", *words, STEPS="600")["train"]
+    for run in ("cancelled", "stopped"):
+        wait_for(site.folder / run / "begun.0")
+    site.cluster.cancel(cancelled)
+    (site.folder / "stopped" / "STOP").touch()
+    assert site.cluster.wait(stopped)["JobState"] == "FAILED"
+    assert site.cluster.wait(cancelled)["JobState"] == "CANCELLED"
+    for number in (cancelled, stopped):
+        assert site.cluster.show(number)["Restarts"] == "0"
+
+
+def test_impossible_job_is_refused_before_it_is_submitted(site):
+    words = ("train", "small.toml", "--run-dir", "never", "--set", "compute.device='auto'")
+    code, _, told = site.submit(*words, "--gpus-per-node", "9", "--time", "2-0")
+    assert (code, told) == (
+        2,
+        "fedreid-mpi: error: --time 2-0 is over the limit of partition work, 01:00:00; "
+        "--gpus-per-node 9: nodes of partition work have 4\n",
+    )
+    assert not (site.folder / "never").exists()
+
+
+def test_real_run_is_submitted_and_done(tmp_path, slurm, archives):
+    real = Site(tmp_path, slurm, archives[:2], Path(sys.executable).parent / "fedreid-mpi")
+    words = ("--ranks", "3", "--set", "data.stage=$SLURM_TMPDIR", "--evaluate")
+    with (real.folder / "jobs" / "env.sh").open("a", encoding="utf-8") as file:
+        file.write(f"export SLURM_TMPDIR='{tmp_path}/node disk'\n")
+    numbers = real.submitted("train", "small.toml", "--run-dir", "run", *words)
+    assert slurm.wait(numbers["evaluate"], timeout=240)["JobState"] == "COMPLETED", real.logs("run")
+    assert len(list((tmp_path / "node disk").glob("*.h5"))) == 2
+    assert "harbour" in real.logs("run")[f"evaluate-{numbers['evaluate']}.log"]
+    code, said, told = real.submit("status", "run")
+    assert (code, told) == (0, "")
+    assert re.search(r"run\W+done\W+2 of 2", said)
