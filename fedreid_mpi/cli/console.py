@@ -37,7 +37,8 @@ def print_table(table: Any) -> None:  # noqa: ANN401 (any rich renderable)
     """Print a rich table, at full width where the output is no terminal."""
     from rich.console import Console
 
-    console = Console() if is_seen_on_terminal() else Console(width=140, force_terminal=False)
+    seen = is_seen_on_terminal() or "FORCE_COLOR" in os.environ
+    console = Console() if seen else Console(width=140, force_terminal=False)
     console.print(table)
 
 
