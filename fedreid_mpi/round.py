@@ -31,6 +31,7 @@ from fedreid_mpi.types import (
     Evaluation,
     Event,
     Group,
+    Message,
     ModelKind,
     RoundPlan,
     RoundRecord,
@@ -93,14 +94,15 @@ def play_round(member: Member, plan: RoundPlan) -> RoundRecord | None:
     """
     comm = member.comm
     member.seconds.clear()
-    comm.bytes_sent.clear()
+    comm.ledger.clear()
     if member.experiment.federation.mode == "local" and plan.participants:
         outcome = _Outcome(reports=_train(member, plan)[0])
     else:
         outcome = _federate(member, plan)
-    traffic = comm.gather(comm.bytes_sent)
-    if traffic is None:
+    ledgers = comm.gather(comm.ledger)
+    if ledgers is None:
         return None
+    messages = dict(enumerate(ledgers))
     return RoundRecord(
         plan=plan,
         reports=outcome.reports,
@@ -116,7 +118,8 @@ def play_round(member: Member, plan: RoundPlan) -> RoundRecord | None:
         evaluations=outcome.evaluations + _local_evaluations(plan, outcome.reports),
         events=_events(plan, outcome.reports),
         phase_seconds=dict(member.seconds),
-        bytes_sent=dict(sum(traffic, start=Counter())),
+        bytes_sent=_bytes_by_kind(messages),
+        messages=messages,
     )
 
 
@@ -320,6 +323,16 @@ def _deliver(
         if plan.evaluate:
             evaluations += score_shared(member, group.members, plan.round, kind)
     return tuple(sorted(evaluations, key=lambda evaluation: evaluation.client))
+
+
+def _bytes_by_kind(messages: Mapping[int, Mapping[Message, int]]) -> dict[str, int]:
+    """Add up the model values and features that travelled; not the small values, whose kinds are many."""
+    sent: Counter[str] = Counter()
+    for ledger in messages.values():
+        for message, count in ledger.items():
+            if message.dtype == "float32":
+                sent[message.kind] += message.bytes * count
+    return dict(sent)
 
 
 def _local_evaluations(plan: RoundPlan, reports: Sequence[ClientReport]) -> tuple[Evaluation, ...]:

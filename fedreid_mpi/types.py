@@ -279,9 +279,10 @@ class Message:
     Attributes
     ----------
     kind
-        What it carries: ``"models"``, ``"features"``, or the name of a small value's type.
+        What it carries: ``"models"``, ``"features"``, the types of a small value's parts, joined by ``"+"``,
+        or ``"sign"``, a sign of life.
     dtype
-        ``"float32"``, or ``"pickle"`` for a small value.
+        ``"float32"``, ``"pickle"`` for a small value, or ``"int64"`` for a sign.
     shape
         Of an array; empty for a small value.
     bytes

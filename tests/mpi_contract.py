@@ -3,16 +3,29 @@
 Usage: mpirun -n RANKS python -m mpi4py mpi_contract.py SIZE...  (sizes of the groups, each at most RANKS)
 """
 
+import pickle
 import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
+import pytest
 
-from fedreid_mpi.comm import Communicator, PhaseError
+from fedreid_mpi.comm import Communicator, ForbiddenMessageError, PhaseError
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.types import ClientReport
+
+REPORT = ClientReport(0, 300, 10, 2.5, True, 1.5, feature=np.arange(8, dtype=np.float32))
 
 
 def vector(rank: int, number: int, length: int):
     return np.arange(length, dtype=np.float32) + np.float32(1000 * rank + 100 * number)
+
+
+def sent(comm: Communicator, kind: str) -> int:
+    """Bytes of one kind in the ledger."""
+    return sum(message.bytes * count for message, count in comm.ledger.items() if message.kind == kind)
 
 
 def caught(comm: Communicator, work, name="train"):
@@ -51,32 +64,32 @@ def broadcast(comm):
 
 
 def gather(comm):
-    gathered = comm.gather(("from", comm.rank))
-    assert gathered == ([("from", rank) for rank in range(comm.size)] if comm.is_server else None)
+    gathered = comm.gather((2.5, comm.rank))
+    assert gathered == ([(2.5, rank) for rank in range(comm.size)] if comm.is_server else None)
 
 
 def broadcast_rows(comm):
-    comm.bytes_sent.clear()
+    comm.ledger.clear()
     rows = np.full((3, 5), comm.rank + 7, np.float32)
     comm.broadcast_rows(rows, "models")
     assert (rows == 7).all()
-    assert comm.bytes_sent["models"] == (60 * (comm.size - 1) if comm.is_server else 0)
+    assert sent(comm, "models") == (60 * (comm.size - 1) if comm.is_server else 0)
 
 
 def gather_rows_on_each_rank(comm):
     counts = [(2 * rank) % 5 for rank in range(comm.size)]  # 0, 2, 4, 1: uneven, and none
     for root in range(comm.size):
-        comm.bytes_sent.clear()
+        comm.ledger.clear()
         mine = np.full((counts[comm.rank], 3), comm.rank, np.float32)
         stacked = comm.gather_rows(mine, counts, root, "features")
         if comm.rank != root:
             assert stacked is None
-            assert comm.bytes_sent["features"] == mine.nbytes
+            assert sent(comm, "features") == mine.nbytes
         else:
             assert stacked.dtype == np.float32
             expected = np.repeat(np.arange(comm.size), counts)[:, None] * np.ones((1, 3))
             np.testing.assert_array_equal(stacked, expected)
-            assert comm.bytes_sent["features"] == 0
+            assert sent(comm, "features") == 0
 
 
 def gather_no_rows_at_all(comm):
@@ -85,7 +98,7 @@ def gather_no_rows_at_all(comm):
 
 
 def stream(comm, length, chunk, counts):
-    comm.bytes_sent.clear()
+    comm.ledger.clear()
     vectors = [vector(comm.rank, number, length) for number in range(counts[comm.rank])]
     expected = [vector(rank, number, length) for rank in range(comm.size) for number in range(counts[rank])]
     parts = []
@@ -95,7 +108,7 @@ def stream(comm, length, chunk, counts):
         for arrived, whole in zip(chunks, expected, strict=False):
             np.testing.assert_array_equal(arrived, whole[part])
     assert parts == [(start, min(start + chunk, length)) for start in range(0, length, chunk)]
-    assert comm.bytes_sent["models"] == (0 if comm.is_server else 4 * length * len(vectors))
+    assert sent(comm, "models") == (0 if comm.is_server else 4 * length * len(vectors))
 
 
 def stream_one_vector_a_rank(comm):
@@ -164,6 +177,80 @@ def life_goes_on_after_a_failed_phase(comm):
     assert comm.phase("again", lambda: "well") == "well"
 
 
+def only_what_may_travel_travels(comm):
+    @dataclass(frozen=True)
+    class Foreign:
+        label: int
+
+    small = (
+        Path("query/0001_c1.jpg"),
+        ["query/0001_c1.jpg"],
+        {"0001_c1.jpg": 7},
+        list(range(101)),
+        b"image",
+        np.zeros((2, 8, 4, 3), np.uint8),
+        np.arange(3.0),
+        {1, 2},
+        Foreign(3),
+        replace(REPORT, feature=np.zeros((4, 8, 3), np.uint8)),
+        replace(REPORT, feature=np.arange(64)),
+    )
+    for value in small:
+        with pytest.raises(ForbiddenMessageError, match="tried to send"):
+            comm.gather(value)
+    for rows in (np.zeros((64, 32, 3), np.uint8), np.arange(9), np.zeros((2, 64, 32), np.float32), [1.0]):
+        with pytest.raises(ForbiddenMessageError, match=r"tried to send .* as models"):
+            comm.broadcast_rows(rows, "models")
+        with pytest.raises(ForbiddenMessageError):
+            comm.gather_rows(rows, [1] * comm.size, 0, "models")
+        with pytest.raises(ForbiddenMessageError):
+            comm.stream_to_server([rows], [1] * comm.size, 9, 9, "models")
+    if comm.is_server:
+        for value in (b"image", np.arange(3.0), object(), print):
+            with pytest.raises(ForbiddenMessageError):
+                comm.broadcast(value)
+    assert comm.broadcast({"archives": [Path("a.h5")], "labels": list(range(1000))})["archives"] == [
+        Path("a.h5")
+    ]
+    comm.gather([REPORT] * 200)  # nothing of the above is still under way
+
+
+def small_values_are_entered_in_the_ledger(comm):
+    comm.ledger.clear()
+    comm.gather([REPORT, REPORT])
+    comm.broadcast(REPORT)
+    sent_here = [message for message in comm.ledger if message.kind != "sign"]
+    assert all(
+        (message.kind, message.dtype, message.shape) == ("ClientReport", "pickle", ())
+        for message in sent_here
+    )
+    if comm.size > 1:
+        (message,) = sent_here
+        value = REPORT if comm.is_server else [REPORT, REPORT]
+        assert message.bytes == len(pickle.dumps(value, pickle.HIGHEST_PROTOCOL))
+        assert comm.ledger[message] == (comm.size - 1 if comm.is_server else 1)
+    else:
+        assert sent_here == []
+
+
+def a_wish_to_abandon_reaches_all(comm):
+    """Comes last: the wish stays."""
+    assert not comm.pulse()
+    comm.gather(None)
+    comm.broadcast(None)  # nobody has a wish before all have asked
+    comm.pulse(abandon=comm.rank == comm.size - 1)
+    deadline = time.monotonic() + 60
+    while not comm.pulse():
+        assert time.monotonic() < deadline
+        time.sleep(1e-3)
+    assert comm.pulse()
+
+
+def a_lone_process_cannot_shrink(comm):
+    with pytest.raises(RuntimeError):
+        comm.shrink()
+
+
 CASES = {
     case.__name__: case
     for case in (
@@ -185,6 +272,10 @@ CASES = {
         an_interrupt_counts_as_an_error,
         errors_raised_on_purpose_keep_message_and_code,
         life_goes_on_after_a_failed_phase,
+        only_what_may_travel_travels,
+        small_values_are_entered_in_the_ledger,
+        a_lone_process_cannot_shrink,
+        a_wish_to_abandon_reaches_all,
     )
 }
 

@@ -8,6 +8,7 @@ from functools import reduce
 
 import numpy as np
 import torch
+from mpi_contract import sent
 
 from fedreid_mpi.comm import Communicator, exchange
 from fedreid_mpi.seeds import generator
@@ -75,12 +76,12 @@ def a_lone_clients_model_comes_back_unchanged(comm):
 
 
 def only_what_counts_travels(comm):
-    comm.bytes_sent.clear()
+    comm.ledger.clear()
     placement = [[] for _ in range(comm.size - 1)] + [[0, 1, 2]]
     held = placement[comm.rank]
     updates = {client: torch.ones(10) for client in held}
     exchange.aggregate(comm, placement, updates, {1: 1.0}, 10)
-    assert comm.bytes_sent["models"] == (40 if held and not comm.is_server else 0)
+    assert sent(comm, "models") == (40 if held and not comm.is_server else 0)
 
 
 def the_servers_model_reaches_all(comm):

@@ -72,6 +72,30 @@ def test_a_resume_on_another_number_of_ranks_gives_the_same_bits(variant, first,
     assert_same_run(resumed, alone[variant])
 
 
+KINDS = {"models", "features", "sign", "bool", "str", "tuple", "list", "dict", "Counter", "NoneType"}
+RECORDS = {
+    "ClientSpec",
+    "Experiment",
+    "RoundPlan",
+    "ClientReport",
+    "Group",
+    "Scores",
+    "RankInfo",
+    "Evaluation",
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_ledger_holds_models_features_and_small_records_alone(variant, together):
+    entries = read_run(together / variant / "4").messages
+    assert {rank for _, rank, _, _ in entries} == {0, 1, 2, 3}
+    for _, _, message, count in entries:
+        assert count > 0
+        assert set(message.kind.split("+")) <= KINDS | RECORDS | {"Message", "int", "float"}, message
+        assert (message.dtype == "float32") == (message.kind in ("models", "features"))
+        assert len(message.shape) <= 2
+
+
 @pytest.mark.parametrize("ranks", [2, 4, 10])
 def test_the_command_line_gives_the_same_bits_under_mpirun(ranks, experiments, alone, tmp_path):
     ended = fedreid(

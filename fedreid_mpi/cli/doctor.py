@@ -12,7 +12,7 @@ import click
 
 from fedreid_mpi.cli.console import print_error, print_table
 from fedreid_mpi.comm import Communicator, PhaseError, SoloCommunicator, connect
-from fedreid_mpi.comm.mpi.launch import is_first
+from fedreid_mpi.comm.mpi.launch import is_first, survives_losses
 from fedreid_mpi.doctor import Finding, Level, Report, examine, judge, look_around
 from fedreid_mpi.errors import ConfigurationError
 
@@ -69,7 +69,7 @@ def command(run_dir: Path, as_json: bool) -> None:
 def _join() -> tuple[Communicator, str]:
     """Join the other ranks; where that is impossible the first process says so and the others leave."""
     try:
-        return connect(), ""
+        return connect(fault_tolerant=survives_losses(os.environ)), ""
     except ConfigurationError as error:
         if not is_first(os.environ):
             sys.exit(0)  # with another code the launcher might end the first before it has told

@@ -1,32 +1,43 @@
 """The communicator: who else is there, and how values and models travel."""
 
+import atexit
 import os
 
-from fedreid_mpi.comm.base import Communicator, Location, PhaseError
-from fedreid_mpi.comm.mpi.launch import launched_size
+from fedreid_mpi.comm.base import Communicator, Location, PhaseError, RanksLost, SilentRankError
+from fedreid_mpi.comm.content import ForbiddenMessageError
+from fedreid_mpi.comm.mpi.launch import launched_size, survives_losses
 from fedreid_mpi.comm.mpi.library import Library, describe_library
 from fedreid_mpi.comm.solo import SoloCommunicator
-from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.errors import ConfigurationError, FedReIDError
 
 __all__ = [
     "Communicator",
+    "ForbiddenMessageError",
     "Library",
     "Location",
     "PhaseError",
+    "RanksLost",
+    "SilentRankError",
     "SoloCommunicator",
     "connect",
     "describe_library",
 ]
 
 
-def connect() -> Communicator:
+def connect(fault_tolerant: bool = False) -> Communicator:
     """Join the ranks that were launched together, or stay alone where there was no launcher.
+
+    Parameters
+    ----------
+    fault_tolerant
+        Whether a lost rank raises `RanksLost` on the others. Else it ends them all.
 
     Raises
     ------
     ConfigurationError
         If the launcher started several processes but each finds itself alone: its MPI is not the one that
-        mpi4py uses, and all of them would write to one run directory.
+        mpi4py uses, and all of them would write to one run directory. If losses are to be survived and the
+        launcher was not told so, or the other way round.
     """
     size, launcher = launched_size(os.environ)
     if not launcher:
@@ -35,7 +46,7 @@ def connect() -> Communicator:
         import mpi4py
 
         # Started below: under the launcher of another family a library may abort there, with its own words.
-        mpi4py.rc.initialize, mpi4py.rc.finalize = False, True
+        mpi4py.rc.initialize, mpi4py.rc.finalize = False, False
         from mpi4py import MPI
 
         from fedreid_mpi.comm.mpi.communicator import MPICommunicator, library
@@ -50,10 +61,24 @@ def connect() -> Communicator:
             f"{launcher} started {size} processes, but mpi4py uses {library()}: "
             "launch with the mpirun of that library"
         )
+    if survives_losses(os.environ) and not fault_tolerant:
+        raise ConfigurationError(
+            "mpirun --with-ft ulfm keeps the others going when a rank is lost, "
+            "expected --on-rank-loss replace or drop with it"
+        )
+    if fault_tolerant and not survives_losses(os.environ):
+        raise ConfigurationError(
+            f"--on-rank-loss: {library()} was not launched to survive losses, "
+            "expected mpirun --with-ft ulfm of Open MPI 5"
+        )
     if not MPI.Is_initialized():
         MPI.Init_thread()
+        atexit.register(MPI.Finalize)  # which `MPICommunicator` calls off where a rank was lost
     if MPI.COMM_WORLD.size == size:
-        return MPICommunicator(MPI.COMM_WORLD)
+        try:
+            return MPICommunicator(MPI.COMM_WORLD, fault_tolerant)
+        except RanksLost as error:
+            raise FedReIDError(str(error)) from error
     raise ConfigurationError(
         f"{launcher} started {size} processes, but {library()}, which mpi4py uses, sees "
         f"{MPI.COMM_WORLD.size}: launch with the mpirun of that library (or srun --mpi=pmix)"

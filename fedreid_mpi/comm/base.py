@@ -4,6 +4,7 @@ Two back ends keep it: `solo` (one process plays all roles) and `mpi`. The rank 
 ranks host clients; a lone process is both.
 """
 
+import math
 import traceback
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -14,7 +15,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fedreid_mpi.comm.content import check_rows, check_value, kind_of
 from fedreid_mpi.errors import Abandoned, FedReIDError
+from fedreid_mpi.types import Message
 
 T = TypeVar("T")
 Rows = NDArray[np.float32]
@@ -61,6 +64,18 @@ class PhaseError(FedReIDError):
         self.exit_code = failure.exit_code
 
 
+class RanksLost(Exception):  # noqa: N818 (no error of the program's: an event that it may survive)
+    """A rank is gone; raised on every rank that is left by the method it is in, or the next one it calls.
+
+    Nothing can be sent any more but through what `Communicator.shrink` returns. Deliberately no
+    `FedReIDError`: only what knows how to go on without the rank should catch it.
+    """
+
+
+class SilentRankError(FedReIDError):
+    """Ranks have given no sign of life for too long and cannot be done without: the job ends."""
+
+
 @dataclass(frozen=True, slots=True)
 class Location:
     """Where a rank runs.
@@ -92,8 +107,10 @@ class Communicator(ABC):
         This process and how many there are.
     location
         Where this rank runs.
-    bytes_sent
-        Bytes of array data that this rank sent, by kind of message.
+    ledger
+        All that left this rank, each message with how often it was sent. The owner may clear it.
+    rank_timeout
+        Seconds without a sign of life after which a rank that others wait for counts as hung; 0: never.
     """
 
     rank: int
@@ -101,8 +118,9 @@ class Communicator(ABC):
     location: Location
 
     def __init__(self) -> None:
-        self.bytes_sent: Counter[str] = Counter()
-        self._abandoned = False
+        self.ledger: Counter[Message] = Counter()
+        self.rank_timeout = 0.0
+        self._doing = ""  # the phase, for the message about a rank that hangs
 
     @property
     def is_server(self) -> bool:
@@ -137,10 +155,14 @@ class Communicator(ABC):
         ------
         PhaseError
             On every rank, if the work failed on any.
+        RanksLost
+            If a rank is gone, whoever noticed.
         """
-        failure = None
+        failure, self._doing = None, name
         try:
             result = work()
+        except RanksLost:
+            raise
         except BaseException as error:  # noqa: BLE001
             failure = self.describe(name, error)
         verdict = self.broadcast(self._first_failure(self.gather(failure)))
@@ -166,22 +188,6 @@ class Communicator(ABC):
         decision: T = self.broadcast(self.phase(name, work if self.is_server else _nothing))
         return decision
 
-    def pulse(self, abandon: bool = False) -> bool:
-        """Give a sign of life between two batches; not collective.
-
-        Parameters
-        ----------
-        abandon
-            Whether this rank wants the round to be abandoned.
-
-        Returns
-        -------
-        bool
-            Whether any rank is known to want that.
-        """
-        self._abandoned |= abandon
-        return self._abandoned
-
     def describe(self, phase: str, error: BaseException) -> Failure:
         """Put an error into words for the other ranks; an unexpected one brings its traceback."""
         if isinstance(error, FedReIDError):
@@ -199,15 +205,20 @@ class Communicator(ABC):
     def _first_failure(failures: Sequence[Failure | None] | None) -> Failure | None:
         return next((failure for failure in failures or () if failure is not None), None)
 
-    @abstractmethod
     def broadcast(self, value: T) -> T:
-        """Return the server's value on every rank; for small values."""
+        """Return the server's value on every rank; for small values that may travel (`comm.content`)."""
+        if self.is_server:
+            check_value(value, from_server=True)
+        return self._broadcast(value)
 
-    @abstractmethod
     def gather(self, value: T) -> list[T] | None:
-        """Return every rank's value, in rank order, on the server and None elsewhere; for small values."""
+        """Return every rank's value, in rank order, on the server and None elsewhere.
 
-    @abstractmethod
+        For small values that may travel (`comm.content`).
+        """
+        check_value(value, from_server=False)
+        return self._gather(value)
+
     def broadcast_rows(self, rows: Rows, kind: str) -> None:
         """Overwrite an array with the server's, in place.
 
@@ -216,10 +227,11 @@ class Communicator(ABC):
         rows
             C-contiguous float32, of one shape on every rank.
         kind
-            Under which the bytes are counted.
+            Under which it is entered in the ledger.
         """
+        check_rows(rows, kind)
+        self._broadcast_rows(rows, kind)
 
-    @abstractmethod
     def gather_rows(self, rows: Rows, counts: Sequence[int], root: int, kind: str) -> Rows | None:
         """Stack arrays of all ranks on one of them.
 
@@ -232,15 +244,16 @@ class Communicator(ABC):
         root
             The rank that receives them.
         kind
-            Under which the bytes are counted.
+            Under which they are entered in the ledger.
 
         Returns
         -------
         ndarray or None
             Shape (sum(counts), width) in rank order on ``root``, None elsewhere.
         """
+        check_rows(rows, kind)
+        return self._gather_rows(rows, counts, root, kind)
 
-    @abstractmethod
     def stream_to_server(
         self, vectors: Sequence[Rows], counts: Sequence[int], length: int, chunk: int, kind: str
     ) -> Iterator[tuple[slice, list[Rows]]]:
@@ -259,18 +272,75 @@ class Communicator(ABC):
         chunk
             Elements of a vector that travel at a time.
         kind
-            Under which the bytes are counted.
+            Under which they are entered in the ledger.
 
-        Yields
-        ------
-        tuple of slice and list of ndarray
+        Returns
+        -------
+        iterator of tuple of slice and list of ndarray
             The part of the vectors, and on the server that part of every vector, in rank order, then in the
             sender's order (an empty list elsewhere). The arrays are reused: they hold until the next step.
+        """
+        for vector in vectors:
+            check_rows(vector, kind)
+        return self._stream_to_server(vectors, counts, length, chunk, kind)
+
+    @abstractmethod
+    def pulse(self, abandon: bool = False) -> bool:
+        """Give a sign of life between two batches; not collective, and cheap.
+
+        Parameters
+        ----------
+        abandon
+            Whether this rank wants the round to be abandoned.
+
+        Returns
+        -------
+        bool
+            Whether any rank is known to want that; once true it stays true.
+        """
+
+    @abstractmethod
+    def shrink(self) -> tuple["Communicator", tuple[int, ...]]:
+        """Leave lost ranks behind; called on every rank that is left, after `RanksLost`.
+
+        Returns
+        -------
+        communicator : Communicator
+            Of the ranks that are left, in their old order; its numbers run from 0.
+        lost : tuple of int
+            The old numbers of those that are gone, ascending; the same on all ranks.
         """
 
     @abstractmethod
     def abort(self, exit_code: int) -> None:
         """End all ranks now: for errors that were not agreed upon in a phase."""
+
+    @abstractmethod
+    def _broadcast(self, value: T) -> T: ...
+
+    @abstractmethod
+    def _gather(self, value: T) -> list[T] | None: ...
+
+    @abstractmethod
+    def _broadcast_rows(self, rows: Rows, kind: str) -> None: ...
+
+    @abstractmethod
+    def _gather_rows(self, rows: Rows, counts: Sequence[int], root: int, kind: str) -> Rows | None: ...
+
+    @abstractmethod
+    def _stream_to_server(
+        self, vectors: Sequence[Rows], counts: Sequence[int], length: int, chunk: int, kind: str
+    ) -> Iterator[tuple[slice, list[Rows]]]: ...
+
+    def _enter_rows(self, kind: str, shape: tuple[int, ...], count: int = 1) -> None:
+        """Enter arrays that are being sent in the ledger."""
+        if count and 0 not in shape:
+            self.ledger[Message(kind, "float32", shape, 4 * math.prod(shape))] += count
+
+    def _enter_value(self, value: object, size: int, count: int) -> None:
+        """Enter a small value of so many pickled bytes in the ledger."""
+        if count:
+            self.ledger[Message(kind_of(value), "pickle", (), size)] += count
 
 
 def _nothing() -> Any:  # noqa: ANN401 (stands in for a value that only the server has)

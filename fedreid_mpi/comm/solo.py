@@ -16,30 +16,40 @@ class SoloCommunicator(Communicator):
     def __init__(self) -> None:
         super().__init__()
         self.rank, self.size = 0, 1
+        self._abandoned = False
         cores = tuple(sorted(os.sched_getaffinity(0)))
         self.location = Location(socket.gethostname(), 0, 1, cores)
 
-    def broadcast(self, value: T) -> T:
+    def _broadcast(self, value: T) -> T:
         """Return the value."""
         return value
 
-    def gather(self, value: T) -> list[T]:
+    def _gather(self, value: T) -> list[T]:
         """Return the value in a list."""
         return [value]
 
-    def broadcast_rows(self, rows: Rows, kind: str) -> None:
+    def _broadcast_rows(self, rows: Rows, kind: str) -> None:
         """Leave the array as it is."""
 
-    def gather_rows(self, rows: Rows, counts: Sequence[int], root: int, kind: str) -> Rows:
+    def _gather_rows(self, rows: Rows, counts: Sequence[int], root: int, kind: str) -> Rows:
         """Return the rows."""
         return rows
 
-    def stream_to_server(
+    def _stream_to_server(
         self, vectors: Sequence[Rows], counts: Sequence[int], length: int, chunk: int, kind: str
     ) -> Iterator[tuple[slice, list[Rows]]]:
         """Yield views of the vectors."""
         for part in spans(length, chunk):
             yield part, [vector[part] for vector in vectors]
+
+    def pulse(self, abandon: bool = False) -> bool:
+        """Remember the wish."""
+        self._abandoned |= abandon
+        return self._abandoned
+
+    def shrink(self) -> tuple[Communicator, tuple[int, ...]]:
+        """Refuse: a lone process that lost a rank would not be there to call this."""
+        raise RuntimeError("a lone process has no ranks to lose")
 
     def abort(self, exit_code: int) -> None:
         """Do nothing: there is nobody else to end."""

@@ -1,21 +1,41 @@
-"""The contract kept over MPI. This package is the only one that imports mpi4py."""
+"""The contract kept over MPI. This package is the only one that imports mpi4py.
 
+Every wait is a poll that can be given up: nothing blocks within the library while another rank may be lost,
+hang, or have ended the job. Small values go straight between the server and the other ranks, model values
+through MPI's collectives.
+"""
+
+import atexit
+import contextlib
 import os
 import sys
+import threading
 import time
-from collections.abc import Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import NoReturn, TypeVar
 
 import numpy as np
 from mpi4py import MPI
 
-from fedreid_mpi.comm.base import Communicator, Location, Rows, spans
+from fedreid_mpi.comm.base import Communicator, Location, RanksLost, Rows, SilentRankError, spans
+from fedreid_mpi.comm.mpi.processes import Process
+from fedreid_mpi.comm.mpi.watch import NOBODY, Watch
+from fedreid_mpi.types import Message
 
 T = TypeVar("T")
 
 FIRST_NAP = 10e-6
 LONGEST_NAP = 2e-3
 """Seconds between two looks at whether the others have arrived."""
+
+TEND = 0.02
+"""Seconds between two looks, while waiting, at signs of life."""
+
+LAST_WORDS = 0.2
+"""Seconds that signs and messages get to leave this process before it ends all."""
+
+GRACE = 10.0
+"""Seconds after which a hung rank that was killed must be known to MPI as lost."""
 
 
 class MPICommunicator(Communicator):
@@ -25,61 +45,211 @@ class MPICommunicator(Communicator):
     ----------
     world
         Is duplicated, so that no message of anybody else's can be mistaken for one of ours.
+    fault_tolerant
+        Whether a lost rank raises `RanksLost` on the others; else MPI ends them all.
     """
 
-    def __init__(self, world: MPI.Intracomm) -> None:
+    def __init__(self, world: MPI.Intracomm, fault_tolerant: bool = False) -> None:
         super().__init__()
-        self._comm = world.Dup()
+        self._fault_tolerant = fault_tolerant
+        self._processes: list[Process] = []
+        self._condemned: set[int] = set()
+        self._comm, signs = self._duplicate(world), self._duplicate(world)
+        self._watch = Watch(signs)
         self.rank, self.size = self._comm.rank, self._comm.size
+        self._processes = self._broadcast(self._gather(Process.this()) or [])
         self.location = self._locate()
 
+    def _duplicate(self, world: MPI.Intracomm) -> MPI.Intracomm:
+        """Duplicate it on all ranks, or on none."""
+        if not self._fault_tolerant:
+            return world.Dup()
+        world.Set_errhandler(MPI.ERRORS_RETURN)
+        copy = None
+        with contextlib.suppress(MPI.Exception):
+            copy = world.Dup()
+        try:
+            if copy is None:
+                world.Revoke()  # others may still be within Dup
+            if world.Agree(copy is not None) and copy is not None:
+                copy.Set_errhandler(MPI.ERRORS_RETURN)
+                return copy
+        except MPI.Exception as error:
+            raise RanksLost("a rank was lost while the ranks joined") from error
+        raise RanksLost("a rank was lost while the ranks joined")
+
     def _locate(self) -> Location:
-        node = self._comm.Split_type(MPI.COMM_TYPE_SHARED, key=self.rank)
-        ranks = node.allgather(self.rank)
-        node.Free()
-        clients = [rank for rank in ranks if rank in self.client_ranks]
+        here = self._processes[self.rank].host
+        clients = [rank for rank in self.client_ranks if self._processes[rank].host == here]
         index = clients.index(self.rank) if self.rank in clients else max(len(clients) - 1, 0)
         cores = tuple(sorted(os.sched_getaffinity(0)))
-        return Location(MPI.Get_processor_name(), index, max(len(clients), 1), cores)
+        return Location(here, index, max(len(clients), 1), cores)
+
+    # Waiting.
+
+    @contextlib.contextmanager
+    def _surviving(self) -> Iterator[None]:
+        """Turn whatever MPI reports after a loss into `RanksLost`, and see that all others hear of it."""
+        try:
+            yield
+        except MPI.Exception as error:
+            if not self._fault_tolerant:
+                raise
+            self._revoke()
+            raise RanksLost(f"rank {self.rank} heard from MPI: {error.Get_error_string()}") from error
+
+    def _revoke(self) -> None:
+        # MPI.Finalize can wait for a lost rank for ever; mpirun is content with ranks that just end.
+        atexit.unregister(MPI.Finalize)
+        for comm in (self._comm, self._watch.comm):
+            if not comm.Is_revoked():
+                comm.Revoke()
+
+    def _wait(self, done: Callable[[], bool], asleep: bool) -> None:
+        """Poll until it is done, and look after the others meanwhile.
+
+        Parameters
+        ----------
+        done
+            Looks, without waiting.
+        asleep
+            Whether to nap between two looks: where the others may still be at work, a rank that spins would
+            take a core away from them. Else the core is offered to others.
+        """
+        began = tended = time.monotonic()
+        nap = FIRST_NAP
+        while not done():
+            if asleep:
+                time.sleep(nap)
+                nap = min(2 * nap, LONGEST_NAP)
+            else:
+                os.sched_yield()
+            if time.monotonic() - tended >= TEND:
+                self._tend()
+                self._look_for_hung_ranks(began)
+                tended = time.monotonic()
+
+    def _tend(self) -> None:
+        """Read and give signs of life, and obey the orders in them."""
+        signs = self._watch.signs
+        self._watch.tend()
+        if self._watch.ending != NOBODY:
+            self._end(self._watch.ending)
+        if self._watch.to_kill != NOBODY:
+            self._processes[self._watch.to_kill].kill()
+            self._watch.to_kill = NOBODY
+        if self._watch.signs != signs:
+            self.ledger[Message("sign", "int64", (3,), 24)] += self._watch.signs - signs
+
+    def _look_for_hung_ranks(self, since: float) -> None:
+        """Have ranks killed that were silent for too long; where that cannot be survived, raise.
+
+        The server looks at all others, they look at the server, one a second later than the next, so that one
+        of them speaks.
+        """
+        if not self.rank_timeout:
+            return
+        patience = self.rank_timeout + max(self.rank - 1, 0)
+        hung = self._watch.silent(since, patience)
+        if not hung:
+            return
+        if not self._fault_tolerant or self._watch.silent(since, patience + GRACE):
+            raise self._silence(hung)
+        for rank in hung:
+            if rank not in self._condemned:
+                self._condemned.add(rank)
+                self._see_to_the_end_of(rank, hung)
+
+    def _see_to_the_end_of(self, rank: int, hung: Sequence[int]) -> None:
+        """See that a survivor on its host kills a hung rank: then it is lost like any other."""
+        host = self._processes[rank].host
+        if host == self.location.host:
+            self._processes[rank].kill()
+            return
+        neighbours = [
+            r for r, process in enumerate(self._processes) if process.host == host and r not in hung
+        ]
+        if not neighbours:
+            raise self._silence(hung)
+        if self.is_server:  # who hears nothing from the server acts without being asked
+            self._watch.give(neighbours[:1], to_kill=rank)
+
+    def _silence(self, ranks: Sequence[int]) -> SilentRankError:
+        names = ", ".join(f"rank {rank} on {self._processes[rank].host}" for rank in ranks)
+        return SilentRankError(
+            f"{names}: no sign of life for {self.rank_timeout:g} s (reliability.rank_timeout) "
+            f"while others waited ({self._doing or 'start'})"
+        )
+
+    # Small values: pickled here, so that their size is known.
 
     def _meet(self) -> None:
-        """Wait until every rank is here, asleep: a blocking collective would spin and take a core away."""
-        arrival = self._comm.Ibarrier()
-        nap = FIRST_NAP
-        while not arrival.Test():
-            time.sleep(nap)
-            nap = min(2 * nap, LONGEST_NAP)
+        """Wait until every rank is here."""
+        self._broadcast(self._gather(None) and None)
 
-    def broadcast(self, value: T) -> T:
-        """Return the server's value on every rank."""
-        self._meet()
-        sent: T = self._comm.bcast(value)
-        return sent
+    def _broadcast(self, value: T) -> T:
+        with self._surviving():
+            if self.is_server:
+                data = MPI.pickle.dumps(value)
+                requests = [self._comm.Isend([data, MPI.BYTE], rank) for rank in range(1, self.size)]
+                self._enter_value(value, len(data), len(requests))
+                self._wait(lambda: MPI.Request.Testall(requests), asleep=True)
+                return value
+            (received,) = self._receive([0])
+            sent: T = MPI.pickle.loads(received)
+            return sent
 
-    def gather(self, value: T) -> list[T] | None:
-        """Return every rank's value on the server."""
-        self._meet()
-        return self._comm.gather(value)
+    def _gather(self, value: T) -> list[T] | None:
+        with self._surviving():
+            if self.is_server:
+                return [value, *map(MPI.pickle.loads, self._receive(range(1, self.size)))]
+            data = MPI.pickle.dumps(value)
+            request = self._comm.Isend([data, MPI.BYTE], 0)
+            self._enter_value(value, len(data), 1)
+            self._wait(request.Test, asleep=True)
+            return None
 
-    def broadcast_rows(self, rows: Rows, kind: str) -> None:
-        """Overwrite an array with the server's."""
+    def _receive(self, sources: Sequence[int]) -> list[bytearray]:
+        """Receive one message from each rank; asleep until they come."""
+        arrived: dict[int, tuple[bytearray, MPI.Request]] = {}
+        status = MPI.Status()
+
+        def done() -> bool:
+            for source in sources:
+                if source not in arrived:
+                    message = self._comm.Improbe(source, MPI.ANY_TAG, status)
+                    if message is not None:
+                        data = bytearray(status.Get_count(MPI.BYTE))
+                        arrived[source] = data, message.Irecv([data, MPI.BYTE])
+            return len(arrived) == len(sources) and bool(
+                MPI.Request.Testall([request for _, request in arrived.values()])
+            )
+
+        self._wait(done, asleep=True)
+        return [arrived[source][0] for source in sources]
+
+    # Model values.
+
+    def _broadcast_rows(self, rows: Rows, kind: str) -> None:
         self._meet()
         if self.is_server:
-            self.bytes_sent[kind] += rows.nbytes * (self.size - 1)
-        self._comm.Bcast(rows)
+            self._enter_rows(kind, rows.shape, self.size - 1)
+        with self._surviving():
+            self._wait(self._comm.Ibcast(rows).Test, asleep=False)
 
-    def gather_rows(self, rows: Rows, counts: Sequence[int], root: int, kind: str) -> Rows | None:
-        """Stack arrays of all ranks on one of them."""
+    def _gather_rows(self, rows: Rows, counts: Sequence[int], root: int, kind: str) -> Rows | None:
         self._meet()
         width = rows.shape[1]
         received = np.empty((sum(counts), width), np.float32) if self.rank == root else None
         if self.rank != root:
-            self.bytes_sent[kind] += rows.nbytes
+            self._enter_rows(kind, rows.shape)
         layout = [count * width for count in counts]
-        self._comm.Gatherv(rows, None if received is None else [received, layout], root)
+        with self._surviving():
+            request = self._comm.Igatherv(rows, None if received is None else [received, layout], root)
+            self._wait(request.Test, asleep=False)
         return received
 
-    def stream_to_server(
+    def _stream_to_server(
         self, vectors: Sequence[Rows], counts: Sequence[int], length: int, chunk: int, kind: str
     ) -> Iterator[tuple[slice, list[Rows]]]:
         """Gather chunk by chunk through two sets of buffers: one is filled while the other is worked on."""
@@ -88,7 +258,7 @@ class MPICommunicator(Communicator):
         receiving = np.empty((2, sum(counts) * chunk if self.is_server else 0), np.float32)
         parts = list(spans(length, chunk))
         if not self.is_server:
-            self.bytes_sent[kind] += 4 * length * len(vectors)
+            self._enter_rows(kind, (length,), len(vectors))
 
         def start(step: int) -> MPI.Request:
             part = parts[step]
@@ -99,20 +269,99 @@ class MPICommunicator(Communicator):
             layout = [receiving[step % 2], [count * size for count in counts]] if self.is_server else None
             return self._comm.Igatherv(packed, layout)
 
-        request = start(0)
+        with self._surviving():
+            request = start(0)
         for step, part in enumerate(parts):
-            request.Wait()
-            if step + 1 < len(parts):
-                request = start(step + 1)
+            with self._surviving():
+                self._wait(request.Test, asleep=False)
+                if step + 1 < len(parts):
+                    request = start(step + 1)
             size = part.stop - part.start
             arrived = receiving[step % 2][: sum(counts) * size] if self.is_server else receiving[0]
             yield part, list(arrived.reshape(-1, size))
 
+    # Lives and ends.
+
+    def pulse(self, abandon: bool = False) -> bool:
+        """Give a sign of life, and pass on the wish to abandon the round."""
+        with self._surviving():
+            if abandon and not self._watch.abandon:
+                self._watch.wish_to_abandon()
+            self._tend()
+        return self._watch.abandon
+
+    def shrink(self) -> tuple["MPICommunicator", tuple[int, ...]]:
+        """Leave lost ranks behind; starts over if another one is lost meanwhile."""
+        if not self._fault_tolerant:
+            raise RuntimeError("without fault tolerance no rank is left to shrink to")
+        self._revoke()
+        watchdogs = [
+            threading.Timer(self.rank_timeout, self._kill_the_stopped),
+            threading.Timer(self.rank_timeout + GRACE + self.rank, self._give_up),
+        ]
+        for watchdog in watchdogs if self.rank_timeout else ():
+            watchdog.daemon = True
+            watchdog.start()
+        successor, lost = self._succeed()
+        for watchdog in watchdogs:
+            watchdog.cancel()
+        if not lost:
+            raise RuntimeError("MPI reported an error, but no rank is lost")
+        successor.rank_timeout = self.rank_timeout
+        successor.ledger.update(self.ledger)
+        successor._watch.abandon = self._watch.abandon
+        return successor, lost
+
+    def _succeed(self) -> tuple["MPICommunicator", tuple[int, ...]]:
+        while True:
+            survivors = MPI.Intracomm(self._comm.Shrink())
+            try:
+                successor = MPICommunicator(survivors, fault_tolerant=True)
+                left = successor._broadcast(successor._gather(self.rank))
+            except RanksLost:
+                left = None
+            with contextlib.suppress(MPI.Exception):  # another loss: raised on all, so that all start over
+                if survivors.Agree(left is not None) and left is not None:
+                    return successor, tuple(rank for rank in range(self.size) if rank not in left)
+
+    def _kill_the_stopped(self) -> None:
+        """Kill ranks of this host that were stopped before they could shrink: then they are lost, too."""
+        for process in self._processes:
+            if process.host == self.location.host and process.is_stopped:
+                process.kill()
+
+    def _give_up(self) -> None:
+        """End the job, from another thread: Shrink itself cannot be interrupted."""
+        message = f"the ranks that are left did not all meet within {self.rank_timeout + GRACE:g} s of a loss"
+        print(f"fedreid-mpi: error: {message}", file=sys.stderr)  # noqa: T201 (nobody is left to raise it to)
+        self._end(1)
+
     def abort(self, exit_code: int) -> None:
         """End all ranks, after what was printed is out."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self._comm.Abort(exit_code)
+        _flush()
+        if not self._fault_tolerant:
+            time.sleep(LAST_WORDS)  # the launcher passes on what was printed before it prints its banner
+            self._comm.Abort(exit_code)
+        # With fault tolerance, Open MPI's Abort ends the calling process alone.
+        with contextlib.suppress(MPI.Exception):
+            others = [rank for rank in range(self.size) if rank != self.rank]
+            self._watch.give(others, ending=exit_code)
+            time.sleep(LAST_WORDS)
+            self._watch.give([])
+        self._end(exit_code)
+
+    def _end(self, exit_code: int) -> NoReturn:
+        """End this process and all others on this host, hung ones included."""
+        _flush()
+        for rank, process in enumerate(self._processes):
+            if rank != self.rank and process.host == self.location.host:
+                process.kill()
+        os._exit(exit_code)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def library() -> str:

@@ -38,3 +38,11 @@ def launched_size(environment: Mapping[str, str]) -> tuple[int, str]:
         if value.isdigit() and int(value) >= 1:
             return int(value), launcher
     return 1, ""
+
+
+def survives_losses(environment: Mapping[str, str]) -> bool:
+    """Tell whether the launcher switched fault tolerance on: Open MPI's ``mpirun --with-ft ulfm``.
+
+    It must be known beforehand: without it, Open MPI has the same functions, and they do nothing.
+    """
+    return environment.get("OMPI_MCA_mpi_ft_enable", "").lower() in {"1", "true", "t", "yes", "enabled"}

@@ -5,8 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-FAULT_TOLERANCE = "OMPI_MCA_mpi_ft_enable"
-"""Set by mpirun. The library cannot be asked: without it the functions are there, and do nothing."""
+from fedreid_mpi.comm.mpi.launch import survives_losses
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ def describe_library() -> Library | str:
         standard=".".join(map(str, MPI.Get_version())),
         threads=levels[MPI.Query_thread()] if started else "",
         cuda_aware=_is_cuda_aware() if started else None,
-        fault_tolerant=os.environ.get(FAULT_TOLERANCE) == "1",
+        fault_tolerant=survives_losses(os.environ),
     )
 
 
