@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.files import flush, replacing
+from fedreid_mpi.files import flush, naming, replacing
 from fedreid_mpi.model import FlatModel, load_tensors, save_model, save_tensors, shared_specs
 from fedreid_mpi.training import Client
 from fedreid_mpi.types import ParamSpec, Role
@@ -93,12 +93,13 @@ def group_files(groups: int) -> list[str]:
 
 def begin_checkpoint(folder: Path) -> None:
     """Make a checkpoint's folder, empty; what an attempt that was killed left there is removed."""
-    folder.parent.mkdir(exist_ok=True)
-    flush(folder.parent.parent)
-    if folder.exists():
-        _remove(folder)
-    folder.mkdir()
-    flush(folder.parent)
+    with naming(folder):
+        folder.parent.mkdir(exist_ok=True)
+        flush(folder.parent.parent)
+        if folder.exists():
+            _remove(folder)
+        folder.mkdir()
+        flush(folder.parent)
 
 
 def save_group(folder: Path, name: str, model: FlatModel, experiment: Experiment, *size: int) -> StoredFile:
@@ -149,7 +150,7 @@ def conclude_checkpoint(folder: Path, manifest: Manifest) -> None:
     """Write the manifest: when this returns, the checkpoint is on disk and counts."""
     content = manifest.model_dump(mode="json")
     text = json.dumps({**content, "digest": _digest(content)}, indent=1)
-    with replacing(folder / MANIFEST) as temporary:
+    with naming(folder / MANIFEST), replacing(folder / MANIFEST) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
@@ -243,7 +244,7 @@ def publish_models(run_dir: Path, manifest: Manifest) -> None:
     folder.mkdir(exist_ok=True)
     for name in manifest.models:
         source = folder_of(run_dir, manifest.round) / name
-        with replacing(folder / name) as temporary:
+        with naming(folder / name), replacing(folder / name) as temporary:
             try:
                 os.link(source, temporary)
             except OSError:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
+from fedreid_mpi.agreement import require_same_files
 from fedreid_mpi.comm.base import Communicator, PhaseError
 from fedreid_mpi.commit import Committer
 from fedreid_mpi.config import Experiment
@@ -79,6 +80,7 @@ def run_federation(
         start = comm.decide(
             "run directory", partial(claim, run_dir, experiment, specs, datasets, resume, held)
         )
+        require_same_files(comm, run_dir, experiment.data.files)
         if start.after >= experiment.run.rounds:
             return Outcome(True, start.after, f"all {experiment.run.rounds} rounds were played before")
         try:

@@ -1,10 +1,14 @@
-"""Writing files so that a reader finds the old one or the new one, and nothing else ever."""
+"""Writing files so that a reader finds the old one or the new one; reading none but regular ones."""
 
+import errno
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from fedreid_mpi.errors import FedReIDError
 
 
 @contextmanager
@@ -32,6 +36,36 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         temporary.unlink(missing_ok=True)
     flush(path.parent)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Let what goes wrong while a file or folder is written be told as an error that names it and the cause.
+
+    Raises
+    ------
+    FedReIDError
+        In place of an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise FedReIDError(f"{path}: cannot be written: {error.strerror or error}") from error
+
+
+def require_regular(path: Path) -> None:
+    """Refuse to read what is no regular file: a pipe would keep its reader waiting, a device never end.
+
+    Raises
+    ------
+    OSError
+        When there is nothing, or something else.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
 def flush(path: Path) -> None:

@@ -12,7 +12,7 @@ from fedreid_mpi.comm.exchange import distribute
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.course import Start
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.data.partition import partition
+from fedreid_mpi.data.partition import partition, require_distinct
 from fedreid_mpi.data.staging import open_staged
 from fedreid_mpi.device import choose_device, set_arithmetic
 from fedreid_mpi.errors import ConfigurationError, DataError
@@ -26,7 +26,9 @@ from fedreid_mpi.types import ClientSpec, Pulse, RankInfo
 
 def describe_clients(experiment: Experiment) -> tuple[ClientSpec, ...]:
     """Open every archive once and check that they make the federation that was asked for."""
-    archives = [DatasetArchive.open(path) for path in experiment.data.archives]
+    every = [DatasetArchive.open(path) for path in experiment.data.files]
+    require_distinct(every)
+    archives = every[: len(experiment.data.archives)]
     first = archives[0]
     for archive in archives:
         if (archive.height, archive.width) != (first.height, first.width):
@@ -59,9 +61,7 @@ def describe_clients(experiment: Experiment) -> tuple[ClientSpec, ...]:
 
 def content_digests(experiment: Experiment) -> tuple[str, ...]:
     """Return the content digests of all archives, the public one last."""
-    public = experiment.data.public
-    paths = [*experiment.data.archives, *([public] if public is not None else [])]
-    return tuple(DatasetArchive.open(path).content_digest for path in paths)
+    return tuple(DatasetArchive.open(path).content_digest for path in experiment.data.files)
 
 
 def join(

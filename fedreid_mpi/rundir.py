@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal, TextIO
 
 from fedreid_mpi.errors import ConfigurationError, DataError
-from fedreid_mpi.files import replacing
+from fedreid_mpi.files import naming, replacing
 
 LOCK_FILE = "lock"
 STATUS_FILE = "status.json"
@@ -151,7 +151,7 @@ def _is_alive(pid: object) -> bool:
 def write_status(run_dir: Path, status: Status) -> None:
     """Replace the status file; the time is filled in."""
     content = {**asdict(status), "when": _now()}
-    with replacing(run_dir / STATUS_FILE) as temporary:
+    with naming(run_dir / STATUS_FILE), replacing(run_dir / STATUS_FILE) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 

@@ -13,3 +13,7 @@ def archives(tmp_path_factory):
 @pytest.fixture(scope="session")
 def experiment_file(archives, tmp_path_factory):
     return write_experiment(tmp_path_factory.mktemp("experiment") / "small.toml", archives)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--fuzz", type=int, default=25, metavar="N", help="damages of each kind of file")

@@ -98,7 +98,7 @@ def write_sites(folder: Path) -> list[Path]:
     ]
 
 
-def write_public(path):
+def write_public(path, seed=9):
     """A public archive of twelve people; a third of it lies in P1."""
     paths = [f"P{1 + n % 3}/cam1/{n:03d}_1.png" for n in range(PUBLIC_IMAGES)]
     contents = ArchiveContents(
@@ -112,7 +112,7 @@ def write_public(path):
         splits=[{"public": list(range(PUBLIC_IMAGES))}],
         attributes={},
     )
-    pictures = (draw(9, n % 12, PUBLIC_IMAGES)[n] for n in range(PUBLIC_IMAGES))
+    pictures = (draw(seed, n % 12, PUBLIC_IMAGES)[n] for n in range(PUBLIC_IMAGES))
     write_archive(path, contents, ((image, hashlib.sha256(image).digest()) for image in pictures))
     return path
 

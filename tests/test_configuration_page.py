@@ -16,9 +16,14 @@ WORDS = {"Path": "path", "str": "text", "int": "integer", "float": "number", "bo
 LIMITS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
+def number(limit):
+    """Write a limit; large powers of two as such."""
+    return f"2^{limit.bit_length() - 1}" if limit in (2**31, 2**63) else f"{limit:g}"
+
+
 def limits(metadata):
     found = [
-        f"{sign} {getattr(item, name):g}"
+        f"{sign} {number(getattr(item, name))}"
         for item in metadata
         for name, sign in LIMITS.items()
         if getattr(item, name, None) is not None

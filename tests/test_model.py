@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,14 @@ from torch import nn
 
 from fedreid_mpi import config
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.model import FlatModel, build_network, load_backbone_weights, load_model, save_model
+from fedreid_mpi.model import (
+    FlatModel,
+    build_network,
+    load_backbone_weights,
+    load_model,
+    save_model,
+    storage,
+)
 from fedreid_mpi.types import Role
 
 CPU = torch.device("cpu")
@@ -209,12 +218,15 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
 
 
 def stored(tmp_path, tensors=lambda t: t, metadata=lambda m: m):
-    """A model file with its tensors or metadata changed."""
+    """A model file with its tensors or metadata changed, and the digest that goes with them."""
     path = tmp_path / "m.safetensors"
     save_model(path, flat(), SMALL, 32, 16, 0)
     with safe_open(path, framework="pt") as file:
-        about = file.metadata()
-    save_file(tensors(load_file(path)), path, metadata=metadata(about))
+        about = json.loads(file.metadata()[storage.ABOUT])
+    changed = tensors(load_file(path))
+    del about["digest"]
+    about["digest"] = storage._digest(about, changed)
+    save_file(changed, path, metadata=metadata({storage.ABOUT: json.dumps(about)}))
     return path
 
 
@@ -230,11 +242,15 @@ def stored(tmp_path, tensors=lambda t: t, metadata=lambda m: m):
             {"tensors": lambda t: t | {"classifier.weight": torch.zeros(2, 16)}},
             "classifier.weight is not part",
         ),
-        ({"metadata": lambda m: None}, "format is None, expected 'fedreid_mpi model 1'"),
-        ({"metadata": lambda m: {n: x.replace("model 1", "model 9") for n, x in m.items()}}, "model 9"),
+        (
+            {"tensors": lambda t: t | {"embedding.bias": torch.full((16,), torch.inf)}},
+            "embedding.bias holds values that are not finite",
+        ),
+        ({"metadata": lambda m: None}, "format is None, expected 'fedreid_mpi model 2'"),
+        ({"metadata": lambda m: {n: x.replace("model 2", "model 9") for n, x in m.items()}}, "model 9"),
         (
             {"metadata": lambda m: {n: x.replace("small", "huge") for n, x in m.items()}},
-            "description is damaged",
+            "damaged or changed: its digest",
         ),
         ({"metadata": lambda m: {n: x[:40] for n, x in m.items()}}, "description is damaged"),
         ({"metadata": lambda m: dict.fromkeys(m, "[]")}, "description is damaged"),

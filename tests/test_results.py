@@ -339,12 +339,12 @@ def damage(path: Path, how: str) -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("truncated", "damaged, truncated or not an HDF5 file"),
-        ("text", "damaged, truncated or not an HDF5 file"),
-        ("empty", "damaged, truncated or not an HDF5 file"),
-        ("foreign", "no results archive"),
-        ("version", "has format version 99, this program reads 2"),
-        ("lacking", "rounds/weight|weight"),
+        ("truncated", "damaged or truncated HDF5 file"),
+        ("text", "not an HDF5 file"),
+        ("empty", "not an HDF5 file"),
+        ("foreign", "an HDF5 file of something else"),
+        ("version", "format version 99, expected 2"),
+        ("lacking", "content_digest is not that of the content"),
     ],
 )
 def test_files_that_are_not_as_they_should_be(tmp_path, how, message):

@@ -61,9 +61,9 @@ def test_the_suites_of_the_project_are_whole(pytestconfig):
         ({"a": {"federation": 3}}, {}, r"methods\.a: federation is 3, expected "),
         ({"a": {"clustering": {"every": 2}}}, {}, r"methods\.a: clustering\.every means nothing with "),
         ({"a/b": {}}, {}, r"methods\.a/b"),
-        ({}, {}, r"suite\.toml: methods is \{\}, expected "),
+        ({}, {}, r"suite\.toml: methods has 0 entries, expected "),
         ({"a": {}}, {"seeds": (1, 1)}, r"study\.seeds names a seed twice: \[1, 1\]"),
-        ({"a": {}}, {"seeds": ()}, r"study\.seeds is \[\], expected "),
+        ({"a": {}}, {"seeds": ()}, r"study\.seeds has 0 entries, expected "),
         ({"a": {}}, {"base": "gone.toml"}, r"gone\.toml: cannot read the experiment: No such file"),
     ],
 )

@@ -97,8 +97,11 @@ def _play(
     commit: str,
     stop: "Stop",
 ) -> int:
+    from fedreid_mpi.agreement import require_same_program
     from fedreid_mpi.config import load_suite
     from fedreid_mpi.errors import ConfigurationError
+
+    require_same_program(comm)
 
     def choose() -> "tuple[StudyRun, ...]":
         runs = load_suite(path, overrides).runs

@@ -95,8 +95,10 @@ def _train(
     resume: bool,
     stop: "Stop",
 ) -> None:
+    from fedreid_mpi.agreement import require_same_program
     from fedreid_mpi.config import load_experiment
 
+    require_same_program(comm)
     experiment = comm.decide("experiment", partial(load_experiment, path, overrides))
     if comm.is_server:
         click.echo(f"{experiment.run.name}: starting {comm.size} rank{'s' * (comm.size > 1)}", err=True)

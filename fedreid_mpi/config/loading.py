@@ -11,6 +11,10 @@ from pydantic import BaseModel, ValidationError
 from fedreid_mpi.config.idle import settings_that_do_nothing
 from fedreid_mpi.config.sections import PRESETS, Experiment
 from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.files import require_regular
+
+LONGEST = 80
+"""Characters of a wrong value that a message repeats."""
 
 
 def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
@@ -37,10 +41,11 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """Read a TOML file; ``what`` it is stands in the message if it cannot be read."""
     try:
+        require_regular(path)
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot read the {what}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, or too long or deep for its parser
         raise ConfigurationError(f"{path}: not a TOML file: {error}") from error
 
 
@@ -90,11 +95,11 @@ def apply_override(content: dict[str, Any], override: str) -> None:
     """Apply one ``key=value`` to the parsed file, in place."""
     key, equals, text = override.partition("=")
     *tables, name = key.strip().split(".")
-    if not equals or not name or not all(tables):
+    if not equals or not name or not all(tables) or len(override.splitlines()) != 1:
         raise ConfigurationError(f"--set {override}: expected section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text.strip()
     for table in tables:
         content = content.setdefault(table, {})
@@ -112,11 +117,15 @@ def explain(error: ValidationError, root: type[BaseModel] = Experiment) -> Itera
             yield f"unknown key {key}{_nearest(location, root)}"
         elif mistake["type"] == "missing":
             yield f"{key} is missing"
+        elif mistake["type"] == "too_short":
+            found, least = mistake["ctx"]["actual_length"], mistake["ctx"]["min_length"]
+            yield f"{key} has {found} entries, expected at least {least}"
         elif mistake["type"] == "value_error":
             yield f"{key}: {mistake['ctx']['error']}" if location else str(mistake["ctx"]["error"])
         else:
             expected = mistake["msg"].removeprefix("Input should be ")
-            yield f"{key} is {mistake['input']!r}, expected {expected}"
+            found = repr(mistake["input"])
+            yield f"{key} is {found if len(found) <= LONGEST else found[:LONGEST] + '…'}, expected {expected}"
 
 
 def _nearest(location: Sequence[str], section: type[BaseModel]) -> str:

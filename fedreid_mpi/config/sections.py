@@ -1,11 +1,12 @@
 """The tables of an experiment file: every key with its default, its bounds and what it does."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, model_validator
 
 from fedreid_mpi.types import (
     BatchNormMode,
@@ -16,6 +17,18 @@ from fedreid_mpi.types import (
     Schedule,
     Weighting,
 )
+
+
+def _in_one_line(text: Any) -> Any:  # noqa: ANN401 (the type of a key)
+    if re.search(r"[\x00-\x1f\x7f-\x9f]", str(text)):
+        raise ValueError(f"{str(text)!r} holds control characters")
+    return text
+
+
+Line = Annotated[str, Field(min_length=1), AfterValidator(_in_one_line)]
+File = Annotated[Path, Strict(False), AfterValidator(_in_one_line)]
+Listed = Strict(False)
+"""Marks a tuple, which TOML writes as an array; all else must come as the type it has."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
@@ -41,26 +54,26 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 
 
 class Section(BaseModel):
-    """A table of the configuration: unknown keys are refused, values cannot change."""
+    """A table of the configuration: no unknown keys, no values of another type; values cannot change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Run(Section):
     """What the run is called, and its one seed."""
 
-    name: str = Field("run", min_length=1, description="name of the run in tables and archives")
-    seed: int = Field(0, ge=0, description="every random choice of the run derives from it")
-    rounds: int = Field(300, ge=1, description="rounds of local training and aggregation")
+    name: Line = Field("run", description="name of the run in tables and archives")
+    seed: int = Field(0, ge=0, lt=2**63, description="every random choice of the run derives from it")
+    rounds: int = Field(300, ge=1, lt=2**31, description="rounds of local training and aggregation")
 
 
 class Data(Section):
     """The datasets: one archive a client, written by ``fedreid-mpi prepare``."""
 
-    archives: tuple[Path, ...] = Field(
+    archives: Annotated[tuple[File, ...], Listed] = Field(
         min_length=1, description="dataset archives, one a client, in client order"
     )
-    public: Path | None = Field(
+    public: File | None = Field(
         None, description="archive of the public dataset, for distillation and clustering"
     )
     exclude_overlap: bool = Field(
@@ -72,6 +85,11 @@ class Data(Section):
         description="folder on each node's own disk that archives are copied to first; $VARIABLES are filled "
         "in on the node; empty: they are read where they lie",
     )
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All archives: the clients', then the public one."""
+        return (*self.archives, *([] if self.public is None else [self.public]))
 
 
 class Federation(Section):
@@ -93,12 +111,12 @@ class Federation(Section):
         description="rounds in which the clients of a dataset average among themselves, between two in "
         "which all do",
     )
-    availability: dict[str, tuple[tuple[int, int], ...]] = Field(
+    availability: dict[str, Annotated[tuple[Annotated[tuple[int, int], Listed], ...], Listed]] = Field(
         {}, description="rounds in which a client is away: its name to pairs of the first and the last"
     )
     clients_per_round: int = Field(0, ge=0, description="clients sampled each round; 0 = all")
     local_epochs: int = Field(1, ge=1, description="epochs over the client's images in one round")
-    batch_size: int = Field(32, ge=2, description="images in a training batch")
+    batch_size: int = Field(32, ge=2, lt=2**31, description="images in a training batch")
     drop_last: bool = Field(False, description="leave out an epoch's last, partial batch")
 
 
@@ -108,7 +126,7 @@ class Model(Section):
     backbone: Literal["resnet50", "resnet34", "resnet18", "small"] = Field(
         "resnet50", description="feature extractor"
     )
-    embedding_dim: int = Field(512, ge=2, description="length of the feature vector")
+    embedding_dim: int = Field(512, ge=2, le=2**16, description="length of the feature vector")
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.5, description="share of the embedding dropped in training"
     )
@@ -116,7 +134,7 @@ class Model(Section):
         "none", description="bnneck: BatchNorm without shift before a classifier without bias"
     )
     last_stride: Literal[1, 2] = Field(2, description="stride of the backbone's last stage")
-    weights: Path | None = Field(None, description="ImageNet weights of the backbone (.pth or .safetensors)")
+    weights: File | None = Field(None, description="ImageNet weights of the backbone (.pth or .safetensors)")
 
 
 class Optimizer(Section):
@@ -150,9 +168,9 @@ class Augmentation(Section):
     pad: int = Field(10, ge=0, description="pixels of padding before the random crop to the original size")
     flip: Probability = Field(0.5, description="probability of a horizontal flip")
     erasing: Probability = Field(0.0, description="probability of erasing a random rectangle with zeros")
-    jitter: tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Field(ge=0, le=0.5)]] = Field(
-        (0.0, 0.0, 0.0, 0.0), description="strength of brightness, contrast, saturation and hue jitter"
-    )
+    jitter: Annotated[
+        tuple[NonNegative, NonNegative, NonNegative, Annotated[float, Field(ge=0, le=0.5)]], Listed
+    ] = Field((0.0, 0.0, 0.0, 0.0), description="strength of brightness, contrast, saturation and hue jitter")
 
 
 class Aggregation(Section):

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from fedreid_mpi.config.loading import apply_override, explain, read_toml, resolve
-from fedreid_mpi.config.sections import Experiment, Section
+from fedreid_mpi.config.sections import Experiment, File, Listed, Section
 from fedreid_mpi.errors import ConfigurationError
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -18,8 +18,8 @@ class StudySection(Section):
     """The table ``[study]``."""
 
     name: str = Field(min_length=1, description="name of the study")
-    base: Path = Field(description="experiment that all methods start from, beside the suite")
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+    base: File = Field(description="experiment that all methods start from, beside the suite")
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Listed] = Field(
         min_length=1, description="each method is run with each of them"
     )
 

@@ -11,6 +11,7 @@ from fedreid_mpi.data.readers import Choices, Record, Variant
 from fedreid_mpi.data.readers.base import BENCHMARK
 from fedreid_mpi.data.readers.names import few
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.files import require_regular
 
 TESTED = frozenset({SplitRole.QUERY, SplitRole.GALLERY, SplitRole.MULTI_QUERY})
 """Roles whose people must not be trained on."""
@@ -114,8 +115,9 @@ def compare_counts(
 
 def _read_counts(path: Path, known: Iterable[str]) -> Mapping[str, int]:
     try:
+        require_regular(path)
         counts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {error}") from error
     keys = sorted(known)
     if not isinstance(counts, dict) or not all(

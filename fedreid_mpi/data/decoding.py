@@ -29,6 +29,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from fedreid_mpi.data.readers.base import Load
 from fedreid_mpi.data.readers.names import few
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.files import require_regular
 from fedreid_mpi.types import Advance
 
 CHUNK = 8
@@ -156,6 +157,7 @@ def _files_below(root: Path) -> Load:
 
     def load(path: str) -> bytes:
         try:
+            require_regular(root / path)
             return (root / path).read_bytes()
         except OSError as error:
             raise DataError(f"{root / path}: cannot be read: {error.strerror}") from error

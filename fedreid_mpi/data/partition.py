@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
+from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.seeds import generator
 
 POOL = "pool"
@@ -38,6 +39,23 @@ class Part:
     def images(self) -> int:
         """Number of training images."""
         return sum(len(indices) for _, indices in self.sources)
+
+
+def require_distinct(archives: Sequence[DatasetArchive]) -> None:
+    """Refuse a dataset that is there twice, under one path or as a copy: its people would count double.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming both files.
+    """
+    known: dict[str, DatasetArchive] = {}
+    for archive in archives:
+        other = known.setdefault(archive.content_digest, archive)
+        if other is not archive:
+            raise ConfigurationError(
+                f"data: {archive.path} is the same dataset as {other.path}, expected each once"
+            )
 
 
 def partition(archives: Sequence[DatasetArchive], experiment: Experiment) -> tuple[Part, ...]:

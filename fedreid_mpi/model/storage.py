@@ -1,5 +1,6 @@
 """Models on disk: safetensors with the settings that rebuild the network; ImageNet weights read safely."""
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,17 +8,17 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from fedreid_mpi import config
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.files import replacing
+from fedreid_mpi.files import naming, replacing, require_regular
 from fedreid_mpi.model.flat import FlatModel
 from fedreid_mpi.model.network import ReIDNetwork, build_network
 from fedreid_mpi.types import ParamSpec, Role
 
-FORMAT = "fedreid_mpi model 1"
+FORMAT = "fedreid_mpi model 2"
 
 ABOUT = "fedreid_mpi"
 """Name of the file's one entry of metadata: JSON with the format, settings, image size and round."""
@@ -60,6 +61,11 @@ def save_model(
         Image size in pixels.
     round
         Round after which the model is as it is.
+
+    Raises
+    ------
+    FedReIDError
+        As `save_tensors` does.
     """
     about = {
         "format": FORMAT,
@@ -88,12 +94,19 @@ def save_tensors(
     model, specs
         The model, and those of its tensors that are written.
     about
-        What the file is, for its metadata.
+        What the file is, for its metadata, which gets a digest as well.
+
+    Raises
+    ------
+    FedReIDError
+        If the file cannot be written; one that was there is untouched.
     """
     tensors = {spec.name: model.view(spec).detach().cpu().contiguous() for spec in specs}
-    with replacing(path) as temporary:
-        # One entry: safetensors writes several in random order, and the same model must be the same bytes.
-        save_file(tensors, temporary, metadata={ABOUT: json.dumps(about)})
+    entry = json.dumps({**about, "digest": _digest(about, tensors)})
+    # One entry: safetensors writes several in random order, and the same model must be the same bytes.
+    content = save(tensors, metadata={ABOUT: entry})
+    with naming(path), replacing(path) as temporary:
+        temporary.write_bytes(content)
 
 
 @torch.no_grad()
@@ -105,19 +118,15 @@ def load_tensors(path: Path, model: FlatModel, specs: Sequence[ParamSpec]) -> No
     DataError
         If the file is missing or damaged, or holds other tensors.
     """
-    tensors = _read_tensors(path)
-    _check_leaves(path, {spec.name: model.view(spec) for spec in specs}, tensors)
-    for spec in specs:
-        model.view(spec).copy_(tensors[spec.name])
-
-
-def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
-        return load_file(path)
+        tensors = load_file(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such model file") from error
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path}: not a readable safetensors file: {error}") from error
+    _check_leaves(path, {spec.name: model.view(spec) for spec in specs}, tensors)
+    for spec in specs:
+        model.view(spec).copy_(tensors[spec.name])
 
 
 def load_model(path: Path) -> StoredModel:
@@ -129,8 +138,10 @@ def load_model(path: Path) -> StoredModel:
         If the file is missing, of another kind or damaged, or does not fit its own settings.
     """
     try:
+        require_regular(path)
         with safe_open(path, framework="pt") as file:
             entry = (file.metadata() or {}).get(ABOUT, "{}")
+        tensors = load_file(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such model file") from error
     except (SafetensorError, OSError) as error:
@@ -139,15 +150,17 @@ def load_model(path: Path) -> StoredModel:
         about = json.loads(entry)
         if about.get("format") != FORMAT:
             raise DataError(f"{path}: format is {about.get('format')!r}, expected {FORMAT!r}")
+        if about.pop("digest", None) != _digest(about, tensors):
+            raise DataError(f"{path}: damaged or changed: its digest is not that of the model in it")
         settings = config.Model.model_validate(about["settings"])
         height, width = int(about["height"]), int(about["width"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: the model's description is damaged: {entry[:80]!r}") from error
-    tensors = _read_tensors(path)
     network = build_network(settings, None, 0)
     own = network.state_dict()
     expected = {name: tensor for name, tensor in own.items() if not name.endswith("num_batches_tracked")}
     _check_leaves(path, expected, tensors)
+    _require_finite(path, tensors)
     network.load_state_dict({**own, **tensors})
     return StoredModel(network.eval(), settings, height, width)
 
@@ -172,6 +185,7 @@ def load_backbone_weights(path: Path, network: ReIDNetwork, architecture: str) -
         named.
     """
     try:
+        require_regular(path)
         if path.suffix == ".safetensors":
             weights = load_file(path)
         else:
@@ -194,7 +208,24 @@ def load_backbone_weights(path: Path, network: ReIDNetwork, architecture: str) -
         {name: leaf for name, leaf in weights.items() if name not in counters},
         f" of {architecture}",
     )
+    _require_finite(path, weights)
     backbone.load_state_dict({**own, **weights})
+
+
+def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, leaf in tensors.items():
+        if not leaf.isfinite().all():
+            raise DataError(f"{path}: tensor {name} holds values that are not finite")
+
+
+def _digest(about: Mapping[str, object], tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a model and its description, in hexadecimal."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name} {tensor.dtype} {list(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _check_leaves(

@@ -1,6 +1,5 @@
 """Plots of a run, as PNG files: scores, training loss and time."""
 
-import os
 from collections.abc import Sequence
 from math import ceil, sqrt
 from pathlib import Path
@@ -14,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.files import replacing
 from fedreid_mpi.report.style import STYLE
 from fedreid_mpi.report.tables import Column, ScoreTable, shares
 from fedreid_mpi.results import RunResults
@@ -80,12 +80,11 @@ def write_plots(
         try:
             directory.mkdir(parents=True, exist_ok=True)
             for name, figure in figures.items():
-                temporary = directory / f".{name}.tmp"
-                figure.savefig(temporary, format="png")
-                os.replace(temporary, directory / name)  # noqa: PTH105 (said as POSIX says it: atomic)
+                with replacing(directory / name) as temporary:
+                    figure.savefig(temporary, format="png")
                 written.append(directory / name)
         except OSError as error:
-            raise ConfigurationError(f"{directory}: plots cannot be written: {error}") from error
+            raise ConfigurationError(f"{directory}: plots cannot be written: {error.strerror}") from error
     return tuple(written)
 
 

@@ -17,6 +17,7 @@ from fedreid_mpi.algorithms.ranking import Ranking
 from fedreid_mpi.data.archive import SplitRole
 from fedreid_mpi.data.archive.digest import CONTENT_DIGEST, content_digest
 from fedreid_mpi.data.archive.disk import create_hdf5
+from fedreid_mpi.data.archive.seal import seal
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.evaluation import ExtractedFeatures
 from fedreid_mpi.files import replacing
@@ -105,10 +106,12 @@ def write_features(
         When the file cannot be written.
     """
     try:
-        with replacing(path) as temporary, create_hdf5(temporary) as (file, _):
-            file.attrs.update(kind=KIND, format_version=FORMAT_VERSION, model=str(model), **made)
-            yield FeaturesFile(file)
-            file.attrs[CONTENT_DIGEST] = content_digest(file)
+        with replacing(path) as temporary:
+            with create_hdf5(temporary) as (file, _):
+                file.attrs.update(kind=KIND, format_version=FORMAT_VERSION, model=str(model), **made)
+                yield FeaturesFile(file)
+                file.attrs[CONTENT_DIGEST] = content_digest(file)
+            seal(temporary)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be written: {error.strerror or error}") from error
 

@@ -9,6 +9,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from fedreid_mpi.data.archive.digest import require_intact
+from fedreid_mpi.data.archive.format import open_archive, require_kind
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.results.schema import FIELDS, FORMAT_VERSION, GROWING, KIND, LABELLED, SCALES, TEXT, Field
 
@@ -37,19 +39,10 @@ def last_attempt(run_dir: Path) -> int:
 
 def read_segment(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Read root attributes and all datasets of one file."""
-    try:
-        with h5py.File(path, "r", locking=False) as file:
-            attributes = dict(file.attrs)
-            if attributes.get("kind") != KIND:
-                raise DataError(
-                    f"{path}: is no results archive (kind {attributes.get('kind')!r}, expected {KIND!r})"
-                )
-            if attributes.get("format_version") != FORMAT_VERSION:
-                version = attributes.get("format_version")
-                raise DataError(f"{path}: has format version {version}, this program reads {FORMAT_VERSION}")
-            return attributes, {field.path: _read_dataset(file, field) for field in FIELDS}
-    except (OSError, KeyError, RuntimeError) as error:
-        raise DataError(f"{path}: is damaged, truncated or not an HDF5 file ({error})") from error
+    with open_archive(path) as file:
+        require_kind(path, file, KIND, FORMAT_VERSION)
+        require_intact(path, file)
+        return dict(file.attrs), {field.path: _read_dataset(file, field) for field in FIELDS}
 
 
 def _read_dataset(file: h5py.File, field: Field) -> NDArray[Any]:

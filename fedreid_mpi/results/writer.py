@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedreid_mpi.data.archive.digest import CONTENT_DIGEST, content_digest
+from fedreid_mpi.data.archive.seal import seal
 from fedreid_mpi.errors import FedReIDError
-from fedreid_mpi.files import replacing
+from fedreid_mpi.files import naming, replacing
 from fedreid_mpi.results.schema import ABOUT, FIELDS, FORMAT_VERSION, GROUPS, KIND, SCALES
 from fedreid_mpi.types import CMC_RANKS, Evaluation, ModelKind, RoundRecord, RunHeader
 
@@ -71,11 +72,9 @@ class ResultsWriter:
             self._segment += 1
             self._records = ()
         records = (*self._records, record)
-        try:
-            with replacing(self._path) as temporary:
-                temporary.write_bytes(_segment(self._header, records))
-        except OSError as error:
-            raise FedReIDError(f"{self._path}: cannot be written: {error.strerror or error}") from error
+        with naming(self._path), replacing(self._path) as temporary:
+            temporary.write_bytes(_segment(self._header, records))
+            seal(temporary)
         self._records = records
 
 

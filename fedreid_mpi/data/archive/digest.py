@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Iterable
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from fedreid_mpi.data.archive.format import plain
 from fedreid_mpi.data.archive.tree import read_attributes, type_name
+from fedreid_mpi.errors import DataError
 
 CONTENT_DIGEST = "content_digest"
 """Root attribute with the digest of everything else."""
@@ -42,6 +44,18 @@ def content_digest(file: h5py.File) -> str:
             if item.name != _PIXELS:
                 _update_values(digest, item)
     return digest.hexdigest()
+
+
+def require_intact(path: Path, file: h5py.File) -> None:
+    """Refuse an archive whose content is not what was written; pixels are left to `verify_dataset`.
+
+    Raises
+    ------
+    DataError
+        When the content digest is missing or another.
+    """
+    if plain(file.attrs.get(CONTENT_DIGEST)) != content_digest(file):
+        raise DataError(f"{path}: damaged or changed: {CONTENT_DIGEST} is not that of the content")
 
 
 def source_digest(paths: Iterable[str], digests: Iterable[NDArray[np.uint8]]) -> str:

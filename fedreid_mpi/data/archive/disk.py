@@ -1,4 +1,4 @@
-"""Letting HDF5 write to a disk that may be full: its library crashes the process where a write fails."""
+"""Letting HDF5 write to a disk that may be full or failing: its library crashes where a write fails."""
 
 import io
 import os
@@ -11,39 +11,66 @@ import h5py
 
 
 class _Disk:
-    """A file, as h5py wants one, that accepts everything; the first error is kept, and ends the writing."""
+    """A file, as h5py wants one, that never fails: what the disk refuses stays in memory.
+
+    HDF5 reads back what it has written, so nothing may be dropped. From the first error on everything is kept
+    in memory; the error ends the writing soon.
+    """
 
     def __init__(self, file: io.FileIO) -> None:
         self._file = file
+        self._kept: list[tuple[int, bytes]] = []
+        self._position = self._end = 0
         self.error: OSError | None = None
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        return self._file.seek(offset, whence)
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._end}[whence]
+        self._position = start + offset
+        return self._position
 
     def tell(self) -> int:
-        return self._file.tell()
+        return self._position
 
-    def read(self, size: int = -1) -> bytes:
-        return self._file.read(size)
-
-    def readinto(self, buffer: memoryview) -> int:
-        return self._file.readinto(buffer)
+    def read(self, size: int) -> bytes:
+        """Read from the disk, as far as that goes, then lay over it what is in memory."""
+        start = self._position
+        self._position = stop = max(start, min(start + size, self._end))
+        content = bytearray(stop - start)
+        try:
+            self._file.seek(start)
+            self._file.readinto(content)
+        except OSError as error:
+            self.error = self.error or error
+        for offset, data in self._kept:
+            first, last = max(start, offset), min(stop, offset + len(data))
+            if first < last:
+                content[first - start : last - start] = data[first - offset : last - offset]
+        return bytes(content)
 
     def write(self, data: memoryview) -> int:
+        """Write to the disk or, from the first error on, to memory."""
+        data = memoryview(data).cast("B")
         written = 0
         try:
+            self._file.seek(self._position)
             while self.error is None and written < len(data):
                 written += self._file.write(data[written:])
         except OSError as error:
             self.error = error
+        if self.error is not None:
+            self._kept.append((self._position, bytes(data)))
+        self._position += len(data)
+        self._end = max(self._end, self._position)
         return len(data)
 
     def truncate(self, size: int) -> int:
+        """Set the length of the file."""
         try:
             if self.error is None:
                 self._file.truncate(size)
         except OSError as error:
             self.error = error
+        self._end = size
         return size
 
     def flush(self) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from fedreid_mpi.data.archive.seal import require_unbroken
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.files import require_regular
 
 KIND = "fedreid_mpi dataset"
 """Root attribute ``kind`` of a dataset archive."""
@@ -63,19 +65,40 @@ def open_archive(path: Path) -> Iterator[h5py.File]:
         When the file is missing, is no HDF5 file, is truncated, or was not written by this program.
     """
     try:
-        if path.is_dir():
-            raise DataError(f"{path}: a folder, expected an archive")
-        if not path.is_file():
-            raise DataError(f"{path}: no such file")
+        _require_file(path)
         if not h5py.is_hdf5(path):
             raise DataError(f"{path}: not an HDF5 file")
+        require_unbroken(path)
         with h5py.File(path, "r", locking=False) as file:
             kind = plain(file.attrs.get("kind"))
             if not (isinstance(kind, str) and kind.startswith(KIND_PREFIX)):
                 raise DataError(f"{path}: an HDF5 file of something else, expected an archive of fedreid_mpi")
+            _require_room(path, file)
             yield file
     except DAMAGE as error:
         raise DataError(f"{path}: damaged or truncated HDF5 file ({str(error).strip(chr(39))})") from error
+
+
+def _require_file(path: Path) -> None:
+    try:
+        require_regular(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{path}: a folder, expected an archive") from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _require_room(path: Path, file: h5py.File) -> None:
+    """Refuse a damaged file that says it holds more than its bytes: to read it would fill the memory."""
+    room = path.stat().st_size
+
+    def look(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset) and item.size * item.dtype.itemsize > room:
+            raise DataError(f"{path}: damaged: /{name} would be {item.size:,} values in {room:,} bytes")
+
+    file.visititems(look)
 
 
 def require_kind(path: Path, file: h5py.File, kind: str, version: int, remedy: str = "") -> None:

@@ -1,5 +1,6 @@
 """Reading a dataset archive: arrays in memory, images mapped from the file, no open HDF5 handle."""
 
+import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.data.archive.digest import CONTENT_DIGEST
+from fedreid_mpi.data.archive.digest import CONTENT_DIGEST, require_intact
 from fedreid_mpi.data.archive.format import FORMAT_VERSION, KIND, SplitRole, open_archive, plain, require_kind
 from fedreid_mpi.errors import DataError
 
@@ -45,10 +46,14 @@ class DatasetArchive:
             {role: indices[...] for role, indices in file["splits"][str(number)].items()}
             for number in range(len(file["splits"]))
         ]
-        images = file["images"]
+        images, stored = file["images"], file["pixel_sha256"][...]
         self.images: np.memmap[Any, np.dtype[np.uint8]] = np.memmap(
             path, np.uint8, mode="r", offset=images.id.get_offset(), shape=images.shape
         )
+        # All but the pixels is compared with its digest; that they lie where they should, two images tell.
+        for number in {0, len(stored) - 1} if len(stored) else ():
+            if hashlib.sha256(self.images[number].tobytes()).digest() != stored[number].tobytes():
+                raise DataError(f"{path}: damaged: image {number} has other pixels than were written")
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -57,11 +62,13 @@ class DatasetArchive:
         Raises
         ------
         DataError
-            When the file is missing, foreign, truncated, of another kind or of another format version.
+            When the file is missing, foreign, damaged, of another kind or of another format version. Of the
+            pixels only the first and the last image are compared with their digests.
         """
         path = Path(path)
         with open_archive(path) as file:
             require_kind(path, file, KIND, FORMAT_VERSION, ": prepare it again")
+            require_intact(path, file)
             return cls(path, file)
 
     @property

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from fedreid_mpi.data.archive import SplitRole
 from fedreid_mpi.data.readers.base import Choices, Listing, Reader, Record, Variant
 from fedreid_mpi.errors import ConfigurationError, DataError
+from fedreid_mpi.files import require_regular
 
 COLUMNS = ("path", "pid", "camid", "split")
 NUMBER = re.compile(r"\d{1,9}", re.ASCII)
@@ -25,6 +26,7 @@ Row = tuple[str, Mapping[str, object]]
 
 def _csv_rows(path: Path) -> Iterator[Row]:
     try:
+        require_regular(path)
         with path.open(encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             _require_columns(path, reader.fieldnames or ())
@@ -123,6 +125,7 @@ def _is_file(path: Path) -> bool:
 
 def _load(folder: Path, path: str) -> bytes:
     try:
+        require_regular(folder / path)
         return (folder / path).read_bytes()
     except OSError as error:
         raise DataError(f"{folder / path}: cannot be read: {error.strerror}") from error

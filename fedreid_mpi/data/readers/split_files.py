@@ -22,6 +22,7 @@ from fedreid_mpi.data.readers.base import Record
 from fedreid_mpi.data.readers.names import few
 from fedreid_mpi.data.readers.views import View, people_in
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.files import require_regular
 
 LISTED_ROLES = (SplitRole.TRAIN, SplitRole.QUERY, SplitRole.GALLERY)
 DIGITS = re.compile(r"\d+", re.ASCII)
@@ -57,6 +58,7 @@ def cite(path: Path) -> str:
         When it cannot be read.
     """
     try:
+        require_regular(path)
         digest = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
@@ -72,6 +74,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 (JSON)
         When there is no such file, or it is no JSON.
     """
     try:
+        require_regular(path)
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error

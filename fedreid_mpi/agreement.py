@@ -1,0 +1,114 @@
+"""Before a run: do all ranks run the same program, on the same files? A cluster's nodes need not."""
+
+import os
+import secrets
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+from fedreid_mpi import __version__
+from fedreid_mpi.comm.base import Communicator
+from fedreid_mpi.data.archive import DatasetArchive
+from fedreid_mpi.errors import ConfigurationError, DataError
+
+LIBRARIES = ("torch", "numpy")
+"""What must be of one version beside this package: other versions may compute other last bits."""
+
+Views = Sequence[tuple[str, Sequence[str]]]
+"""Of each rank, its host and what it found, one word a question; a rank finds the same as the server."""
+
+
+def require_same_program(comm: Communicator) -> None:
+    """Refuse ranks that run other versions; called alike on every rank, before anything else is sent.
+
+    Raises
+    ------
+    PhaseError
+        On every rank, naming the first that differs.
+    """
+    names = ("fedreid_mpi", *LIBRARIES)
+
+    def differs(rank: str, which: int, found: str, expected: str) -> Exception:
+        return ConfigurationError(
+            f"{rank} runs {names[which]} {found}, expected {expected} as on the server: "
+            "all nodes need one environment"
+        )
+
+    found = comm.phase("versions", lambda: (__version__, *map(version, LIBRARIES)))
+    _require_agreement(comm, "versions", found, differs)
+
+
+def require_same_files(comm: Communicator, run_dir: Path, archives: Sequence[Path]) -> None:
+    """Refuse ranks that see another run directory or other archives; called alike on every rank.
+
+    Parameters
+    ----------
+    comm
+        The ranks.
+    run_dir
+        Made by the server. It leaves a file there for a moment, which every rank must see.
+    archives
+        All archives that are used.
+
+    Raises
+    ------
+    PhaseError
+        On every rank, naming the first that differs.
+    """
+    token = run_dir / comm.decide("run directory", lambda: f".shared-{secrets.token_hex(8)}.tmp")
+
+    def differs(rank: str, which: int, found: str, expected: str) -> Exception:
+        if which == 0:
+            return ConfigurationError(
+                f"--run-dir {run_dir}: for {rank} {found}, expected a folder that all nodes share"
+            )
+        path = archives[which - 1]
+        return DataError(f"{path}: {rank} finds {found}, expected {expected} as the server")
+
+    try:
+        comm.phase("run directory", token.touch if comm.is_server else lambda: None)
+        found = comm.phase("archives", lambda: (_look(token), *map(_digest, archives)))
+    finally:
+        if comm.is_server:
+            token.unlink(missing_ok=True)
+    _require_agreement(comm, "archives", found, differs)
+
+
+def _look(token: Path) -> str:
+    """Say what a rank makes of the run directory."""
+    try:
+        token.stat()
+    except FileNotFoundError:
+        return "it is not the server's folder"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror})"
+    writable = os.access(token.parent, os.W_OK, effective_ids=True)
+    return "it can be written" if writable else "it cannot be written"
+
+
+def _digest(path: Path) -> str:
+    """Return the content digest of an archive, or what is wrong with it."""
+    try:
+        return f"content digest {DatasetArchive.open(path).content_digest}"
+    except DataError as error:
+        return str(error).removeprefix(f"{path}: ")
+
+
+def _require_agreement(
+    comm: Communicator,
+    name: str,
+    found: Sequence[str],
+    differs: Callable[[str, int, str, str], Exception],
+) -> None:
+    """Compare what each rank found with what the server did, on the server."""
+    views = comm.gather((comm.location.host, tuple(found)))
+    comm.decide(name, partial(_compare, views or (), differs))
+
+
+def _compare(views: Views, differs: Callable[[str, int, str, str], Exception]) -> None:
+    expected = views[0][1]
+    for rank, (host, found) in enumerate(views):
+        for which, (one, other) in enumerate(zip(found, expected, strict=True)):
+            if one != other:
+                raise differs(f"rank {rank} on {host}", which, one, other)
