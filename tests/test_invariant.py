@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from launching import fedreid, launch_program, mpich
-from mpi_runs import EVERYONE, GROUPS, VARIANTS
+from mpi_runs import EVERYONE, GROUPS, VARIANTS, sample
 from small import Silent, write_experiment, write_public
 
 from fedreid_mpi.comm import SoloCommunicator
@@ -12,6 +12,8 @@ from fedreid_mpi.federation import run_federation
 from fedreid_mpi.results import read_run, stable_figures
 from fedreid_mpi.types import ModelKind
 
+SAMPLE = sample(4, seed=2)  # of the combinations; `python combinations.py` plays them all
+
 pytestmark = pytest.mark.timeout(600)  # ten ranks on two busy cores
 
 
@@ -19,9 +21,13 @@ pytestmark = pytest.mark.timeout(600)  # ten ranks on two busy cores
 def experiments(archives, tmp_path_factory):
     folder = tmp_path_factory.mktemp("variants")
     write_public(folder / "public.h5")
-    return {
+    paths = {
         name: write_experiment(folder / f"{name}.toml", archives, **sections)
         for name, sections in VARIANTS.items()
+    }
+    few = [archive for archive in archives if archive.stem in ("harbour", "campus", "mall")]
+    return paths | {
+        name: write_experiment(folder / f"{name}.toml", few, **sections) for name, sections in SAMPLE.items()
     }
 
 
@@ -55,8 +61,26 @@ def assert_same_run(run_dir, reference):
         np.testing.assert_array_equal(figures[name], values, name, strict=True)
 
 
+def assert_did(run_dir, name):
+    """Everything a combination's name says was done, every round, and nothing that it does not say."""
+    kind, bn, *chosen = name.split("-")
+    results = read_run(run_dir)
+    assert results.events == ()
+    assert results.finite[1:].all()
+    assert np.isfinite(results.weight[1:]).all()
+    assert len(results.header.clients) == (3 if kind == "dataset" else 6)
+    assert np.isfinite(results.distillation_loss[1:]).all() == ("distillation" in chosen)
+    assert np.isfinite(results.cosine_distance[1:]).all() == ("cosine" in chosen)
+    assert results.groupings.tolist() == ([1, 2] if "clustering" in chosen else [])
+    groups = results.group[1:].tolist()
+    if "clustering" not in chosen:
+        together = [0] * len(groups[0])
+        assert groups == ([[0, 0, 1, 1, 2, 2], together] if kind == "edge" else [together] * 2)
+    assert f'bn = "{bn}"' in results.header.configuration
+
+
 @pytest.mark.parametrize("ranks", [*GROUPS, EVERYONE])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, *SAMPLE])
 def test_any_number_of_ranks_gives_the_same_bits(variant, ranks, together, alone):
     assert_same_run(together / variant / str(ranks), alone[variant])
 
@@ -98,6 +122,11 @@ def test_the_command_line_gives_the_same_bits_under_mpich(experiments, alone, tm
     assert ended.code == 0, ended.stderr
     assert_same_run(tmp_path / "run", alone["published"])
     assert len(read_run(tmp_path / "run").header.ranks) == 3
+
+
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_combination_does_all_that_its_name_says(name, alone):
+    assert_did(alone[name], name)
 
 
 def test_the_variants_differ(alone):
