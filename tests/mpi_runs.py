@@ -42,6 +42,7 @@ VARIANTS = {
         "data": {"public": "public.h5"},
         "distillation": {"enabled": True, "batchnorm": "train", "loss": "mse"},
         "model": {"dropout": 0.5},
+        "evaluation": {"every": 2},  # a round without, so that the ledger shows what distillation sends
     },
     "optimised": {
         "federation": {"clients": "camera", "availability": {"mall-camera1": [[1, 1]]}},
@@ -49,7 +50,7 @@ VARIANTS = {
         "aggregation": {"weights": "cosine-distance"},
         "distillation": {"enabled": True, "scope": "global"},
         "clustering": {"enabled": True},
-        "evaluation": {"reestimate_bn": True},
+        "evaluation": {"reestimate_bn": True, "every": 2},
     },
     "edges": {"federation": {"clients": "identity", "identity_clients": 2, "edge_rounds": 1}},
     "pool": {"federation": {"mode": "centralised"}},

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from launching import fedreid, launch_program, mpich
 from mpi_runs import EVERYONE, GROUPS, VARIANTS, sample
-from small import Silent, write_experiment, write_public
+from small import PUBLIC_IMAGES, Silent, write_experiment, write_public
 
 from fedreid_mpi.comm import SoloCommunicator
 from fedreid_mpi.config import load_experiment
@@ -156,6 +156,31 @@ def test_the_records_say_what_happened(alone):
     np.testing.assert_array_equal(results.steps[1:], expected_steps)
     assert results.learning_rate[1:].tolist() == pytest.approx([0.025, 0.025])
     assert results.events == ()
+
+
+def sent(results, round, kind):
+    """Bytes of one kind that travelled in a round."""
+    return int(results.bytes_sent[round, results.traffic.index(kind)]) if kind in results.traffic else 0
+
+
+@pytest.mark.parametrize("ranks", [2, 4, EVERYONE])
+@pytest.mark.parametrize(("variant", "teachers"), [("distilled", 3), ("optimised", 9)])
+def test_distillation_sends_features_and_not_a_model_more(variant, teachers, ranks, together):
+    """Three of five datasets, and nine of ten cameras, in a round that is not evaluated.
+
+    FedPav sends each participant's model to the server, and each group's model to all other ranks.
+    """
+    results = read_run(together / variant / str(ranks))
+    model, groups = 4 * results.header.parameters, len(set(results.group[1]))
+    assert results.participated[1].sum() == teachers
+    assert np.isfinite(results.distillation_loss[1][results.participated[1]]).all()
+    assert sent(results, 1, "features") == teachers * PUBLIC_IMAGES * 16 * 4
+    averaged = teachers + (9 if variant == "optimised" else 0)
+    assert sent(results, 1, "models") == (averaged + groups * (ranks - 1)) * model
+
+
+def test_alone_nothing_is_sent(together):
+    assert read_run(together / "distilled" / "1").bytes_sent.sum() == 0
 
 
 def test_a_client_without_test_images_trains_but_is_not_scored(alone):
