@@ -137,7 +137,7 @@ def test_when_all_diverge_the_run_ends_in_one_line_with_the_last_good_model(arch
     assert code == 4
     assert said == [
         f"{ERROR} after training, the models of none of 5 clients are finite, expected at least one "
-        "(a lower optimizer.lr may help)"
+        "(reliability.min_clients; a lower optimizer.lr may help)"
     ]
     ended = fedreid(3, "train", tmp_path / "x.toml", "--run-dir", "mpi", cwd=tmp_path, timeout=500)
     assert ended.code == 4

@@ -40,6 +40,7 @@ READ_ELSEWHERE = {
     "run.name": "a title",
     "compute.deterministic": "read on a GPU",
     "compute.share_gpus": "read on a GPU",
+    "reliability.rank_timeout": "read where there are several ranks",
 }
 
 CHANGED: dict[str, Any] = {
