@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import isnan
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedreid_mpi.algorithms.clustering import cluster_clients, feature_distances
-from fedreid_mpi.algorithms.grouping import plan_groups
+from fedreid_mpi.algorithms.grouping import plan_groups, require_finite_models
 from fedreid_mpi.algorithms.schedule import learning_rate
 from fedreid_mpi.algorithms.selection import select_participants
 from fedreid_mpi.algorithms.weighting import cosine_distance_weight
@@ -96,7 +97,10 @@ def play_round(member: Member, plan: RoundPlan) -> RoundRecord | None:
     member.seconds.clear()
     comm.ledger.clear()
     if member.experiment.federation.mode == "local" and plan.participants:
-        outcome = _Outcome(reports=_train(member, plan)[0])
+        reports, _ = _train(member, plan)
+        enough = member.experiment.reliability.min_clients
+        comm.decide("train", partial(require_finite_models, reports, enough))
+        outcome = _Outcome(reports)
     else:
         outcome = _federate(member, plan)
     ledgers = comm.gather(comm.ledger)
@@ -116,7 +120,7 @@ def play_round(member: Member, plan: RoundPlan) -> RoundRecord | None:
         distillation_loss=outcome.losses,
         feature_distances=_distances(member, plan, outcome.reports),
         evaluations=outcome.evaluations + _local_evaluations(plan, outcome.reports),
-        events=_events(plan, outcome.reports),
+        events=_events(member, plan, outcome),
         phase_seconds=dict(member.seconds),
         bytes_sent=_bytes_by_kind(messages),
         messages=messages,
@@ -185,6 +189,17 @@ def _train(member: Member, plan: RoundPlan) -> tuple[tuple[ClientReport, ...], d
 
 
 def _train_client(member: Member, client: Client, plan: RoundPlan) -> tuple[ClientReport, Tensor | None]:
+    """Train one client; one that diverges is left as it was before the round, its classifier included."""
+    kept = client.model.buffer.clone()
+    report, lesson = _train_and_measure(member, client, plan)
+    if report.finite:
+        return report, lesson
+    client.model.buffer.copy_(kept)
+    return replace(report, cosine_distance=None, feature=None, local_scores=None), None
+
+
+def _train_and_measure(member: Member, client: Client, plan: RoundPlan) -> tuple[ClientReport, Tensor | None]:
+    """Stop at the first thing that is not finite: finite parameters can be too large to compute with."""
     experiment, network = member.experiment, client.model.network
     measured = (
         experiment.aggregation.weights == "cosine-distance" and experiment.federation.mode == "federated"
@@ -193,19 +208,29 @@ def _train_client(member: Member, client: Client, plan: RoundPlan) -> tuple[Clie
     report = train(client, plan, experiment, member.pulse)
     if not report.finite:
         return report, None
+    diverged = replace(report, finite=False)
     if before is not None:
-        distance = cosine_distance_weight(before, probe(client, plan, experiment))
-        report = replace(report, cosine_distance=distance)
+        after = probe(client, plan, experiment)
+        if not np.isfinite(after).all():
+            return diverged, None
+        report = replace(report, cosine_distance=cosine_distance_weight(before, after))
     public, lesson = member.public, None
     if public is not None and plan.cluster:
-        report = replace(report, feature=public.clustering_feature(network, plan))
+        feature = public.clustering_feature(network, plan)
+        if not np.isfinite(feature).all():
+            return diverged, None
+        report = replace(report, feature=feature)
     if public is not None and plan.distil:
         lesson = public.teach(network, plan, member.pulse).cpu()
+        if not lesson.isfinite().all():
+            return diverged, None
     if plan.evaluate and experiment.evaluation.local_models and client.spec.test_images:
         archive, settings = member.archives[client.spec.dataset], experiment.evaluation
         features = extract_features(
             network, archive, query_then_gallery(archive), experiment.compute, member.advance
         )
+        if not features.isfinite().all():
+            return diverged, None
         ranking = rank_gallery(features, archive, settings.protocol, experiment.run.seed)
         report = replace(report, local_scores=ranking.scores())
     return report, lesson
@@ -268,12 +293,12 @@ def _distil(
     """Fine-tune the model of each group that trained on what its clients make of the public images.
 
     What travels is features, not models: their mean is taken like that of models, in client-id order. The
-    server's result takes the place of the aggregated model.
+    server's result takes the place of the aggregated model, unless it diverged.
 
     Returns
     -------
     dict
-        Group to the student's mean loss, on the server.
+        Group to the student's mean loss, on the server; NaN if it diverged.
     """
     comm, settings, public = member.comm, member.experiment.distillation, member.public
     assert public is not None
@@ -291,7 +316,8 @@ def _distil(
         if model is not None and targets is not None:
             member.shared.shared.copy_(model)
             losses[number] = public.distil(member.shared, targets, plan, member.pulse)
-            models[number] = member.shared.shared.to("cpu", copy=True)
+            if not isnan(losses[number]):
+                models[number] = member.shared.shared.to("cpu", copy=True)
 
     taught = [number for number, group in enumerate(groups) if group.weights]
     everyone = [client for number in taught for client in groups[number].weights]
@@ -343,9 +369,22 @@ def _local_evaluations(plan: RoundPlan, reports: Sequence[ClientReport]) -> tupl
     )
 
 
-def _events(plan: RoundPlan, reports: Sequence[ClientReport]) -> tuple[Event, ...]:
-    return tuple(
-        Event(plan.round, "non-finite", f"client {report.client} is left out: its model is not finite")
-        for report in reports
+def _events(member: Member, plan: RoundPlan, outcome: _Outcome) -> tuple[Event, ...]:
+    """Tell of everything that was left out because it was not finite."""
+    texts = [
+        f"client {report.client} is left out: its model is not finite"
+        for report in outcome.reports
         if not report.finite
-    )
+    ]
+    texts += [
+        f"group {group} keeps its aggregated model: the distilled one is not finite"
+        for group, loss in outcome.losses.items()
+        if isnan(loss)
+    ]
+    scored = {evaluation.client for evaluation in outcome.evaluations}
+    texts += [
+        f"client {spec.id} is not scored: features of the shared model are not finite"
+        for spec in member.specs
+        if plan.evaluate and outcome.groups and spec.test_images and spec.id not in scored
+    ]
+    return tuple(Event(plan.round, "non-finite", text) for text in texts)

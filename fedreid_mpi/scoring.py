@@ -26,7 +26,8 @@ def score_shared(
     member
         Holds the model, the same on every rank.
     clients
-        Ids of those whose test splits are used; those without one are passed over.
+        Ids of those whose test splits are used. Those without one are passed over, and so are those of whose
+        images the model makes features that are not finite.
     round, kind
         What the scores are of.
 
@@ -54,6 +55,7 @@ def score_shared(
         return {
             dataset: rank_gallery(rows.to(device), member.archives[dataset], protocol, seed).scores()
             for dataset, rows in features.items()
+            if rows.isfinite().all()
         }
 
     with member.timed("evaluate"):
@@ -91,7 +93,7 @@ def score_reestimated(member: Member, round: int) -> tuple[Evaluation, ...]:
         In client-id order on the server; empty elsewhere.
     """
 
-    def score(client: Client) -> Evaluation:
+    def score(client: Client) -> Evaluation | None:
         archive, experiment = member.archives[client.spec.dataset], member.experiment
         with reestimated(client, experiment):
             features = extract_features(
@@ -101,13 +103,16 @@ def score_reestimated(member: Member, round: int) -> tuple[Evaluation, ...]:
                 experiment.compute,
                 member.advance,
             )
+        if not features.isfinite().all():
+            return None
         ranking = rank_gallery(features, archive, experiment.evaluation.protocol, experiment.run.seed)
         return Evaluation(round, client.spec.id, ModelKind.REESTIMATED, ranking.scores())
 
     tested = [client for client in member.clients if client.spec.test_images]
     with member.timed("evaluate"):
         scored = member.comm.gather(member.comm.phase("re-estimate", lambda: [score(c) for c in tested]))
-    return tuple(sorted((e for part in scored or () for e in part), key=lambda e: e.client))
+    found = [evaluation for part in scored or () for evaluation in part if evaluation is not None]
+    return tuple(sorted(found, key=lambda evaluation: evaluation.client))
 
 
 def _features_of(member: Member, unit: Unit) -> Tensor:

@@ -3,6 +3,7 @@
 All ranks see the same batches with the same augmentation, drawn from (seed, round) alone.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ class PublicImages:
         Returns
         -------
         float
-            Mean loss over the images, each batch's before its step.
+            Mean loss over the images, each batch's before its step; NaN if the student diverged.
         """
         settings, optimizer = self.experiment.distillation, self.experiment.optimizer
         sgd = torch.optim.SGD(
@@ -146,4 +147,5 @@ class PublicImages:
                 total += loss.detach() * len(images)
                 seen += len(images)
         sgd.zero_grad()
-        return float(total) / seen
+        loss_mean = float(total) / seen
+        return loss_mean if math.isfinite(loss_mean) and student.is_finite() else math.nan

@@ -1,5 +1,6 @@
 """Local training: what a client does with the model in one round."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -162,12 +163,13 @@ def train(client: Client, plan: RoundPlan, experiment: Experiment, pulse: Pulse 
                 steps += 1
     optimizer.zero_grad()
     loss_mean = float(total) / seen
+    finite = math.isfinite(loss_mean) and model.is_finite()
     return ClientReport(
         client=client.spec.id,
         images=client.spec.images,
         steps=steps,
         loss=loss_mean,
-        finite=model.is_finite(),
+        finite=finite,
         seconds=time.perf_counter() - began,
     )
 

@@ -194,7 +194,7 @@ class ClientReport:
     loss
         Mean training loss over the images seen.
     finite
-        Whether all parameters are finite after training.
+        Whether loss, parameters and all that was measured of the trained model are finite.
     seconds
         Wall-clock time of the training.
     local_scores

@@ -7,6 +7,8 @@ written to FOLDER/<experiment>/<ranks>. Last, each group plays all of them once 
 1, and goes on with those of another group: FOLDER/<experiment>/resumed-<number of the first group>.
 """
 
+import itertools
+import random
 import sys
 from pathlib import Path
 
@@ -40,6 +42,7 @@ VARIANTS = {
         "data": {"public": "public.h5"},
         "distillation": {"enabled": True, "batchnorm": "train", "loss": "mse"},
         "model": {"dropout": 0.5},
+        "evaluation": {"every": 2},  # a round without, so that the ledger shows what distillation sends
     },
     "optimised": {
         "federation": {"clients": "camera", "availability": {"mall-camera1": [[1, 1]]}},
@@ -47,11 +50,48 @@ VARIANTS = {
         "aggregation": {"weights": "cosine-distance"},
         "distillation": {"enabled": True, "scope": "global"},
         "clustering": {"enabled": True},
-        "evaluation": {"reestimate_bn": True},
+        "evaluation": {"reestimate_bn": True, "every": 2},
     },
     "edges": {"federation": {"clients": "identity", "identity_clients": 2, "edge_rounds": 1}},
     "pool": {"federation": {"mode": "centralised"}},
 }
+
+# Every combination of the optimisations with every kind of client and way to treat BatchNorm.
+OPTIMISATIONS = {
+    "distillation": {"distillation": {"enabled": True}},
+    "clustering": {"clustering": {"enabled": True}},
+    "cosine": {"aggregation": {"weights": "cosine-distance"}},
+}
+KINDS = {
+    "dataset": {},
+    "camera": {"clients": "camera"},
+    "identity": {"clients": "identity", "identity_clients": 2},
+    "edge": {"clients": "camera", "edge_rounds": 1},
+}
+BATCH_NORM = ("average", "local", "reference")
+
+
+def combinations() -> dict[str, dict[str, dict[str, object]]]:
+    """Name each combination, e.g. camera-local-distillation-cosine, and give its sections."""
+    found = {}
+    for kind, bn, *chosen in itertools.product(KINDS, BATCH_NORM, *[(False, True)] * len(OPTIMISATIONS)):
+        names = [name for name, wanted in zip(OPTIMISATIONS, chosen, strict=True) if wanted]
+        if kind == "edge" and "clustering" in names:
+            continue  # refused: both decide who shares a model
+        sections: dict[str, dict[str, object]] = {"federation": KINDS[kind], "aggregation": {"bn": bn}}
+        for name in names:
+            for section, keys in OPTIMISATIONS[name].items():
+                sections[section] = sections.get(section, {}) | keys
+        if {"distillation", "clustering"} & set(names):
+            sections["data"] = {"public": "public.h5"}
+        found["-".join([kind, bn, *names])] = sections
+    return found
+
+
+def sample(count: int, seed: int) -> dict[str, dict[str, dict[str, object]]]:
+    """Draw some of the combinations."""
+    everything = combinations()
+    return {name: everything[name] for name in random.Random(seed).sample(sorted(everything), count)}
 
 
 def main(folder: Path, experiments: list[Path]) -> None:

@@ -111,6 +111,22 @@ def test_a_link_at_the_threshold_does_not_count():
     assert partition(finch(rows, max_distance=1.0001)[0]) == [[0, 1]]
 
 
+def test_a_threshold_cuts_a_chain_at_its_widest_gaps():
+    rows = angles(0, 4, 30, 33, 60)  # 60 is nearest to 33, but too far
+    assert partition(finch(rows)[0]) == [[0, 1], [2, 3, 4]]
+    assert partition(finch(rows, 1 - np.cos(np.radians(10)))[0]) == [[0, 1], [2, 3], [4]]
+
+
+def test_zero_vectors_alone():
+    assert partition(finch(np.zeros((3, 2)))[0]) == [[0, 1, 2]]
+    assert partition(finch(np.zeros((3, 2)), max_distance=1.0)[0]) == [[0], [1], [2]]
+
+
+def test_a_square_of_ties_is_one_cluster():
+    # Corners are at distance 1 from both of their neighbours: 0 and 2 choose 1, 1 and 3 choose 0.
+    assert partition(finch(angles(0, 90, 180, 270))[0]) == [[0, 1, 2, 3]]
+
+
 def test_scale_does_not_matter_to_the_finest_partition():
     rng = np.random.default_rng(3)
     rows = rng.standard_normal((30, 5))

@@ -110,6 +110,10 @@ def test_nothing_can_be_changed_afterwards(tmp_path):
             'evaluation.local_models means nothing with federation.mode = "local"',
         ),
         ("[model]\nlast_stride = 3\n", "model.last_stride is 3, expected 1 or 2"),
+        (
+            "[federation]\nclients_per_round = 2\n[reliability]\nmin_clients = 3\n",
+            "reliability.min_clients is 3, expected at most federation.clients_per_round, which is 2",
+        ),
         ("[x]\ny = 3\n", "unknown key x (valid here: preset, run, data,"),
     ],
 )

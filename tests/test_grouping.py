@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from fedreid_mpi.algorithms.clustering import cluster_clients
@@ -83,6 +85,17 @@ def test_clusters_of_clients_by_feature():
     assert cluster_clients(features, partition=9) == dict.fromkeys((2, 3, 5, 7), 0)
     assert cluster_clients(features, max_distance=1e-6) == {2: 0, 3: 1, 5: 2, 7: 3}
     assert cluster_clients({4: [1.0, 0.0]}) == {4: 0}
+
+
+def test_where_no_model_of_a_group_moved_its_clients_count_alike():
+    reports = [
+        replace(report, cosine_distance=distance)
+        for report, distance in zip(reports_of({0: 5, 1: 4, 2: 6, 3: 7}), (0.0, 0.25, 0.0, 0.0), strict=True)
+    ]
+    groups = plan_groups(
+        [(0, 1, 2, 3)], {0: 0, 1: 0, 2: 1, 3: 1}, reports, (0, 1, 2, 3), "cosine-distance", "average"
+    )
+    assert [group.weights for group in groups] == [{0: 0.0, 1: 0.25}, {2: 1.0, 3: 1.0}]
 
 
 def test_newcomers_get_the_mean_of_all_that_trained():

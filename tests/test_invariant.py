@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 from launching import fedreid, launch_program, mpich
-from mpi_runs import EVERYONE, GROUPS, VARIANTS
-from small import Silent, write_experiment, write_public
+from mpi_runs import EVERYONE, GROUPS, VARIANTS, sample
+from small import PUBLIC_IMAGES, Silent, write_experiment, write_public
 
 from fedreid_mpi.comm import SoloCommunicator
 from fedreid_mpi.config import load_experiment
 from fedreid_mpi.federation import run_federation
 from fedreid_mpi.results import read_run, stable_figures
 from fedreid_mpi.types import ModelKind
+
+SAMPLE = sample(4, seed=2)  # of the combinations; `python combinations.py` plays them all
 
 pytestmark = pytest.mark.timeout(600)  # ten ranks on two busy cores
 
@@ -19,9 +21,13 @@ pytestmark = pytest.mark.timeout(600)  # ten ranks on two busy cores
 def experiments(archives, tmp_path_factory):
     folder = tmp_path_factory.mktemp("variants")
     write_public(folder / "public.h5")
-    return {
+    paths = {
         name: write_experiment(folder / f"{name}.toml", archives, **sections)
         for name, sections in VARIANTS.items()
+    }
+    few = [archive for archive in archives if archive.stem in ("harbour", "campus", "mall")]
+    return paths | {
+        name: write_experiment(folder / f"{name}.toml", few, **sections) for name, sections in SAMPLE.items()
     }
 
 
@@ -55,8 +61,26 @@ def assert_same_run(run_dir, reference):
         np.testing.assert_array_equal(figures[name], values, name, strict=True)
 
 
+def assert_did(run_dir, name):
+    """Everything a combination's name says was done, every round, and nothing that it does not say."""
+    kind, bn, *chosen = name.split("-")
+    results = read_run(run_dir)
+    assert results.events == ()
+    assert results.finite[1:].all()
+    assert np.isfinite(results.weight[1:]).all()
+    assert len(results.header.clients) == (3 if kind == "dataset" else 6)
+    assert np.isfinite(results.distillation_loss[1:]).all() == ("distillation" in chosen)
+    assert np.isfinite(results.cosine_distance[1:]).all() == ("cosine" in chosen)
+    assert results.groupings.tolist() == ([1, 2] if "clustering" in chosen else [])
+    groups = results.group[1:].tolist()
+    if "clustering" not in chosen:
+        together = [0] * len(groups[0])
+        assert groups == ([[0, 0, 1, 1, 2, 2], together] if kind == "edge" else [together] * 2)
+    assert f'bn = "{bn}"' in results.header.configuration
+
+
 @pytest.mark.parametrize("ranks", [*GROUPS, EVERYONE])
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, *SAMPLE])
 def test_any_number_of_ranks_gives_the_same_bits(variant, ranks, together, alone):
     assert_same_run(together / variant / str(ranks), alone[variant])
 
@@ -124,6 +148,11 @@ def test_the_command_line_gives_the_same_bits_under_mpich(experiments, alone, tm
     assert len(read_run(tmp_path / "run").header.ranks) == 3
 
 
+@pytest.mark.parametrize("name", SAMPLE)
+def test_a_combination_does_all_that_its_name_says(name, alone):
+    assert_did(alone[name], name)
+
+
 def test_the_variants_differ(alone):
     """Else the comparisons above would show less than they seem to."""
     files = {name: sorted((alone[name] / "models").iterdir()) for name in VARIANTS}
@@ -151,6 +180,31 @@ def test_the_records_say_what_happened(alone):
     np.testing.assert_array_equal(results.steps[1:], expected_steps)
     assert results.learning_rate[1:].tolist() == pytest.approx([0.025, 0.025])
     assert results.events == ()
+
+
+def sent(results, round, kind):
+    """Bytes of one kind that travelled in a round."""
+    return int(results.bytes_sent[round, results.traffic.index(kind)]) if kind in results.traffic else 0
+
+
+@pytest.mark.parametrize("ranks", [2, 4, EVERYONE])
+@pytest.mark.parametrize(("variant", "teachers"), [("distilled", 3), ("optimised", 9)])
+def test_distillation_sends_features_and_not_a_model_more(variant, teachers, ranks, together):
+    """Three of five datasets, and nine of ten cameras, in a round that is not evaluated.
+
+    FedPav sends each participant's model to the server, and each group's model to all other ranks.
+    """
+    results = read_run(together / variant / str(ranks))
+    model, groups = 4 * results.header.parameters, len(set(results.group[1]))
+    assert results.participated[1].sum() == teachers
+    assert np.isfinite(results.distillation_loss[1][results.participated[1]]).all()
+    assert sent(results, 1, "features") == teachers * PUBLIC_IMAGES * 16 * 4
+    averaged = teachers + (9 if variant == "optimised" else 0)
+    assert sent(results, 1, "models") == (averaged + groups * (ranks - 1)) * model
+
+
+def test_alone_nothing_is_sent(together):
+    assert read_run(together / "distilled" / "1").bytes_sent.sum() == 0
 
 
 def test_a_client_without_test_images_trains_but_is_not_scored(alone):

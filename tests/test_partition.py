@@ -182,6 +182,10 @@ def test_wrong_clients_are_named(play, federation, message):
         ({"federation": {"edge_rounds": 2}}, "federation.edge_rounds means nothing"),
         ({"federation": {"mode": "centralised", "clients": "camera"}}, "federation.clients means nothing"),
         ({"federation": {"mode": "local"}, "aggregation": {"bn": "local"}}, "aggregation.bn means nothing"),
+        (
+            {"federation": {"mode": "centralised"}, "reliability": {"min_clients": 2}},
+            "reliability.min_clients means nothing",
+        ),
         ({"distillation": {"every": 5}}, "distillation.every means nothing"),
         ({"clustering": {"partition": 1}}, "clustering.partition means nothing"),
         ({"data": {"public": "public.h5"}}, "data.public means nothing"),

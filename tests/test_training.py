@@ -5,13 +5,21 @@ from small import EXPERIMENT, write_site
 from torch.nn import functional as F
 from torch.nn.functional import pixel_unshuffle
 
+from fedreid_mpi.algorithms.weighting import cosine_distance_weight
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import normalise
 from fedreid_mpi.data.partition import Part
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.seeds import derive, generator
-from fedreid_mpi.training import build_client, describe_client, label_identities, reestimated, train
+from fedreid_mpi.training import (
+    build_client,
+    describe_client,
+    label_identities,
+    probe,
+    reestimated,
+    train,
+)
 from fedreid_mpi.types import RoundPlan
 
 CPU = torch.device("cpu")
@@ -210,3 +218,18 @@ def test_reestimated_statistics_are_those_of_the_clients_images_and_are_only_len
     assert region.start <= changed.min()
     assert changed.max() < region.stop
     assert network.backbone.bn.momentum == 0.1
+
+
+def test_a_client_that_learns_faster_has_the_larger_cosine_distance(site):
+    """Statistics held still, so that nothing but the learning rate tells the models apart."""
+    settings = experiment(aggregation={"weights": "cosine-distance"})
+    distances = []
+    for rate in (0.0, 1e-5, 1e-4, 1e-3):
+        one = client(site, settings)
+        before, statistics = probe(one, plan(), settings), one.model.shared[one.model.statistics].clone()
+        train(one, plan(learning_rate=rate), settings)
+        one.model.shared[one.model.statistics] = statistics
+        distances.append(cosine_distance_weight(before, probe(one, plan(), settings)))
+    assert distances[0] == 0.0
+    assert distances == sorted(distances)
+    assert len(set(distances)) == 4

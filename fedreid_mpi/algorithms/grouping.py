@@ -7,6 +7,23 @@ from fedreid_mpi.errors import TooFewClientsError
 from fedreid_mpi.types import BatchNormMode, ClientReport, Group, Weighting
 
 
+def require_finite_models(reports: Sequence[ClientReport], min_clients: int = 1) -> None:
+    """End a run too many of whose clients have diverged.
+
+    Raises
+    ------
+    TooFewClientsError
+        If fewer than ``min_clients`` clients' models are finite after training.
+    """
+    finite = sum(report.finite for report in reports)
+    if finite < min_clients:
+        raise TooFewClientsError(
+            f"after training, the models of {finite or 'none'} of {len(reports)} clients are finite, "
+            f"expected at least {'one' if min_clients == 1 else min_clients} "
+            "(reliability.min_clients; a lower optimizer.lr may help)"
+        )
+
+
 def plan_groups(
     previous: Sequence[Sequence[int]],
     labels: Mapping[int, int] | None,
@@ -19,7 +36,7 @@ def plan_groups(
 ) -> tuple[Group, ...]:
     """Decide which models are joined, and with what weights.
 
-    Clients whose parameters are not all finite are left out: like those that were away, they stay with the
+    Clients whose models are not finite are left out: like those that were away, they stay with the
     model that they had.
 
     Parameters
@@ -56,12 +73,7 @@ def plan_groups(
         If fewer than ``min_clients`` are left.
     """
     finite = {report.client: report for report in reports if report.finite}
-    if len(finite) < min_clients:
-        raise TooFewClientsError(
-            f"after training, the parameters of {len(finite) or 'none'} of {len(reports)} clients are "
-            f"finite, expected at least {'one finite model' if min_clients == 1 else min_clients} "
-            "(reliability.min_clients; a lower optimizer.lr may help)"
-        )
+    require_finite_models(reports, min_clients)
     waiting = sorted(set(newcomers) - set(finite)) if labels is not None else []
     if labels is None:
         members = [(tuple(sorted(group)), before) for before, group in enumerate(previous)]

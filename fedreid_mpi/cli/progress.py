@@ -62,9 +62,9 @@ class RunPrinter:
         """Print a round in one line."""
         round = record.plan.round
         words = [f"round {round:>{len(str(self._rounds))}}/{self._rounds}"]
-        if record.reports:
-            seen = [report.images for report in record.reports]
-            loss = np.average([report.loss for report in record.reports], weights=seen)
+        if reports := [report for report in record.reports if report.finite]:
+            seen = [report.images for report in reports]
+            loss = np.average([report.loss for report in reports], weights=seen)
             words.append(f"loss {loss:.3f}")
         for kind in ModelKind:
             scores = [evaluation.scores for evaluation in record.evaluations if evaluation.model is kind]

@@ -17,6 +17,7 @@ def settings_that_do_nothing(experiment: Experiment) -> Iterator[str]:
         ("federation", ("identity_clients",), kinds != "identity", f'federation.clients = "{kinds}"'),
         ("federation", ("edge_rounds",), kinds == "dataset", 'federation.clients = "dataset"'),
         ("federation", ("edge_rounds",), clustered, "clustering.enabled = true"),
+        ("reliability", ("min_clients",), central, mode),
         ("aggregation", Aggregation.model_fields, unshared, mode),
         ("distillation", ("enabled",), unshared and distilled, mode),
         ("clustering", ("enabled",), unshared and clustered, mode),

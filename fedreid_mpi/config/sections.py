@@ -291,6 +291,12 @@ class Experiment(Section):
                 raise ValueError(
                     f"{section}.enabled = true needs data.public, the archive of a public dataset"
                 )
+        drawn, needed = self.federation.clients_per_round, self.reliability.min_clients
+        if 0 < drawn < needed:
+            raise ValueError(
+                f"reliability.min_clients is {needed}, expected at most federation.clients_per_round, "
+                f"which is {drawn}"
+            )
         return self
 
     @property

@@ -127,7 +127,7 @@ FIELDS = (
     Field("rounds/images", _ROUND_CLIENT, np.int64, "1",
           "Number of training images the client reported; -1 without a report.", absent=-1),
     Field("rounds/finite", _ROUND_CLIENT, np.bool_, "1",
-          "Whether all parameters were finite after training; false without a report.", absent=False),
+          "Whether loss, model and features were finite after training; else false.", absent=False),
     Field("rounds/seconds", _ROUND_CLIENT, np.float64, "s",
           "Wall-clock time of the client's training; NaN without a report.", volatile=True, absent=np.nan),
     Field("rounds/phase", ("phase",), TEXT, "", "Phases of a round.", volatile=True),

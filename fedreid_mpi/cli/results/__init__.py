@@ -7,6 +7,7 @@ from fedreid_mpi.cli.lazy import lazy_group
 COMMANDS = {
     "show": "Print the table of scores of a run, and plot them.",
     "report": "Report on many runs: one HTML page, with PNG, CSV and LaTeX.",
+    "rank-list": "Draw queries and what a model finds for them.",
 }
 
 

@@ -1,0 +1,131 @@
+"""``fedreid-mpi results rank-list``: a picture of queries and what a model finds for them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fedreid_mpi.cli.console import progress_bar
+from fedreid_mpi.errors import ConfigurationError, DataError
+
+if TYPE_CHECKING:
+    from fedreid_mpi.data.archive import DatasetArchive
+
+MOST_QUERIES = 50
+"""Rows of a picture: more would be too long to look at."""
+
+
+@click.command("rank-list")
+@click.argument("model", type=click.Path(path_type=Path))
+@click.argument("archive", metavar="DATA.h5", type=click.Path(path_type=Path))
+@click.option(
+    "--query",
+    "wanted",
+    multiple=True,
+    metavar="N|TEXT",
+    help="A query by its number in the split, from 0, or all whose original path holds a text. Repeatable.",
+)
+@click.option("--worst", type=click.IntRange(min=1), help="So many queries of the least average precision.")
+@click.option("--random", "drawn", type=click.IntRange(min=1), help="So many queries, drawn at random.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draw.")
+@click.option("--top", type=click.IntRange(1, 50), default=10, show_default=True, help="Length of a list.")
+@click.option("--split", type=click.IntRange(min=0), default=0, show_default=True, help="Split to show.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="PNG file to write.")
+@click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
+def command(
+    model: Path,
+    archive: Path,
+    wanted: tuple[str, ...],
+    worst: int | None,
+    drawn: int | None,
+    seed: int,
+    top: int,
+    split: int,
+    output: Path,
+    device: str,
+    threads: int,
+) -> None:
+    """Draw queries of DATA.h5 and the gallery images that MODEL ranks first.
+
+    A row a query: its image with camera, average precision and number of true matches, then the most similar
+    gallery images with similarity and camera, framed green with a tick where it is the same person, orange
+    and dashed with a cross where not. Features, order and junk are those of `fedreid-mpi evaluate`.
+    --query, --worst and --random may be joined; without any of them five queries are drawn at random.
+
+    \b
+      fedreid-mpi results rank-list MODEL archives/viper.h5 --worst 5 -o worst.png
+      fedreid-mpi results rank-list MODEL archives/market1501.h5 --query 0042_c1 -o 0042.png
+    """  # noqa: D301 (click needs the backspace)
+    import socket
+
+    from fedreid_mpi import config
+    from fedreid_mpi.data.archive import DatasetArchive
+    from fedreid_mpi.device import choose_device, set_arithmetic
+    from fedreid_mpi.evaluation import Scoring, extract_parts, images_to_score, score_split
+    from fedreid_mpi.model import load_model
+    from fedreid_mpi.report.ranked_lists import rank_lists, worst_queries, write_ranked_lists
+    from fedreid_mpi.seeds import generator
+
+    if output.is_dir():
+        raise ConfigurationError(f"-o {output}: a folder, expected the name of a PNG file")
+    if not output.resolve().parent.is_dir():
+        raise ConfigurationError(f"-o {output}: no such folder {output.resolve().parent}")
+    compute = config.Compute.model_validate({"device": device, "threads": threads})
+    stored, dataset = load_model(model), DatasetArchive.open(archive)
+    if (dataset.height, dataset.width) != (stored.height, stored.width):
+        raise DataError(
+            f"{archive}: images are {dataset.height}x{dataset.width}, "
+            f"expected {stored.height}x{stored.width} as in {model}"
+        )
+    parts = images_to_score(dataset, [split])
+    queries = len(dataset.split("query", split))
+    chosen = _find(wanted, dataset, split)
+    if drawn is None and not wanted and worst is None:
+        drawn = 5
+    random = generator(seed, "rank-list").permutation(queries)[: drawn or 0]
+    asked = len(chosen) + (worst or 0) + (drawn or 0)
+    if asked > MOST_QUERIES:
+        raise ConfigurationError(f"{asked} queries are asked for, expected at most {MOST_QUERIES}")
+
+    where = choose_device(compute, 0, 1, socket.gethostname())
+    set_arithmetic(compute, where)
+    with progress_bar("images", sum(map(len, parts)) + queries) as advance:
+        extracted = extract_parts(stored.network.to(where), dataset, parts, compute, advance)
+        ranking = score_split(extracted, split, Scoring(), advance)
+    chosen += worst_queries(ranking, worst or 0) + [int(query) for query in random]
+    unique = list(dict.fromkeys(chosen))
+    if not unique:
+        raise DataError(f"{archive}: no query of split {split} has a match, so none is the worst")
+    lists = rank_lists(extracted, split, unique, top, ranking)
+    title = f"{model.name} on {dataset.name}"
+    write_ranked_lists(output, dataset, lists, top, title)
+    for each in lists:
+        first = f"first match among the top {top}: {_first(each.right.tolist())}"
+        click.echo(f"query {each.query}: {dataset.paths[each.image]}, {each.matches} matches, {first}")
+    click.echo(f"Picture: {output}")
+
+
+def _first(right: Sequence[bool]) -> str:
+    return f"rank {right.index(True) + 1}" if True in right else "none"
+
+
+def _find(wanted: Sequence[str], dataset: "DatasetArchive", split: int) -> list[int]:
+    """Turn what was typed after --query into positions among the split's queries."""
+    images = dataset.split("query", split)
+    found: list[int] = []
+    for text in wanted:
+        if text.isdecimal():
+            if int(text) >= len(images):
+                raise ConfigurationError(f"--query {text}: expected 0 to {len(images) - 1}")
+            found.append(int(text))
+            continue
+        fitting = [number for number, image in enumerate(images) if text in dataset.paths[image]]
+        if not fitting:
+            raise ConfigurationError(
+                f"--query {text}: no query of {dataset.path} has this in its path, "
+                f"expected a part of e.g. {dataset.paths[images[0]]}"
+            )
+        found += fitting
+    return list(dict.fromkeys(found))

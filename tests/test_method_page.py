@@ -1,0 +1,54 @@
+"""docs/method.md names only keys that exist, values that they take, and the preset as it is."""
+
+import re
+from pathlib import Path
+from typing import get_args
+
+from fedreid_mpi.config import PRESETS, Experiment
+
+PAGE = (Path(__file__).parents[1] / "docs" / "method.md").read_text(encoding="utf-8")
+SECTIONS = {
+    name: field.annotation for name, field in Experiment.model_fields.items() if name not in ("preset",)
+}
+KEY = re.compile(r"`(" + "|".join(SECTIONS) + r")\.(\w+)(?: = ([^`]+))?`")
+
+
+def test_every_key_exists_and_takes_the_value():
+    found = KEY.findall(PAGE)
+    assert len(found) > 50
+    for section, key, value in found:
+        fields = SECTIONS[section].model_fields
+        assert key in fields, f"{section}.{key}"
+        if value.startswith('"'):
+            assert value.strip('"') in get_args(fields[key].annotation), f"{section}.{key} = {value}"
+
+
+def test_every_key_that_shapes_the_method_is_named():
+    named = {(section, key) for section, key, _ in KEY.findall(PAGE)}
+    for section in ("federation", "optimizer", "aggregation", "distillation", "clustering", "evaluation"):
+        missing = [key for key in SECTIONS[section].model_fields if (section, key) not in named]
+        assert missing == [], section
+
+
+def test_the_table_is_the_preset():
+    rows = re.findall(r"^\| `(\w+)\.(\w+)` \| (.+?) \| (.+?) \|", PAGE, re.MULTILINE)
+    table = {
+        (section, key): (default.strip("`"), preset.strip("`")) for section, key, default, preset in rows
+    }
+    expected = {}
+    for section, keys in PRESETS["published"].items():
+        for key, preset in keys.items():
+            expected[section, key] = (
+                written(SECTIONS[section].model_fields[key].default),
+                written(preset),
+            )
+    assert table == expected
+
+
+def written(value):
+    """A value as the page writes it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f'"{value}"' if isinstance(value, str) else str(value)
