@@ -80,10 +80,10 @@ def run_federation(
         start = comm.decide(
             "run directory", partial(claim, run_dir, experiment, specs, datasets, resume, held)
         )
-        require_same_files(comm, run_dir, experiment.data.files)
         if start.after >= experiment.run.rounds:
             return Outcome(True, start.after, f"all {experiment.run.rounds} rounds were played before")
         try:
+            require_same_files(comm, run_dir, experiment.data.files)
             member = join(comm, experiment, specs, run_dir, start, partial(pulse, comm.pulse, stop))
             outcome = _play(member, run_dir, start, datasets, observer, git_commit, stop)
             state: State = "done" if outcome.done else "interrupted"

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
+from chaos import Trial
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
@@ -109,6 +110,12 @@ def read_model(path: Path) -> object:
     return stored.settings.model_dump(), stored.height, stored.width, tensors
 
 
+def read_manifest(path: Path) -> object:
+    from fedreid_mpi import checkpoint
+
+    return checkpoint.read_manifest(path.parent).model_dump()
+
+
 KINDS: dict[str, Callable[[Path], object]] = {
     "experiment": read_experiment,
     "dataset": read_dataset,
@@ -116,6 +123,7 @@ KINDS: dict[str, Callable[[Path], object]] = {
     "results": read_results,
     "features": read_features,
     "model": read_model,
+    "manifest": read_manifest,
 }
 """Kind of file to its reader."""
 
@@ -188,14 +196,6 @@ class Reader:
             self._process = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """One damaged file and what came of it; ``broken`` is empty where all promises were kept."""
-
-    moment: str
-    broken: str = ""
-
-
 def write_whole(folder: Path) -> dict[str, Path]:
     """Write a good file of each kind, all of them small."""
     from bad_inputs import stock
@@ -214,6 +214,7 @@ def write_whole(folder: Path) -> dict[str, Path]:
         "results": folder / "run" / "results_001_001.h5",
         "features": features,
         "model": model,
+        "manifest": folder / "run" / "checkpoints" / "round_000001" / "manifest.json",
     }
 
 
