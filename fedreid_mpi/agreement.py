@@ -18,14 +18,11 @@ LIBRARIES = ("torch", "numpy")
 
 
 @dataclass(frozen=True, slots=True)
-class _View:
-    """What a rank found, and on which host."""
+class View:
+    """What a rank found, one word a question, and on which host; it should find the same as the server."""
 
     host: str
     found: tuple[str, ...]
-
-
-"""Of each rank, its host and what it found, one word a question; a rank finds the same as the server."""
 
 
 def require_same_program(comm: Communicator) -> None:
