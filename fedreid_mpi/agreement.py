@@ -3,6 +3,7 @@
 import os
 import secrets
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -15,8 +16,13 @@ from fedreid_mpi.errors import ConfigurationError, DataError
 LIBRARIES = ("torch", "numpy")
 """What must be of one version beside this package: other versions may compute other last bits."""
 
-Views = Sequence[tuple[str, Sequence[str]]]
-"""Of each rank, its host and what it found, one word a question; a rank finds the same as the server."""
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What a rank found, one word a question, and on which host; it should find the same as the server."""
+
+    host: str
+    found: tuple[str, ...]
 
 
 def require_same_program(comm: Communicator) -> None:
@@ -102,13 +108,12 @@ def _require_agreement(
     differs: Callable[[str, int, str, str], Exception],
 ) -> None:
     """Compare what each rank found with what the server did, on the server."""
-    views = comm.gather((comm.location.host, tuple(found)))
+    views = comm.gather(View(comm.location.host, tuple(found)))
     comm.decide(name, partial(_compare, views or (), differs))
 
 
-def _compare(views: Views, differs: Callable[[str, int, str, str], Exception]) -> None:
-    expected = views[0][1]
-    for rank, (host, found) in enumerate(views):
-        for which, (one, other) in enumerate(zip(found, expected, strict=True)):
+def _compare(views: Sequence[View], differs: Callable[[str, int, str, str], Exception]) -> None:
+    for rank, view in enumerate(views):
+        for which, (one, other) in enumerate(zip(view.found, views[0].found, strict=True)):
             if one != other:
-                raise differs(f"rank {rank} on {host}", which, one, other)
+                raise differs(f"rank {rank} on {view.host}", which, one, other)

@@ -95,7 +95,6 @@ def play_round(member: Member, plan: RoundPlan) -> RoundRecord | None:
     """
     comm = member.comm
     member.seconds.clear()
-    comm.ledger.clear()
     if member.experiment.federation.mode == "local" and plan.participants:
         reports, _ = _train(member, plan)
         enough = member.experiment.reliability.min_clients
@@ -103,7 +102,9 @@ def play_round(member: Member, plan: RoundPlan) -> RoundRecord | None:
         outcome = _Outcome(reports)
     else:
         outcome = _federate(member, plan)
-    ledgers = comm.gather(comm.ledger)
+    # All that was sent since the last round's record; this message will be in the next one's.
+    ledger, comm.ledger = comm.ledger, Counter()
+    ledgers = comm.gather(ledger)
     if ledgers is None:
         return None
     messages = dict(enumerate(ledgers))

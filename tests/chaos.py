@@ -15,7 +15,11 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-CAMPAIGNS = {"kill": ("chaos_kill", 50), "damage": ("fuzzing", 7000)}
+CAMPAIGNS = {
+    "kill": ("chaos_kill", 50),
+    "losses": ("chaos_losses", 54),
+    "damage": ("fuzzing", 7000),
+}
 """Name to module, and how often it does harm."""
 
 

@@ -1,11 +1,10 @@
 """Gathering the facts of all ranks on the server."""
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 
 from fedreid_mpi.comm import Communicator, describe_library
-from fedreid_mpi.doctor.facts import RankFacts, Report
+from fedreid_mpi.doctor.facts import Report
 from fedreid_mpi.doctor.machine import Surroundings, look_at_rank
 from fedreid_mpi.doctor.storage import look_at_storage
 
@@ -37,12 +36,12 @@ def examine(
         On every rank, if one cannot even look around.
     """
     mine = comm.phase("looking around", lambda: look_at_rank(comm, os.environ))
-    ranks = comm.gather(asdict(mine))
+    ranks = comm.gather(mine)
     storage = look_at_storage(comm, run_dir, mine.node)
     if ranks is None or storage is None:
         return None
     return Report(
-        ranks=tuple(RankFacts(**rank) for rank in ranks),
+        ranks=tuple(ranks),
         launcher=surroundings.launcher,
         mpirun=surroundings.mpirun,
         root=surroundings.root,

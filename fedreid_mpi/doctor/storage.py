@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedreid_mpi.comm import Communicator
@@ -33,12 +33,22 @@ def look_at_storage(comm: Communicator, run_dir: Path, node: str) -> StorageFact
     """
     folder, facts = _try_out(run_dir.absolute()) if comm.is_server else (None, None)
     shown = comm.broadcast("" if folder is None else str(folder))
-    unseen = comm.gather(node if shown and not Path(shown).is_dir() else "")
+    views = comm.gather(View(node, not shown or Path(shown).is_dir()))
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
-    if facts is None or unseen is None:
+    if facts is None or views is None:
         return None
-    return replace(facts, unseen_by=tuple(sorted(filter(None, dict.fromkeys(unseen)))))
+    return replace(
+        facts, unseen_by=tuple(sorted(dict.fromkeys(view.node for view in views if not view.seen)))
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Whether a node sees the server's folder."""
+
+    node: str
+    seen: bool
 
 
 def _try_out(run_dir: Path) -> tuple[Path | None, StorageFacts]:
