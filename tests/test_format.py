@@ -17,7 +17,7 @@ from fedreid_mpi import cli
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.archive.layout import DATASET
 from fedreid_mpi.results import features
-from fedreid_mpi.results.layout import FEATURES, RESULTS
+from fedreid_mpi.results.layout import FEATURES, RESULTS, STUDY
 from fedreid_mpi.results.schema import FIELDS, SCALES
 
 PAGE = Path(__file__).parent.parent / "docs" / "format.md"
@@ -53,7 +53,7 @@ def columns(schema):
 
 
 def tables():
-    schemas = {"dataset": DATASET, "results": RESULTS, "features": FEATURES}
+    schemas = {"dataset": DATASET, "results": RESULTS, "study": STUDY, "features": FEATURES}
     written = {f"{name} attributes": attributes(schema) for name, schema in schemas.items()}
     written |= {f"{name} columns": columns(schema) for name, schema in schemas.items()}
     written["results scales"] = table(
@@ -131,15 +131,16 @@ def value_text(value):
     return value if isinstance(value, str) else repr(value.item())
 
 
-def content_digest(path):
+def content_digest(path, group="/"):
     """The digest by the words of the page."""
     digest = hashlib.sha256()
-    with h5py.File(path) as file:
+    with h5py.File(path) as whole:
+        file = whole[group]
         names = []
         file.visit(names.append)
         for name in ["/", *sorted((f"/{name}" for name in names), key=str.encode)]:
             digest.update(name.encode() + b"\0")
-            item = file[name]
+            item = file[name.strip("/")] if name != "/" else file
             for key in sorted(item.attrs, key=str.encode):
                 own = {"CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "DIMENSION_LABELS"}
                 if key in own or (name == "/" and key == "content_digest"):
@@ -186,6 +187,19 @@ def test_the_digest_of_results_is_as_the_page_says(segment):
     with h5py.File(segment) as file:
         computed = digest.content_digest(file)
     assert computed == content_digest(segment)
+
+
+def test_study_files_hold_what_is_documented(segment, tmp_path):
+    path = tmp_path / "study.h5"
+    assert cli.run(["results", "collect", str(segment), "-o", str(path)]) == 0
+    label = "unit test – θ-seed7"
+    with h5py.File(path) as file:
+        assert set(file.attrs) == {each.name for each in STUDY.attributes}
+        assert {f"index/{name}" for name in file["index"]} == {each.path for each in STUDY.columns}
+        assert file["index"].attrs["content_digest"] == content_digest(path, "index")
+        digest = file["index/digest"].asstr()[0]
+        assert digest == file[f"runs/{label}"].attrs["content_digest"] == content_digest(segment)
+        assert digest == content_digest(path, f"runs/{label}")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import numpy as np
 
 from fedreid_mpi.cli.console import print_table, progress_bar
 from fedreid_mpi.data.archive import KIND, DatasetArchive, Node, read_tree, verify_dataset
+from fedreid_mpi.data.archive.format import open_archive
+from fedreid_mpi.data.archive.tree import read_attributes
 from fedreid_mpi.errors import DataError
 
 LONGEST = 72
@@ -18,36 +20,44 @@ LONGEST = 72
 @click.argument("archive", type=click.Path(path_type=Path))
 @click.option("--verify", is_flag=True, help="Check the file against the specification, digests included.")
 def command(archive: Path, verify: bool) -> None:
-    """Say what is in ARCHIVE: a dataset, the results of a run, or saved features.
+    """Say what is in ARCHIVE: a dataset, the results of a run, a study file, or saved features.
 
-    Of a dataset, tables of its splits and attributes are printed. Of the others, all groups and datasets with
-    their shapes, types, units and descriptions.
+    Of a dataset, tables of its splits and attributes are printed; of a study file, the index of its runs. Of
+    the others, all groups and datasets with their shapes, types, units and descriptions.
 
     With --verify the whole file is read and compared with docs/format.md and with its own digests. A single
     changed byte in an image is found, and the image is named; the command then ends with exit code 3.
     """
-    nodes = read_tree(archive)
-    attributes = nodes[0].attributes
+    from fedreid_mpi.results.layout import STUDY
+
+    with open_archive(archive) as file:
+        attributes = read_attributes(file)
     if verify:
         _verify(archive, str(attributes["kind"]))
         return
     if attributes["kind"] == KIND:
         _print_dataset(DatasetArchive.open(archive))
+    elif attributes["kind"] == STUDY.kind:
+        _print_index(archive)
     else:
-        _print_tree(archive, nodes)
+        _print_tree(archive, read_tree(archive))
     _print_attributes(attributes)
 
 
 def _verify(path: Path, kind: str) -> None:
     """Print what is wrong with an archive, and refuse it if anything is."""
-    from fedreid_mpi.results.layout import FEATURES, RESULTS
-    from fedreid_mpi.results.verify import verify_features, verify_results
+    from fedreid_mpi.results.layout import FEATURES, RESULTS, STUDY
+    from fedreid_mpi.results.sources import members
+    from fedreid_mpi.results.verify import verify_features, verify_results, verify_study
 
     if kind == KIND:
         with progress_bar("verify", len(DatasetArchive.open(path).pids)) as advance:
             faults = verify_dataset(path, advance)
     elif kind == RESULTS.kind:
         faults = verify_results(path)
+    elif kind == STUDY.kind:
+        with progress_bar("verify", len(members(path))) as advance:
+            faults = verify_study(path, advance)
     elif kind == FEATURES.kind:
         faults = verify_features(path)
     else:
@@ -75,6 +85,24 @@ def _print_dataset(archive: DatasetArchive) -> None:
             pids = archive.pids[chosen]
             counts = (len(chosen), len(np.unique(pids[pids >= 0])), len(np.unique(archive.camids[chosen])))
             table.add_row(str(split), role, *(f"{count:,}" for count in counts))
+    print_table(table)
+
+
+def _print_index(path: Path) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    from fedreid_mpi.results.sources import read_index
+
+    rows = read_index(path)
+    table = Table(title=f"{escape(str(path))}: {len(rows)} runs")
+    shown = ("label", "state", "round", "rounds", "source", "linked")
+    for heading in shown:
+        table.add_column(
+            heading, justify="right" if heading in ("round", "rounds") else "left", overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*(escape(str(row[name])) for name in shown))
     print_table(table)
 
 

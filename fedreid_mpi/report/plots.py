@@ -23,6 +23,7 @@ from fedreid_mpi.types import ModelKind
 _COLOURS = {
     Column.UNTRAINED: "#b0b0b0",
     Column.GLOBAL: "#0072b2",
+    Column.REESTIMATED: "#56b4e9",
     Column.LOCAL: "#e69f00",
     Column.ALONE: "#d55e00",
 }
@@ -34,6 +35,7 @@ _LINES: dict[Column, dict[str, Any]] = {
 _NAMES = {
     Column.UNTRAINED: "untrained",
     Column.GLOBAL: "global model",
+    Column.REESTIMATED: "global model, BatchNorm re-estimated",
     Column.LOCAL: "local model before averaging",
     Column.ALONE: "client trained alone",
 }

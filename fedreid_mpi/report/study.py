@@ -16,7 +16,6 @@ from fedreid_mpi.types import ModelKind
 
 METRICS = ("rank-1", "mAP")
 
-_PART = re.compile(r"-(camera|share)\d+$")
 _SEED = re.compile(r"[-_]?seed[-_]?\d+$")
 
 # What tells no two methods apart: the seed and the name, and all that cannot change a figure.
@@ -182,19 +181,13 @@ def load_study(paths: Sequence[Path]) -> Study:
 def make_run(folder: Path, results: RunResults) -> Run:
     """Look up in a run's configuration and clients what belongs where."""
     settings = dict(_flatten(tomllib.loads(results.header.configuration)))
-    by_dataset = settings.get("federation.clients", "dataset") == "dataset"
-    names: dict[int, str] = {}
-    members: dict[int, list[int]] = {}
-    for client in results.header.clients:
-        if client.dataset >= 0 and client.test_images > 0:
-            names[client.dataset] = client.name if by_dataset else _PART.sub("", client.name)
-            members.setdefault(client.dataset, []).append(client.id)
+    tested = [dataset for dataset in results.datasets if dataset.test_images]
     return Run(
         folder=folder,
         results=results,
         settings=settings,
-        datasets=tuple(names[number] for number in sorted(names)),
-        members=tuple(np.array(members[number]) for number in sorted(members)),
+        datasets=tuple(dataset.name for dataset in tested),
+        members=tuple(np.array(dataset.clients) for dataset in tested),
     )
 
 

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.results import RunResults
-from fedreid_mpi.types import ModelKind, Scores
+from fedreid_mpi.results.datasets import HeldDataset, mean_over_clients
+from fedreid_mpi.types import ModelKind
 
 METRICS = ("rank-1", "rank-5", "mAP")
 
@@ -19,6 +20,7 @@ class Column(StrEnum):
 
     UNTRAINED = "untrained"
     GLOBAL = "global"
+    REESTIMATED = "re-estimated"
     LOCAL = "local"
     ALONE = "alone"
 
@@ -35,6 +37,12 @@ class ScoreTable:
         The same for the clients trained alone; None without a baseline.
     datasets
         D names, in client-id order.
+    clients
+        D numbers of clients that hold the dataset's images.
+    test_images
+        D numbers of query and gallery images.
+    groups
+        D times the groups of the dataset's clients after the round, ascending; empty without groups.
     scores
         Column to an array of shape (D, 3), float64, in [0, 1], of `METRICS`; NaN where not scored. Columns
         without any score are absent.
@@ -43,6 +51,9 @@ class ScoreTable:
     round: int
     baseline_round: int | None
     datasets: tuple[str, ...]
+    clients: tuple[int, ...]
+    test_images: tuple[int, ...]
+    groups: tuple[tuple[int, ...], ...]
     scores: Mapping[Column, NDArray[np.float64]]
 
     @property
@@ -56,7 +67,11 @@ class ScoreTable:
 def score_table(
     results: RunResults, baseline: RunResults | None = None, round: int | None = None
 ) -> ScoreTable:
-    """Tabulate a run's scores.
+    """Tabulate a run's scores, a row a dataset.
+
+    Where several clients hold a dataset, each camera of it for instance, the global model's score is that on
+    the dataset, and local ones are means over the clients. Where its clients are in different groups, the
+    score is the mean over the clients of their groups' models.
 
     Parameters
     ----------
@@ -75,6 +90,7 @@ def score_table(
     """
     if baseline is not None:
         _check_baseline(results, baseline)
+    datasets = results.datasets
     evaluated = results.evaluations.tolist()
     if round is None:
         round = max(evaluated, default=0)
@@ -83,24 +99,39 @@ def score_table(
     columns = {}
     if 0 in evaluated:
         # A run of mode "local" has no global model: all its clients start from the same untrained one.
-        untrained = _figures(results.scores(0, ModelKind.GLOBAL))
-        own = _figures(results.scores(0, ModelKind.LOCAL))
+        untrained = dataset_scores(results, 0, ModelKind.GLOBAL)
+        own = dataset_scores(results, 0, ModelKind.LOCAL)
         columns[Column.UNTRAINED] = np.where(np.isnan(untrained), own, untrained)
     if round > 0:
-        columns[Column.GLOBAL] = _figures(results.scores(round, ModelKind.GLOBAL))
+        columns[Column.GLOBAL] = dataset_scores(results, round, ModelKind.GLOBAL)
+        columns[Column.REESTIMATED] = dataset_scores(results, round, ModelKind.REESTIMATED)
         local = Column.ALONE if results.mode == "local" else Column.LOCAL
-        columns[local] = _figures(results.scores(round, ModelKind.LOCAL))
+        columns[local] = dataset_scores(results, round, ModelKind.LOCAL)
     baseline_round = None
     if baseline is not None and baseline.evaluations.size:
         rounds = baseline.evaluations.tolist()
         baseline_round = round if round in rounds else max(rounds)
-        columns[Column.ALONE] = _figures(baseline.scores(baseline_round, ModelKind.LOCAL))
+        columns[Column.ALONE] = dataset_scores(baseline, baseline_round, ModelKind.LOCAL)
     return ScoreTable(
         round=round,
         baseline_round=baseline_round,
-        datasets=tuple(client.name for client in results.header.clients),
+        datasets=tuple(dataset.name for dataset in datasets),
+        clients=tuple(len(dataset.clients) for dataset in datasets),
+        test_images=tuple(dataset.test_images for dataset in datasets),
+        groups=_groups(results, round, datasets),
         scores={column: scores for column, scores in columns.items() if not np.isnan(scores).all()},
     )
+
+
+def dataset_scores(results: RunResults, round: int, model: ModelKind) -> NDArray[np.float64]:
+    """Return the `METRICS` of one model on each dataset, shape (D, 3), float64; NaN where not scored."""
+    datasets = results.datasets
+    rows = np.flatnonzero(results.evaluations == round)
+    if not rows.size:
+        return np.full((len(datasets), len(METRICS)), np.nan)
+    cell = (rows[0], slice(None), list(ModelKind).index(model))
+    scores = np.stack([results.cmc[cell][:, 0], results.cmc[cell][:, 4], results.mean_ap[cell]], axis=1)
+    return mean_over_clients(scores, datasets)
 
 
 def mean_over_datasets(scores: NDArray[np.float64], test_images: Sequence[int]) -> NDArray[np.float64]:
@@ -148,13 +179,13 @@ def _check_baseline(results: RunResults, baseline: RunResults) -> None:
         )
 
 
-def _figures(scores: Sequence[Scores | None]) -> NDArray[np.float64]:
-    """Return the `METRICS` of each dataset, shape (D, 3); NaN where not scored."""
-    rows = [
-        (np.nan,) * len(METRICS) if score is None else (score.cmc[0], score.cmc[4], score.mean_ap)
-        for score in scores
-    ]
-    return np.array(rows, dtype=np.float64).reshape(len(scores), len(METRICS))
+def _groups(results: RunResults, round: int, datasets: Sequence[HeldDataset]) -> tuple[tuple[int, ...], ...]:
+    """Return the groups of each dataset's clients; nothing where all clients have one model."""
+    rows = np.flatnonzero(results.rounds == round)
+    if not rows.size or results.group[rows[0]].max() < 1:
+        return ()
+    groups = results.group[rows[0]]
+    return tuple(tuple(np.unique(groups[list(dataset.clients)]).tolist()) for dataset in datasets)
 
 
 def _list(items: Sequence[object]) -> str:

@@ -1,11 +1,11 @@
-"""The layout of results archives and feature files, in tables: verification goes by them."""
+"""The layout of results archives, study files and feature files, in tables: verification goes by them."""
 
 import numpy as np
 
 from fedreid_mpi.data.archive.digest import CONTENT_DIGEST
 from fedreid_mpi.data.archive.schema import Attribute, Column, Schema
 from fedreid_mpi.data.archive.tree import type_name
-from fedreid_mpi.results.schema import FIELDS, FORMAT_VERSION, KIND
+from fedreid_mpi.results.schema import FIELDS, FORMAT_VERSION, KIND, STUDY_KIND, STUDY_VERSION
 
 _DIGEST = Attribute(CONTENT_DIGEST, "text", "Digest of everything else, see below")
 
@@ -23,6 +23,12 @@ RESULTS = Schema(
         Attribute("versions", "text", "Versions of the libraries, as a JSON object"),
         Attribute("parameters", "integer", "Number of values that a client shares with the server"),
         Attribute("attempt", "integer", "1 for the first start of the run"),
+        Attribute(
+            "run_id",
+            "text",
+            "Drawn at the first start of the run, kept by later attempts; two runs never have the same",
+            optional=True,
+        ),
         _DIGEST,
     ),
     columns=tuple(
@@ -31,6 +37,42 @@ RESULTS = Schema(
     ),
 )
 """All of a results archive."""
+
+STUDY = Schema(
+    kind=STUDY_KIND,
+    version=STUDY_VERSION,
+    attributes=(
+        Attribute("kind", "text", f"'{STUDY_KIND}'"),
+        Attribute("format_version", "integer", f"{STUDY_VERSION}"),
+        Attribute("description", "text", "What the file is, for whoever opens it"),
+    ),
+    columns=tuple(
+        Column(f"index/{name}", type, ("run",), units, description)
+        for name, type, units, description in (
+            ("label", "text", "", "Name of the run's group in /runs"),
+            ("run_id", "text", "", "Identity of the run"),
+            ("name", "text", "", "Name of the run"),
+            ("seed", "int64", "1", "Seed of the run"),
+            ("mode", "text", "", "Whether models are shared: federated, local or centralised"),
+            ("state", "text", "", "How the run stood: running, interrupted, done, failed or unfinished"),
+            ("round", "int64", "1", "Last round in the archive; -1: none"),
+            ("rounds", "int64", "1", "Number of rounds that the run was to have"),
+            ("attempt", "int64", "1", "Number of the last start"),
+            (
+                "rank_1",
+                "float64",
+                "1",
+                "Mean rank-1 over the datasets at the last evaluation; NaN: not scored",
+            ),
+            ("mean_ap", "float64", "1", "Mean average precision likewise"),
+            ("written", "text", "", "When the run's last file was written: UTC, ISO 8601"),
+            ("source", "text", "", "Where the run was collected from"),
+            ("digest", "text", "", "The run's content_digest"),
+            ("linked", "bool", "1", "Whether /runs has a link to the run, which lies in another file"),
+        )
+    ),
+)
+"""The index of a study file; the groups below ``/runs`` are laid out as `RESULTS`."""
 
 # Kind and version are those of `fedreid_mpi.results.features`, which would import torch.
 FEATURES = Schema(

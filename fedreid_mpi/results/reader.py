@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedreid_mpi.errors import DataError
+from fedreid_mpi.results.datasets import HeldDataset, datasets_of
 from fedreid_mpi.results.schema import FIELDS
-from fedreid_mpi.results.segments import join_segments, list_segments, read_segment
+from fedreid_mpi.results.segments import list_segments, read_joined
 from fedreid_mpi.types import ClientSpec, Event, Message, ModelKind, RankInfo, RunHeader, Scores
 
 
@@ -26,8 +28,10 @@ class RunResults:
     ----------
     header
         What was known before the first round; that of the last attempt.
+    run_id
+        Identity of the run: two attempts have one, two runs never.
     files
-        The archive's segments, in order.
+        The archive's files, in order; of a run of a study file that one.
     rounds
         Shape (R,), int64: round numbers.
     learning_rate
@@ -58,6 +62,7 @@ class RunResults:
     """
 
     header: RunHeader
+    run_id: str
     files: tuple[Path, ...]
     rounds: NDArray[np.int64]
     learning_rate: NDArray[np.float64]
@@ -89,10 +94,19 @@ class RunResults:
     events: tuple[Event, ...]
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The configuration, parsed."""
+        return tomllib.loads(self.header.configuration)
+
+    @property
+    def datasets(self) -> tuple[HeldDataset, ...]:
+        """The datasets of the federation, and which clients hold each."""
+        return datasets_of(self.header.clients, self.settings)
+
+    @property
     def mode(self) -> str:
         """The configuration's ``federation.mode``."""
-        federation = tomllib.loads(self.header.configuration).get("federation", {})
-        return str(federation.get("mode", "federated"))
+        return str(self.settings.get("federation", {}).get("mode", "federated"))
 
     def score(self, round: int, client: int, model: ModelKind) -> Scores | None:
         """Return the scores of one model on one client's test split; None where it was not scored."""
@@ -123,19 +137,19 @@ def read_run(path: Path) -> RunResults:
     Parameters
     ----------
     path
-        Run directory, or one file of the archive.
+        Run directory, one file of the archive, or a run of a study file: ``STUDY.h5/RUN``.
 
     Raises
     ------
     DataError
         There are no results, or a file is foreign, truncated, of another format version or of another run.
     """
-    files = list_segments(path)
-    segments = [read_segment(file) for file in files]
-    arrays = join_segments([arrays for _, arrays in segments])
+    segments = list_segments(path)
+    attributes, arrays = read_joined(segments)
     return RunResults(
-        header=_header(segments[-1][0], arrays),
-        files=files,
+        header=_header(attributes, arrays),
+        run_id=attributes["run_id"],
+        files=tuple(segment.path for segment in segments),
         rounds=arrays["rounds/round"],
         learning_rate=arrays["rounds/learning_rate"],
         evaluated=arrays["rounds/evaluated"],
@@ -182,7 +196,7 @@ def stable_figures(run_dir: Path) -> dict[str, NDArray[Any]]:
     DataError
         As `read_run`.
     """
-    arrays = join_segments([read_segment(file)[1] for file in list_segments(run_dir)])
+    _, arrays = read_joined(list_segments(run_dir))
     return {field.path: arrays[field.path] for field in FIELDS if not field.volatile}
 
 
@@ -197,17 +211,25 @@ def _messages(arrays: Mapping[str, NDArray[Any]]) -> tuple[tuple[int, int, Messa
     )
 
 
-def _header(attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> RunHeader:
-    """Rebuild the header from root attributes, ``/clients`` and ``/ranks``."""
+def client_specs(arrays: Mapping[str, NDArray[Any]]) -> tuple[ClientSpec, ...]:
+    """Rebuild the clients from ``/clients``, in id order."""
     names = ("id", "name", "dataset", "images", "identities", "test_images")
     clients = zip(*(arrays[f"clients/{name}"].tolist() for name in names), strict=True)
+    try:
+        return tuple(ClientSpec(*client) for client in clients)
+    except ValueError as error:
+        raise DataError(f"impossible results: {error}") from error
+
+
+def _header(attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> RunHeader:
+    """Rebuild the header from root attributes, ``/clients`` and ``/ranks``."""
     names = ("rank", "host", "role", "device", "clients", "cores")
     ranks = zip(*(arrays[f"ranks/{name}"].tolist() for name in names), strict=True)
     return RunHeader(
         name=str(attributes["name"]),
         seed=int(attributes["seed"]),
         configuration=str(attributes["configuration"]),
-        clients=tuple(ClientSpec(*client) for client in clients),
+        clients=client_specs(arrays),
         ranks=tuple(
             RankInfo(rank, host, role, device, tuple(hosted.tolist()), tuple(cores.tolist()))
             for rank, host, role, device, hosted, cores in ranks

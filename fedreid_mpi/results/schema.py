@@ -13,6 +13,12 @@ import numpy as np
 KIND = "fedreid_mpi results"
 FORMAT_VERSION = 2
 
+STUDY_KIND = "fedreid_mpi study"
+STUDY_VERSION = 1
+
+RUNS = "runs"
+"""Group of a study file with the runs, each laid out as a results archive."""
+
 ABOUT = (
     "Results of one run of fedreid_mpi (federated person re-identification). Every axis has a dimension "
     "scale; every dataset has a description, units and the flag 'volatile'. What is not volatile is equal to "

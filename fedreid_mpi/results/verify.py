@@ -1,4 +1,4 @@
-"""Verification of results archives and feature files against their specification, ``docs/format.md``."""
+"""Verification of results archives, study files and feature files against ``docs/format.md``."""
 
 import json
 import tomllib
@@ -10,11 +10,14 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from fedreid_mpi.data.archive.digest import CONTENT_DIGEST
 from fedreid_mpi.data.archive.format import SplitRole, open_archive, plain, require_kind
-from fedreid_mpi.data.archive.schema import find_faults
-from fedreid_mpi.results.layout import FEATURES, RESULTS
-from fedreid_mpi.results.schema import FIELDS, SCALES
-from fedreid_mpi.types import CMC_RANKS, ModelKind
+from fedreid_mpi.data.archive.schema import attribute_faults, column_faults, digest_faults, find_faults
+from fedreid_mpi.errors import DataError
+from fedreid_mpi.results.layout import FEATURES, RESULTS, STUDY
+from fedreid_mpi.results.schema import FIELDS, RUNS, SCALES
+from fedreid_mpi.results.segments import Segment, open_segment
+from fedreid_mpi.types import CMC_RANKS, Advance, ModelKind
 
 _Arrays = Mapping[str, NDArray[Any]]
 
@@ -41,29 +44,74 @@ def verify_results(path: Path) -> tuple[str, ...]:
     """
     with open_archive(path) as file:
         require_kind(path, file, RESULTS.kind, RESULTS.version)
-        # The rules stand on the layout.
-        return tuple(find_faults(file, RESULTS)) or (*_label_faults(file), *_rule_faults(file))
+        return tuple(archive_faults(file))
 
 
-def _label_faults(file: h5py.File) -> Iterator[str]:
-    """Check that the file explains itself."""
+def verify_study(path: Path, advance: Advance) -> tuple[str, ...]:
+    """Check a study file and all its runs, linked ones too; returns and raises as `verify_results` does.
+
+    Parameters
+    ----------
+    path
+        The file.
+    advance
+        Called with 1 after each run.
+    """
+    with open_archive(path) as file:
+        require_kind(path, file, STUDY.kind, STUDY.version)
+        faults = [*attribute_faults(file, STUDY)]
+        if "index" not in file or RUNS not in file:
+            return (*faults, f"no group /index or no group /{RUNS}")
+        index = file["index"]
+        faults += [*column_faults(index, STUDY.relative_to("index")), *digest_faults(index)]
+        if CONTENT_DIGEST not in index.attrs:
+            faults.append(f"/index has no {CONTENT_DIGEST}")
+        if faults:
+            return tuple(faults)
+        labels, digests = ([str(word) for word in index[name].asstr()[()]] for name in ("label", "digest"))
+        if sorted(labels) != sorted(file[RUNS]):
+            return (f"/{RUNS} and /index do not name the same runs",)
+    for label, digest in zip(labels, digests, strict=True):
+        try:
+            with open_segment(Segment(path, f"{RUNS}/{label}")) as archive:
+                faults += [f"/{RUNS}/{label}: {fault}" for fault in archive_faults(archive)]
+                if plain(archive.attrs.get(CONTENT_DIGEST)) != digest:
+                    faults.append(f"/{RUNS}/{label} is not the run that was collected: another digest")
+        except DataError as error:
+            faults.append(f"/{RUNS}/{label}: {error}")
+        advance(1)
+    return tuple(faults)
+
+
+def archive_faults(archive: h5py.Group) -> Iterator[str]:
+    """Compare one archive, the root of a file or a group, with the specification; yield each difference."""
+    faults = tuple(find_faults(archive, RESULTS))
+    yield from faults
+    if not faults:  # the rules stand on the layout
+        yield from _label_faults(archive)
+        yield from _rule_faults(archive)
+
+
+def _label_faults(archive: h5py.Group) -> Iterator[str]:
+    """Check that the archive explains itself."""
+    prefix = archive.name.rstrip("/")
     for field in FIELDS:
-        dataset = file[field.path]
+        dataset = archive[field.path]
         said = tuple(plain(dataset.attrs.get(name)) for name in ("description", "units", "volatile"))
         if said != (field.description, field.units, field.volatile):
             yield f"/{field.path} is described as {said}"
         for dimension, axis in zip(dataset.dims, field.axes, strict=True):
             scale = SCALES[axis]
-            attached = [item.name for item in dimension.values()]
+            attached = [item.name.removeprefix(prefix) for item in dimension.values()]
             if dimension.label != axis or (attached != [f"/{scale}"] and field.path != scale):
                 yield f"/{field.path} has axis {dimension.label} on {attached}, expected {axis} on /{scale}"
 
 
-def _rule_faults(file: h5py.File) -> Iterator[str]:
-    arrays = {field.path: file[field.path][()] for field in FIELDS}
+def _rule_faults(archive: h5py.Group) -> Iterator[str]:
+    arrays = {field.path: archive[field.path][()] for field in FIELDS}
     try:
-        tomllib.loads(str(plain(file.attrs["configuration"])))
-        json.loads(str(plain(file.attrs["versions"])))
+        tomllib.loads(str(plain(archive.attrs["configuration"])))
+        json.loads(str(plain(archive.attrs["versions"])))
     except ValueError as error:
         yield f"configuration is no TOML, or versions no JSON: {error}"
     for name in ("ranks/rank", "clients/id"):

@@ -6,6 +6,7 @@ already safe. At most `rounds_per_segment` rounds are rewritten at a time, some 
 
 import io
 import json
+import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.data.archive.digest import CONTENT_DIGEST, content_digest
 from fedreid_mpi.data.archive.seal import seal
 from fedreid_mpi.errors import FedReIDError
 from fedreid_mpi.files import naming, replacing
-from fedreid_mpi.results.schema import ABOUT, FIELDS, FORMAT_VERSION, GROUPS, KIND, SCALES
+from fedreid_mpi.results.archive import HDF5_OPTIONS, write_archive
+from fedreid_mpi.results.schema import ABOUT, FIELDS, FORMAT_VERSION, KIND, SCALES
+from fedreid_mpi.results.segments import find_segments, identify, read_segment
 from fedreid_mpi.types import CMC_RANKS, Evaluation, ModelKind, RoundRecord, RunHeader
 
 
@@ -50,6 +52,8 @@ class ResultsWriter:
             raise FedReIDError(f"{self._path}: exists; results of an attempt are never overwritten")
         for stale in sorted(run_dir.glob(".results_*.tmp")):  # of an attempt that was killed
             stale.unlink()
+        earlier = find_segments(run_dir)
+        self._run_id = identify(*read_segment(earlier[0])) if earlier else uuid.uuid4().hex
 
     @property
     def _path(self) -> Path:
@@ -73,51 +77,30 @@ class ResultsWriter:
             self._records = ()
         records = (*self._records, record)
         with naming(self._path), replacing(self._path) as temporary:
-            temporary.write_bytes(_segment(self._header, records))
+            temporary.write_bytes(_segment(self._header, self._run_id, records))
             seal(temporary)
         self._records = records
 
 
-def _segment(header: RunHeader, records: Sequence[RoundRecord]) -> bytes:
+def _segment(header: RunHeader, run_id: str, records: Sequence[RoundRecord]) -> bytes:
     """Make a segment in memory: it is small, and HDF5 can crash the process where a disk is full."""
+    attributes = {
+        "kind": KIND,
+        "format_version": FORMAT_VERSION,
+        "description": ABOUT,
+        "name": header.name,
+        "seed": header.seed,
+        "configuration": header.configuration,
+        "git_commit": header.git_commit,
+        "versions": json.dumps(dict(header.versions)),
+        "parameters": header.parameters,
+        "attempt": header.attempt,
+        "run_id": run_id,
+    }
     memory = io.BytesIO()
-    with h5py.File(memory, "w", libver=("earliest", "v108")) as file:  # any library since 1.8 reads it
-        _fill(file, header, records)
+    with h5py.File(memory, "w", **HDF5_OPTIONS) as file:
+        write_archive(file, attributes, _tabulate(header, records))
     return memory.getvalue()
-
-
-def _fill(file: h5py.File, header: RunHeader, records: Sequence[RoundRecord]) -> None:
-    """Write header and records into an empty file."""
-    arrays = _tabulate(header, records)
-    file.attrs.update(
-        {
-            "kind": KIND,
-            "format_version": FORMAT_VERSION,
-            "description": ABOUT,
-            "name": header.name,
-            "seed": header.seed,
-            "configuration": header.configuration,
-            "git_commit": header.git_commit,
-            "versions": json.dumps(dict(header.versions)),
-            "parameters": header.parameters,
-            "attempt": header.attempt,
-        }
-    )
-    for group, description in GROUPS.items():
-        file.create_group(group).attrs["description"] = description
-    for field in FIELDS:
-        dataset = file.create_dataset(field.path, data=arrays[field.path], dtype=field.dtype)
-        dataset.attrs["description"] = field.description
-        dataset.attrs["units"] = field.units
-        dataset.attrs["volatile"] = field.volatile
-    for axis, scale in SCALES.items():
-        file[scale].make_scale(axis)
-    for field in FIELDS:
-        for dimension, axis in zip(file[field.path].dims, field.axes, strict=True):
-            dimension.label = axis
-            if field.path != SCALES[axis]:  # HDF5 allows no scale on a scale
-                dimension.attach_scale(file[SCALES[axis]])
-    file.attrs[CONTENT_DIGEST] = content_digest(file)
 
 
 def _tabulate(header: RunHeader, records: Sequence[RoundRecord]) -> dict[str, NDArray[Any]]:

@@ -7,6 +7,12 @@ from fedreid_mpi.cli.lazy import lazy_group
 COMMANDS = {
     "show": "Print the table of scores of a run, and plot them.",
     "report": "Report on many runs: one HTML page, with PNG, CSV and LaTeX.",
+    "watch": "Follow a running job in the terminal.",
+    "list": "List runs: how far they are, and how good.",
+    "compare": "Compare methods over datasets and seeds.",
+    "export": "Write results as CSV, Parquet, LaTeX or for TensorBoard.",
+    "merge": "Join the files of one run into one.",
+    "collect": "Collect many runs into one study file.",
     "rank-list": "Draw queries and what a model finds for them.",
 }
 

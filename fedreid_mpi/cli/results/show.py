@@ -11,7 +11,7 @@ import click
 from fedreid_mpi.cli.console import print_table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
     from numpy.typing import NDArray
@@ -46,8 +46,13 @@ def command(run_dir: Path, baseline: Path | None, round_: int | None, plots: Pat
     The table has a row a dataset and, in percent, rank-1, rank-5 and mAP of
       untrained   the model before the first round
       global      the model that the federation learned together
+      re-estimated  the same with BatchNorm statistics of the client's own images
       local       each client's own model, just trained, before it is averaged
       alone       each client trained without the others (--baseline, or a run of mode "local")
+
+    Where several clients hold a dataset, cameras for instance, their number is given, and local scores are
+    means over them; where clients are grouped, the groups are, and global scores are those of the groups'
+    models. RUN_DIR may be a run of a study file: STUDY.h5/RUN.
 
     A dash stands where nothing was scored. Plots are PNG files: scores and training loss by round, scores by
     dataset, and where the time went.
@@ -62,8 +67,8 @@ def command(run_dir: Path, baseline: Path | None, round_: int | None, plots: Pat
     _print_scores(results, table)
     _print_costs(results)
     _print_events(results)
-    parent = results.files[0].parent
-    files = write_plots(results, table, plots or parent / "plots", alone)
+    folder = plots or (run_dir if run_dir.is_dir() else results.files[0].parent) / "plots"
+    files = write_plots(results, table, folder, alone)
     click.echo(f"Results: {', '.join(map(str, results.files))}")
     if files:
         click.echo(f"Plots:   {files[0].parent}: {', '.join(path.name for path in files)}")
@@ -100,6 +105,9 @@ def _render(results: RunResults, table: ScoreTable, metrics: list[int]) -> Table
     rendered = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
     columns: list[tuple[NDArray[np.float64], Callable[[NDArray[np.float64]], str]]] = []
     rendered.add_column("\ndataset", no_wrap=True)
+    described = list(_described(table))
+    for heading, _ in described:
+        rendered.add_column(f"\n{heading}", justify="right", no_wrap=True)
     for column, scores in table.scores.items():
         heading = str(column)
         if column is Column.ALONE and table.baseline_round not in (None, table.round):
@@ -113,12 +121,20 @@ def _render(results: RunResults, table: ScoreTable, metrics: list[int]) -> Table
         rendered.add_column(f"global - alone\n{names}", justify="right", no_wrap=True)
         columns.append((table.change[:, metrics], _signed))
     for row, dataset in enumerate(table.datasets):
-        rendered.add_row(escape(dataset), *(formatted(scores[row]) for scores, formatted in columns))
+        words = (cells[row] for _, cells in described)
+        rendered.add_row(escape(dataset), *words, *(formatted(scores[row]) for scores, formatted in columns))
     rendered.add_section()
-    tested = [client.test_images for client in run.clients]
-    means = (formatted(mean_over_datasets(scores, tested)) for scores, formatted in columns)
-    rendered.add_row("mean", *means, style="bold")
+    means = (formatted(mean_over_datasets(scores, table.test_images)) for scores, formatted in columns)
+    rendered.add_row("mean", *("" for _ in described), *means, style="bold")
     return rendered
+
+
+def _described(table: ScoreTable) -> Iterator[tuple[str, list[str]]]:
+    """Name what is to be known of the datasets beside scores: heading and a cell each."""
+    if max(table.clients, default=1) > 1:
+        yield "clients", [str(count) for count in table.clients]
+    if table.groups:
+        yield "group", [" ".join(map(str, groups)) for groups in table.groups]
 
 
 def _percent(scores: NDArray[np.float64]) -> str:

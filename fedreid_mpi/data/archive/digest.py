@@ -18,35 +18,36 @@ CONTENT_DIGEST = "content_digest"
 _PIXELS = "/images"
 
 
-def content_digest(file: h5py.File) -> str:
+def content_digest(archive: h5py.Group) -> str:
     """Compute the digest of an archive, of any kind, as ``docs/format.md`` defines it.
 
     Parameters
     ----------
-    file
-        Open for reading or writing; complete but for the root attribute `CONTENT_DIGEST`, which is ignored.
+    archive
+        An open file, or the group of a larger file that is laid out as one; complete but for its attribute
+        `CONTENT_DIGEST`, which is ignored.
 
     Returns
     -------
     str
         SHA-256 in hexadecimal.
     """
-    items: list[h5py.Group | h5py.Dataset] = []
-    file.visititems(lambda _, item: items.append(item))
+    items: list[tuple[str, h5py.Group | h5py.Dataset]] = []
+    archive.visititems(lambda name, item: items.append((f"/{name}", item)))
     digest = hashlib.sha256()
-    for item in [file, *sorted(items, key=lambda item: item.name.encode())]:
-        _update(digest, [item.name])
+    for path, item in [("/", archive), *sorted(items, key=lambda found: found[0].encode())]:
+        _update(digest, [path])
         for name, value in read_attributes(item).items():
-            if (item.name, name) != ("/", CONTENT_DIGEST):
+            if (path, name) != ("/", CONTENT_DIGEST):
                 _update(digest, [name, as_text(value)])
         if isinstance(item, h5py.Dataset):
             _update(digest, [type_name(item.dtype), as_text(item.shape)])
-            if item.name != _PIXELS:
+            if path != _PIXELS:
                 _update_values(digest, item)
     return digest.hexdigest()
 
 
-def require_intact(path: Path, file: h5py.File) -> None:
+def require_intact(path: Path, archive: h5py.Group) -> None:
     """Refuse an archive whose content is not what was written; pixels are left to `verify_dataset`.
 
     Raises
@@ -54,7 +55,7 @@ def require_intact(path: Path, file: h5py.File) -> None:
     DataError
         When the content digest is missing or another.
     """
-    if plain(file.attrs.get(CONTENT_DIGEST)) != content_digest(file):
+    if plain(archive.attrs.get(CONTENT_DIGEST)) != content_digest(archive):
         raise DataError(f"{path}: damaged or changed: {CONTENT_DIGEST} is not that of the content")
 
 

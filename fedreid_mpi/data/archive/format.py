@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 
 import h5py
@@ -64,19 +65,52 @@ def open_archive(path: Path) -> Iterator[h5py.File]:
     DataError
         When the file is missing, is no HDF5 file, is truncated, or was not written by this program.
     """
+    with open_part(path, "/") as file:
+        yield file
+
+
+@contextmanager
+def open_part(path: Path, group: str) -> Iterator[h5py.File]:
+    """Open an archive of which only one group will be read: the rest is not looked at, as it may be large.
+
+    Parameters
+    ----------
+    path
+        The file.
+    group
+        Name of the group, which need not be there.
+
+    Yields
+    ------
+    h5py.File
+        Closed when the block ends.
+
+    Raises
+    ------
+    DataError
+        As `open_archive`.
+    """
     try:
         _require_file(path)
         if not h5py.is_hdf5(path):
             raise DataError(f"{path}: not an HDF5 file")
-        require_unbroken(path)
+        status = path.stat()
+        _require_unbroken_once(path, status.st_ino, status.st_mtime_ns, status.st_size)
         with h5py.File(path, "r", locking=False) as file:
             kind = plain(file.attrs.get("kind"))
             if not (isinstance(kind, str) and kind.startswith(KIND_PREFIX)):
                 raise DataError(f"{path}: an HDF5 file of something else, expected an archive of fedreid_mpi")
-            _require_room(path, file)
+            if group == "/" or file.get(group, getclass=True, getlink=True) is h5py.HardLink:
+                _require_room(path, file[group])
             yield file
     except DAMAGE as error:
         raise DataError(f"{path}: damaged or truncated HDF5 file ({str(error).strip(chr(39))})") from error
+
+
+@lru_cache(maxsize=16)
+def _require_unbroken_once(path: Path, *version: int) -> None:
+    """Check the seal of a file, which is to read it all, once for each version of the file."""
+    require_unbroken(path)
 
 
 def _require_file(path: Path) -> None:
@@ -90,7 +124,7 @@ def _require_file(path: Path) -> None:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _require_room(path: Path, file: h5py.File) -> None:
+def _require_room(path: Path, group: h5py.Group) -> None:
     """Refuse a damaged file that says it holds more than its bytes: to read it would fill the memory."""
     room = path.stat().st_size
 
@@ -98,10 +132,10 @@ def _require_room(path: Path, file: h5py.File) -> None:
         if isinstance(item, h5py.Dataset) and item.size * item.dtype.itemsize > room:
             raise DataError(f"{path}: damaged: /{name} would be {item.size:,} values in {room:,} bytes")
 
-    file.visititems(look)
+    group.visititems(look)
 
 
-def require_kind(path: Path, file: h5py.File, kind: str, version: int, remedy: str = "") -> None:
+def require_kind(path: Path, archive: h5py.Group, kind: str, version: int, remedy: str = "") -> None:
     """Refuse an archive of another kind or another format version.
 
     Raises
@@ -109,7 +143,7 @@ def require_kind(path: Path, file: h5py.File, kind: str, version: int, remedy: s
     DataError
         Naming what was found and what was expected, and where the version is wrong the remedy.
     """
-    found, found_version = plain(file.attrs["kind"]), plain(file.attrs.get("format_version"))
+    found, found_version = plain(archive.attrs.get("kind")), plain(archive.attrs.get("format_version"))
     if found != kind:
         raise DataError(f"{path}: an archive of kind '{found}', expected '{kind}'")
     if found_version != version:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import h5py
@@ -99,23 +99,42 @@ class Schema:
         """Return the column that a dataset's full name is of."""
         return next((column for column in self.columns if column.fits(name)), None)
 
+    def relative_to(self, group: str) -> "Schema":
+        """Return the part of the schema that lies in a group, with names as from there."""
+        inside = [column for column in self.columns if column.path.startswith(f"{group}/")]
+        columns = [replace(column, path=column.path.removeprefix(f"{group}/")) for column in inside]
+        return replace(self, columns=tuple(columns))
 
-def find_faults(file: h5py.File, schema: Schema) -> Iterator[str]:
-    """Compare a file with what its kind must hold, its content digest included.
+
+def find_faults(archive: h5py.Group, schema: Schema) -> Iterator[str]:
+    """Compare an archive with what its kind must hold, its content digest included.
+
+    Parameters
+    ----------
+    archive
+        An open file, or the group of a larger file that is laid out as one.
+    schema
+        Of its kind.
 
     Yields
     ------
     str
         Each difference, in a few words.
     """
-    yield from _attribute_faults(file, schema)
-    yield from _column_faults(file, schema)
-    if CONTENT_DIGEST in file.attrs and plain(file.attrs[CONTENT_DIGEST]) != content_digest(file):
+    yield from attribute_faults(archive, schema)
+    yield from column_faults(archive, schema)
+    yield from digest_faults(archive)
+
+
+def digest_faults(archive: h5py.Group) -> Iterator[str]:
+    """Compare the content with its digest, where there is one."""
+    if CONTENT_DIGEST in archive.attrs and plain(archive.attrs[CONTENT_DIGEST]) != content_digest(archive):
         yield f"{CONTENT_DIGEST} is not that of the content: something was changed"
 
 
-def _attribute_faults(file: h5py.File, schema: Schema) -> Iterator[str]:
-    found = read_attributes(file)
+def attribute_faults(archive: h5py.Group, schema: Schema) -> Iterator[str]:
+    """Compare attributes with those that there must be."""
+    found = read_attributes(archive)
     for attribute in schema.attributes:
         if attribute.name not in found:
             if not attribute.optional:
@@ -126,12 +145,18 @@ def _attribute_faults(file: h5py.File, schema: Schema) -> Iterator[str]:
     yield from (f"attribute {name!r} is unknown" for name in found if name not in known)
 
 
-def _column_faults(file: h5py.File, schema: Schema) -> Iterator[str]:
-    names: list[str] = []
-    file.visititems(lambda name, item: names.append(f"/{name}") if isinstance(item, h5py.Dataset) else None)
+def column_faults(archive: h5py.Group, schema: Schema) -> Iterator[str]:
+    """Compare datasets with those that there must be."""
+    datasets: dict[str, h5py.Dataset] = {}
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            datasets[f"/{name}"] = item
+
+    archive.visititems(visit)
     lengths: dict[str, int] = {}
-    for name in names:
-        dataset, column = file[name], schema.column(name)
+    for name, dataset in datasets.items():
+        column = schema.column(name)
         if column is None:
             yield f"{name} is unknown"
             continue
@@ -145,5 +170,5 @@ def _column_faults(file: h5py.File, schema: Schema) -> Iterator[str]:
             if length != expected:
                 yield f"{name} has {length} of {axis}, expected {expected}"
     for column in schema.columns:
-        if not (column.optional or any(map(column.fits, names))):
+        if not (column.optional or any(map(column.fits, datasets))):
             yield f"no dataset /{column.path}"

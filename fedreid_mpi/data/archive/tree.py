@@ -55,7 +55,8 @@ def _node(item: h5py.Group | h5py.Dataset) -> Node:
 
 def read_attributes(item: h5py.Group | h5py.Dataset) -> dict[str, object]:
     """Read the attributes of a group or dataset, sorted by name, without those that are HDF5's own."""
-    return {key: plain(item.attrs[key]) for key in sorted(item.attrs) if key not in _HOUSEKEEPING}
+    attributes = item.attrs
+    return {key: plain(attributes[key]) for key in sorted(attributes) if key not in _HOUSEKEEPING}
 
 
 def type_name(dtype: np.dtype[Any]) -> str:

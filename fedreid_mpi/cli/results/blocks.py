@@ -1,0 +1,50 @@
+"""Tables of many columns, one below the other where the terminal is too narrow for one."""
+
+from collections.abc import Sequence
+
+import click
+
+from fedreid_mpi.cli.console import print_table
+
+WIDTH_ELSEWHERE = 140
+"""Columns of a line where the output is no terminal."""
+
+
+def print_blocks(title: str, rows: Sequence[str], columns: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Print a table, cut between columns into as many as it takes.
+
+    Parameters
+    ----------
+    title
+        Above each.
+    rows
+        Heading of each row, repeated in each table.
+    columns
+        Heading and cells, as many as rows.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    width = console.width if console.is_terminal else WIDTH_ELSEWHERE
+    free = width - max(map(len, rows), default=0) - 4
+    blocks: list[list[tuple[str, Sequence[str]]]] = []
+    used = free
+    for heading, cells in columns:
+        needed = max(len(heading), *map(len, cells)) + 2
+        if used + needed > free:
+            blocks.append([])
+            used = 0
+        blocks[-1].append((heading, cells))
+        used += needed
+    for block in blocks:
+        click.echo(title)
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
+        table.add_column("", no_wrap=True)
+        for heading, _ in block:
+            table.add_column(escape(heading), justify="right", no_wrap=True)
+        for number, name in enumerate(rows):
+            table.add_row(escape(name), *(escape(cells[number]) for _, cells in block))
+        print_table(table)

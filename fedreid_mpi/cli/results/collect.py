@@ -1,0 +1,41 @@
+"""``fedreid-mpi results collect``: many runs in one file."""
+
+from pathlib import Path
+
+import click
+
+from fedreid_mpi.cli.console import progress_bar
+from fedreid_mpi.cli.results.refusals import Refusals
+
+
+@click.command("collect")
+@click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True)
+@click.option("--link", is_flag=True, help="Link to archives of one file instead of copying them.")
+def command(runs: tuple[Path, ...], output: Path, link: bool) -> None:
+    """Collect RUNS into one study file, with an index and the digest of each.
+
+    RUNS are run directories, folders that hold some at any depth, merged archives, and study files. Each run
+    is taken once: copies are told by the identity that a run keeps from its first start, and the one with
+    the most rounds counts. What is broken or foreign is named and left out; the command then ends with exit
+    code 3. A study file of that name is replaced, so that it can be one of RUNS and grow.
+
+    With --link the file is small and holds only as long as the archives stay where they are.
+    """
+    from fedreid_mpi.results.collection import collect
+    from fedreid_mpi.results.examination import choose
+    from fedreid_mpi.results.sources import find_runs
+
+    refuse = Refusals()
+    sources = list(find_runs(runs, refuse))
+    with progress_bar("examine", len(sources)) as advance:
+        summaries = choose(
+            sources,
+            refuse,
+            lambda copy, kept: click.echo(f"repeated: {copy} is the same run as {kept}, left out"),
+            lambda: advance(1),
+        )
+    with progress_bar("collect", len(summaries)) as advance:
+        count = collect(summaries, output, link, refuse, lambda: advance(1))
+    click.echo(f"{output}: {count} run{'s' * (count != 1)}")
+    refuse.settle()

@@ -1,0 +1,114 @@
+"""``fedreid-mpi results export``: results for other programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from fedreid_mpi.cli.results.chosen import chosen_runs, takes_runs
+from fedreid_mpi.cli.results.refusals import Refusals
+
+if TYPE_CHECKING:
+    from fedreid_mpi.report.export import Row
+    from fedreid_mpi.results.summary import RunSummary
+
+FORMATS = {".csv": "csv", ".parquet": "parquet", ".tex": "latex"}
+
+
+@click.command("export")
+@takes_runs
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["csv", "parquet", "latex", "tensorboard"]),
+    help="Default: by the ending of the output, .csv, .parquet or .tex.",
+)
+@click.option(
+    "--table",
+    type=click.Choice(["scores", "training"]),
+    default="scores",
+    show_default=True,
+    help="Of CSV and Parquet.",
+)
+@click.option(
+    "--metric",
+    type=click.Choice(["rank-1", "mAP"]),
+    default="rank-1",
+    show_default=True,
+    help="Of LaTeX.",
+)
+def command(
+    paths: tuple[Path, ...],
+    where: tuple[str, ...],
+    output: Path,
+    format_: str | None,
+    table: str,
+    metric: str,
+) -> None:
+    r"""Write the results of the runs under PATHS for other programs.
+
+    \b
+      csv, parquet  all rounds in one long table: a row for each run, round, client and model (scores),
+                    or for each run, round and client (training)
+      latex         the table of `results compare`, for a document with booktabs
+      tensorboard   OUTPUT is a folder for `tensorboard --logdir`, a folder a run in it
+    """
+    from fedreid_mpi.errors import ConfigurationError
+
+    chosen = format_ or FORMATS.get(output.suffix)
+    if chosen is None:
+        raise ConfigurationError(f"-o {output}: expected .csv, .parquet or .tex, or --format")
+    if chosen == "latex":
+        _write_latex(paths, where, output, metric)
+        return
+    refuse = Refusals()
+    summaries = chosen_runs(paths, where, refuse)
+    if chosen == "tensorboard":
+        _write_events(summaries, output)
+    else:
+        _write_table(summaries, output, chosen, table)
+    click.echo(f"{output}: {len(summaries)} run{'s' * (len(summaries) != 1)}")
+    refuse.settle()
+
+
+def _write_latex(paths: tuple[Path, ...], where: tuple[str, ...], output: Path, metric: str) -> None:
+    from fedreid_mpi.cli.results.compare import compare_methods, read_methods
+    from fedreid_mpi.files import naming, replacing
+    from fedreid_mpi.report.exhibits import Table, to_latex
+
+    comparison = compare_methods(read_methods(paths, where).methods, None, metric)
+    spreads = [series.spreads() for series in comparison.series]
+    table = Table(
+        name=output.stem,
+        caption=f"{metric} in percent, {comparison.when}",
+        columns=("dataset", *(series.label for series in comparison.series)),
+        rows=tuple(zip(comparison.rows, *spreads, strict=True)),
+        ruled=comparison.datasets,
+    )
+    with naming(output), replacing(output) as temporary:
+        temporary.write_text(to_latex(table), encoding="utf-8")
+    click.echo(f"{output}: {len(comparison.series)} methods, {metric}, {comparison.when}")
+
+
+def _write_events(summaries: list[RunSummary], output: Path) -> None:
+    from fedreid_mpi.report.tensorboard import write_events
+    from fedreid_mpi.results import read_run
+    from fedreid_mpi.results.collection import label_runs
+
+    for label, summary in zip(label_runs(summaries), summaries, strict=True):
+        write_events(read_run(summary.source.path), output / label)
+
+
+def _write_table(summaries: list[RunSummary], output: Path, format: str, table: str) -> None:
+    from fedreid_mpi.report.export import score_rows, training_rows, write_csv, write_parquet
+    from fedreid_mpi.results import read_run
+
+    def runs() -> Iterator[list[Row]]:
+        for summary in summaries:
+            yield list((score_rows if table == "scores" else training_rows)(read_run(summary.source.path)))
+
+    (write_csv if format == "csv" else write_parquet)(output, runs())
