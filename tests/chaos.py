@@ -19,8 +19,9 @@ CAMPAIGNS = {
     "kill": ("chaos_kill", 50),
     "losses": ("chaos_losses", 54),
     "damage": ("fuzzing", 7000),
+    "combinations": ("chaos_combinations", 84),
 }
-"""Name to module, and how often it does harm."""
+"""Name to module, and how many trials it makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--count", type=int, help="instead of each campaign's own")
     options = parser.parse_args()
-    table = Table("campaign", "harm done", "promises kept", "minutes", "moments", title="chaos")
+    table = Table("campaign", "trials", "promises kept", "minutes", "moments", title="chaos")
     broken = []
     for name in options.campaigns or CAMPAIGNS:
         module, count = CAMPAIGNS[name]

@@ -12,7 +12,7 @@ from fedreid_mpi.federation import run_federation
 from fedreid_mpi.results import read_run, stable_figures
 from fedreid_mpi.types import ModelKind
 
-SAMPLE = sample(4, seed=2)  # of the combinations; `python combinations.py` plays them all
+SAMPLE = sample(4, seed=2)  # of the combinations; `make chaos` plays them all
 
 pytestmark = pytest.mark.timeout(600)  # ten ranks on two busy cores
 
