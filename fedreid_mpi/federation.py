@@ -74,6 +74,7 @@ def run_federation(
         On every rank alike, if any failed in a phase.
     """
     stop = stop or Stop()
+    comm.rank_timeout = experiment.reliability.rank_timeout
     specs = comm.decide("datasets", partial(describe_clients, experiment))
     datasets = comm.decide("datasets", partial(content_digests, experiment))
     with ExitStack() as held:

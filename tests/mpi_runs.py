@@ -3,8 +3,8 @@
 Usage: mpirun -n 7 python -m mpi4py mpi_runs.py FOLDER EXPERIMENT.toml...
 
 The ranks are divided into groups of `GROUPS` ranks that run side by side, then all play together. Runs are
-written to FOLDER/<experiment>/<ranks>. Last, each group plays all of them once more, stops after round 0 or
-1, and goes on with those of another group: FOLDER/<experiment>/resumed-<number of the first group>.
+written to FOLDER/<experiment>/<ranks>. Last, each group plays a third of them once more, stops after round 0
+or 1, and goes on with those of another group: FOLDER/<experiment>/resumed.
 """
 
 import itertools
@@ -113,9 +113,9 @@ def main(folder: Path, experiments: list[Path]) -> None:
         everyone.broadcast(None)  # asleep until the other groups are done
     for resume in (False, True):
         first = (group + resume) % len(GROUPS)
-        for number, path in enumerate(experiments):
-            run_dir = folder / path.stem / f"resumed-{first}"
-            observer = Silent() if resume else StopAfter(run_dir, (number + first) % 2)
+        for number, path in list(enumerate(experiments))[first :: len(GROUPS)]:
+            run_dir = folder / path.stem / "resumed"
+            observer = Silent() if resume else StopAfter(run_dir, number % 2)
             outcome = run_federation(some, load_experiment(path), run_dir, observer, resume=resume)
             assert outcome.done == resume
         everyone.broadcast(None)

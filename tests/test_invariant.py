@@ -14,7 +14,7 @@ from fedreid_mpi.types import ModelKind
 
 SAMPLE = sample(4, seed=2)  # of the combinations; `make chaos` plays them all
 
-pytestmark = pytest.mark.timeout(600)  # ten ranks on two busy cores
+pytestmark = pytest.mark.timeout(1500)  # ten ranks on two busy cores
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def alone(experiments, tmp_path_factory):
 def together(experiments, tmp_path_factory):
     """The run directories of each experiment and number of ranks, from a single launch."""
     folder = tmp_path_factory.mktemp("together")
-    ended = launch_program(EVERYONE, "mpi_runs.py", folder, *experiments.values(), cwd=folder, timeout=500)
+    ended = launch_program(EVERYONE, "mpi_runs.py", folder, *experiments.values(), cwd=folder, timeout=1200)
     assert ended.code == 0, ended.stderr
     return folder
 
@@ -85,10 +85,9 @@ def test_any_number_of_ranks_gives_the_same_bits(variant, ranks, together, alone
     assert_same_run(together / variant / str(ranks), alone[variant])
 
 
-@pytest.mark.parametrize("first", range(len(GROUPS)))
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_a_resume_on_another_number_of_ranks_gives_the_same_bits(variant, first, together, alone):
-    resumed = together / variant / f"resumed-{first}"
+def test_a_resume_on_another_number_of_ranks_gives_the_same_bits(variant, together, alone):
+    resumed = together / variant / "resumed"
     assert {path.name for path in resumed.glob("results_*.h5")} == {
         "results_001_001.h5",
         "results_002_001.h5",
