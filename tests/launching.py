@@ -46,9 +46,9 @@ class Ended:
 
     @property
     def errors(self) -> list[str]:
-        """The lines of both streams that report a failed run."""
+        """The lines of both streams that report a failed run; a banner may have left a space before them."""
         lines = (self.stdout + "\n" + self.stderr).splitlines()
-        return [line for line in lines if line.startswith(ERROR)]
+        return [line.strip() for line in lines if line.strip().startswith(ERROR)]
 
 
 def mpirun() -> Launcher:
