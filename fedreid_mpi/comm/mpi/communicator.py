@@ -29,7 +29,7 @@ LONGEST_NAP = 2e-3
 """Seconds between two looks at whether the others have arrived."""
 
 TEND = 0.02
-"""Seconds between two looks, while waiting, at signs of life."""
+"""Seconds between two looks at signs of life."""
 
 LAST_WORDS = 0.2
 """Seconds that signs and messages get to leave this process before it ends all."""
@@ -54,6 +54,7 @@ class MPICommunicator(Communicator):
         self._fault_tolerant = fault_tolerant
         self._processes: list[Process] = []
         self._condemned: set[int] = set()
+        self._tended = 0.0
         self._comm, signs = self._duplicate(world), self._duplicate(world)
         self._watch = Watch(signs)
         self.rank, self.size = self._comm.rank, self._comm.size
@@ -116,7 +117,7 @@ class MPICommunicator(Communicator):
             Whether to nap between two looks: where the others may still be at work, a rank that spins would
             take a core away from them. Else the core is offered to others.
         """
-        began = tended = time.monotonic()
+        began = time.monotonic()
         nap = FIRST_NAP
         while not done():
             if asleep:
@@ -124,13 +125,13 @@ class MPICommunicator(Communicator):
                 nap = min(2 * nap, LONGEST_NAP)
             else:
                 os.sched_yield()
-            if time.monotonic() - tended >= TEND:
+            if time.monotonic() - self._tended >= TEND:
                 self._tend()
                 self._look_for_hung_ranks(began)
-                tended = time.monotonic()
 
     def _tend(self) -> None:
         """Read and give signs of life, and obey the orders in them."""
+        self._tended = time.monotonic()
         signs = self._watch.signs
         self._watch.tend()
         if self._watch.ending != NOBODY:
@@ -287,7 +288,10 @@ class MPICommunicator(Communicator):
         with self._surviving():
             if abandon and not self._watch.abandon:
                 self._watch.wish_to_abandon()
-            self._tend()
+            if (
+                time.monotonic() - self._tended >= TEND
+            ):  # a look may give the core away, so not with each batch
+                self._tend()
         return self._watch.abandon
 
     def shrink(self) -> tuple["MPICommunicator", tuple[int, ...]]:
