@@ -229,7 +229,7 @@ def test_what_does_not_fit_is_told(tmp_path, study):
     [
         (["{missing}", "-o", "{new}"], 3, "no such folder of runs"),
         (["{study}", "{empty}", "-o", "{new}"], 3, "holds no run"),
-        (["{damaged}", "-o", "{new}"], 3, "is damaged, truncated or not an HDF5 file"),
+        (["{damaged}", "-o", "{new}"], 3, "not an HDF5 file"),
         (["{study}/camera-seed0", "-o", "{file}"], 2, "the report cannot be written"),
     ],
 )
