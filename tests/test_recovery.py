@@ -26,7 +26,7 @@ RANK_TIMEOUT = 15
 
 @pytest.fixture
 def experiment(archives, tmp_path):
-    rounds = {"rounds": 4}
+    rounds = {"rounds": 3}
     return write_experiment(
         tmp_path / "small.toml", archives[:3], run=rounds, reliability={"rank_timeout": RANK_TIMEOUT}
     )
@@ -67,26 +67,26 @@ def test_a_rank_that_hangs_is_dropped_as_if_its_client_were_away(experiment, tmp
     assert events[0].text.startswith("rank 2 of 4 on ")
     assert events[0].text.endswith(" (harbour); drop: its clients take no further part")
     first = events[0].round
-    assert 2 <= first <= 4
-    assert results.participated[:, 0].tolist() == [0 < round < first for round in range(5)]
-    reference = alone(experiment, tmp_path / "away", f"federation.availability.harbour=[[{first}, 4]]")
+    assert 2 <= first <= 3
+    assert results.participated[:, 0].tolist() == [0 < round < first for round in range(4)]
+    reference = alone(experiment, tmp_path / "away", f"federation.availability.harbour=[[{first}, 3]]")
     assert_same_run(run_dir, reference)
 
 
-def test_a_study_goes_on_without_its_server(experiment, tmp_path):
+def test_the_last_rank_goes_on_with_a_study(experiment, tmp_path):
     study = {"name": "small", "base": str(experiment), "seeds": [3]}
     methods = {"plain": {}, "uniform": {"aggregation": {"weights": "uniform"}}}
     suite = tmp_path / "suite.toml"
     suite.write_text(tomli_w.dumps({"study": study, "methods": methods}), encoding="utf-8")
     command = ("study", suite, tmp_path / "study", "--on-rank-loss", "replace")
-    with started(4, *command, cwd=tmp_path, launcher=surviving()) as process:
+    with started(3, *command, cwd=tmp_path, launcher=surviving()) as process:
         wait_for_round(tmp_path / "study" / "plain-seed3", 1, process)
-        assert strike(process, {0: signal.SIGKILL, 3: signal.SIGKILL}) == (0, [])
+        assert strike(process, {0: signal.SIGKILL, 2: signal.SIGKILL}) == (0, [])
     assert_same_run(tmp_path / "study" / "plain-seed3", alone(experiment, tmp_path / "plain"))
     uniform = alone(experiment, tmp_path / "uniform", "aggregation.weights=uniform")
     assert_same_run(tmp_path / "study" / "uniform-seed3", uniform)
     sizes = [len(read_run(folder).header.ranks) for folder in sorted((tmp_path / "study").glob("*-seed3"))]
-    assert sizes == [2, 2]
+    assert sizes == [1, 1]
 
 
 def test_without_the_option_a_lost_rank_ends_all_and_the_last_commit_stands(experiment, tmp_path):
@@ -109,8 +109,8 @@ def test_clients_of_all_losses_are_dropped(experiment, tmp_path):
     losses = Losses(drop=True)
     losses.add(Loss(4, (1,), ("n1",)))
     once = alone(experiment, tmp_path / "once", losses=losses)
-    assert read_run(once).participated[1:].tolist() == [[True, True, False]] * 4
-    reference = alone(experiment, tmp_path / "away", "federation.availability.station=[[1, 4]]")
+    assert read_run(once).participated[1:].tolist() == [[True, True, False]] * 3
+    reference = alone(experiment, tmp_path / "away", "federation.availability.station=[[1, 3]]")
     assert_same_run(once, reference)
     losses.add(Loss(3, (2,), ("n1",)))
     with pytest.raises(PhaseError, match="none of the clients are left after ranks were lost") as caught:
