@@ -1,5 +1,6 @@
 """Joining a federation: who the clients are, where each is placed, and what each rank loads."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -64,6 +65,14 @@ def content_digests(experiment: Experiment) -> tuple[str, ...]:
     return tuple(DatasetArchive.open(path).content_digest for path in experiment.data.files)
 
 
+def place_clients(
+    experiment: Experiment, specs: Sequence[ClientSpec], ranks: int
+) -> tuple[tuple[int, ...], ...]:
+    """Return the ids of the clients that each of so many ranks hosts; the server none, unless it is alone."""
+    costs = [spec.images if spec.id in trainers(experiment, specs) else 0 for spec in specs]
+    return ((), *place(costs, ranks - 1)) if ranks > 1 else place(costs, 1)
+
+
 def join(
     comm: Communicator,
     experiment: Experiment,
@@ -87,13 +96,12 @@ def join(
     pulse
         Is called between batches.
     """
-    costs = [spec.images if spec.id in trainers(experiment, specs) else 0 for spec in specs]
-    hosted = dict(zip(comm.client_ranks, place(costs, len(comm.client_ranks)), strict=True))
-    placement = tuple(hosted.get(rank, ()) for rank in range(comm.size))
+    placement = place_clients(experiment, specs, comm.size)
     public = experiment.data.public
 
     def build() -> Member:
         where = comm.location
+        torch.cuda.empty_cache()  # after a loss this rank may be bound to another GPU
         device = choose_device(experiment.compute, where.index, where.count, where.host)
         set_arithmetic(experiment.compute, device)
         stage = experiment.data.stage

@@ -30,6 +30,7 @@ def claim(
     datasets: Sequence[str],
     resume: bool,
     held: ExitStack,
+    recovering: bool = False,
 ) -> Start:
     """Take hold of the run directory, and find out where the run begins; the server's work.
 
@@ -45,6 +46,8 @@ def claim(
         Whether a run that is there is gone on with.
     held
         Keeps the lock until it is closed.
+    recovering
+        Whether these processes have claimed the directory before, and lost ranks since.
 
     Raises
     ------
@@ -54,13 +57,14 @@ def claim(
         What it holds is damaged.
     """
     make_run_dir(run_dir)
-    if not resume and (last_attempt(run_dir) or list_checkpoints(run_dir)):
+    if not (resume or recovering) and (last_attempt(run_dir) or list_checkpoints(run_dir)):
         raise ConfigurationError(
             f"--run-dir {run_dir}: already holds a run, expected a new or empty folder, or --resume to go on"
         )
-    held.enter_context(hold(run_dir))
+    held.enter_context(hold(run_dir, recovering))
     start, manifest = _find_start(run_dir, experiment, specs, datasets)
-    (run_dir / STOP_FILE).unlink(missing_ok=True)
+    if not recovering:  # else it is meant for this run
+        (run_dir / STOP_FILE).unlink(missing_ok=True)
     if manifest is not None:
         publish_models(run_dir, manifest)
     done = start.after >= experiment.run.rounds

@@ -5,7 +5,7 @@ communicator: models move only after every rank has said that its part went well
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isnan
@@ -45,10 +45,19 @@ def trainers(experiment: Experiment, specs: Sequence[ClientSpec]) -> tuple[int, 
     return tuple(spec.id for spec in specs if (spec.dataset == -1) == pooled)
 
 
-def plan_round(experiment: Experiment, specs: Sequence[ClientSpec], round: int) -> RoundPlan:
+def plan_round(
+    experiment: Experiment, specs: Sequence[ClientSpec], round: int, dropped: Collection[int] = ()
+) -> RoundPlan:
     """Decide what a round does: who trains, how fast, and what follows the training.
 
     In round 0 nobody trains: it scores the model that all clients start from.
+
+    Parameters
+    ----------
+    experiment, specs, round
+        The configuration, all clients, and the round's number.
+    dropped
+        Ids of clients that take no part, like those that are away (``federation.availability``).
     """
     run, optimizer, federation = experiment.run, experiment.optimizer, experiment.federation
     if round == 0:
@@ -58,7 +67,7 @@ def plan_round(experiment: Experiment, specs: Sequence[ClientSpec], round: int) 
         for name, spans in federation.availability.items()
         if any(first <= round <= last for first, last in spans)
     }
-    there = [id for id in trainers(experiment, specs) if specs[id].name not in away]
+    there = [id for id in trainers(experiment, specs) if specs[id].name not in away and id not in dropped]
     count = federation.clients_per_round
     drawn = select_participants(len(there), count, run.seed, round) if there else ()
     return RoundPlan(

@@ -21,6 +21,8 @@ STATUS_FILE = "status.json"
 NO_FLOCK = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 """What file systems say that know no flock."""
 
+PATIENCE = 120.0
+"""Seconds until the lock of a holder that is gone must be free; NFS keeps that of a lost node longest."""
 
 State = Literal["running", "interrupted", "done", "failed"]
 
@@ -72,11 +74,18 @@ def make_run_dir(run_dir: Path) -> None:
 
 
 @contextmanager
-def hold(run_dir: Path) -> Iterator[None]:
+def hold(run_dir: Path, inherited: bool = False) -> Iterator[None]:
     """Hold a run directory against other jobs while the block runs.
 
     The lock is the kernel's (``flock``), so that it ends with the process, however that ends. Where the file
     system has no such locks, what the file says of its holder is believed.
+
+    Parameters
+    ----------
+    run_dir
+        The directory.
+    inherited
+        Whether the last holder is known to be gone: its lock is waited for, as it may outlive it a little.
 
     Raises
     ------
@@ -86,18 +95,31 @@ def hold(run_dir: Path) -> Iterator[None]:
     path = run_dir / LOCK_FILE
     with path.open("a+", encoding="utf-8") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(file, PATIENCE if inherited else 0.0)
         except BlockingIOError as error:
             raise ConfigurationError(f"--run-dir {run_dir}: in use by {_holder(path)}") from error
         except OSError as error:
             if error.errno not in NO_FLOCK:
                 raise ConfigurationError(f"{path}: cannot be locked: {error.strerror}") from error
-            _believe(path)
+            if not inherited:
+                _believe(path)
         _write_holder(file)
         try:
             yield
         finally:
             file.truncate(0)
+
+
+def _lock(file: TextIO, patience: float) -> None:
+    """Take the kernel's lock, waiting for it so many seconds at most."""
+    end = time.monotonic() + patience
+    while True:
+        try:
+            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.05)
 
 
 def _write_holder(file: TextIO) -> None:

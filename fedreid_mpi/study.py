@@ -11,6 +11,7 @@ from fedreid_mpi.config import Experiment, StudyRun
 from fedreid_mpi.course import Outcome
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.federation import Observer, run_federation
+from fedreid_mpi.recovery import Crew, Losses
 from fedreid_mpi.results import read_run
 from fedreid_mpi.stopping import Stop
 
@@ -32,7 +33,7 @@ class StudyObserver(Protocol):
 
 
 def run_study(
-    comm: Communicator,
+    crew: Crew,
     runs: Sequence[StudyRun],
     folder: Path,
     observer: StudyObserver,
@@ -45,8 +46,8 @@ def run_study(
 
     Parameters
     ----------
-    comm
-        The ranks.
+    crew
+        The ranks; if some are lost, those that are left go on with the run and play the next ones.
     runs
         The same on every rank.
     folder
@@ -63,15 +64,19 @@ def run_study(
     int
         Exit code: 0, or that of the first run that failed.
     """
+
+    def play(run: StudyRun, comm: Communicator, losses: Losses) -> Outcome:
+        run_dir = folder / run.name
+        if comm.decide("study", partial(is_finished, run_dir, run.experiment)):
+            observer.skipped(run)
+            return Outcome(True, run.experiment.run.rounds)
+        watching = observer.starts(run)
+        return run_federation(comm, run.experiment, run_dir, watching, git_commit, True, stop, losses)
+
     code = 0
     for run in runs:
-        run_dir = folder / run.name
         try:
-            if comm.decide("study", partial(is_finished, run_dir, run.experiment)):
-                observer.skipped(run)
-                continue
-            watching = observer.starts(run)
-            outcome = run_federation(comm, run.experiment, run_dir, watching, git_commit, True, stop)
+            outcome = crew.play(partial(play, run))
             if not outcome.done:
                 observer.stopped(run, outcome)
                 break

@@ -18,6 +18,7 @@ from pathlib import Path
 CAMPAIGNS = {
     "kill": ("chaos_kill", 50),
     "losses": ("chaos_losses", 54),
+    "ranks": ("chaos_ranks", 50),
     "damage": ("fuzzing", 7000),
     "combinations": ("chaos_combinations", 84),
 }

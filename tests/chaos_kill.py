@@ -37,7 +37,7 @@ def play(count: int, seed: int, folder: Path) -> Iterator[Trial]:
     archives = write_sites(folder)[:3]
     experiment = write_experiment(folder / "small.toml", archives, run={"rounds": ROUNDS})
     reference = folder / "reference"
-    _train(experiment, reference)
+    train(experiment, reference)
     number = 0
     for trial in range(count):
         run_dir = folder / f"run{number}"
@@ -48,18 +48,18 @@ def play(count: int, seed: int, folder: Path) -> Iterator[Trial]:
         _wait_until_free(run_dir)
         broken = _check(run_dir) if where else "the attempt ended before it began"
         last = trial == count - 1
-        if not broken and (last or _is_done(run_dir)):
+        if not broken and (last or is_done(run_dir)):
             broken = _finish(experiment, run_dir, reference)
             number += 1
         yield Trial(where, broken)
 
 
-def _train(experiment: Path, run_dir: Path) -> None:
+def train(experiment: Path, run_dir: Path) -> None:
     run_federation(SoloCommunicator(), load_experiment(experiment), run_dir, Silent(), resume=True)
 
 
 def _forked(experiment: Path, run_dir: Path, before: str, delay: float) -> str:
-    process = _fork.Process(target=_train, args=(experiment, run_dir))
+    process = _fork.Process(target=train, args=(experiment, run_dir))
     process.start()
     where = _strike(run_dir, before, delay, process.is_alive)
     process.kill()
@@ -80,7 +80,7 @@ def _strike(run_dir: Path, before: str, delay: float, is_alive: Callable[[], boo
             return ""
         time.sleep(0.005)
     time.sleep(delay)
-    return _moment(run_dir)
+    return moment(run_dir)
 
 
 def _wait_until_free(run_dir: Path) -> None:
@@ -93,9 +93,9 @@ def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
-def _moment(run_dir: Path) -> str:
+def moment(run_dir: Path) -> str:
     """Say what the run is just doing, from the outside."""
-    if _is_done(run_dir):
+    if is_done(run_dir):
         return "after the end"
     if list(run_dir.rglob(".*.tmp")):
         return "writing a file"
@@ -105,7 +105,7 @@ def _moment(run_dir: Path) -> str:
     return "within a round" if newest else "before round 0 is on disk"
 
 
-def _is_done(run_dir: Path) -> bool:
+def is_done(run_dir: Path) -> bool:
     return (run_dir / "status.json").exists() and read_status(run_dir).state == "done"
 
 
@@ -128,10 +128,10 @@ def _check(run_dir: Path) -> str:
 
 def _finish(experiment: Path, run_dir: Path, reference: Path) -> str:
     """Resume to the end, and compare every byte of the models and every stable figure."""
-    process = _fork.Process(target=_train, args=(experiment, run_dir))
+    process = _fork.Process(target=train, args=(experiment, run_dir))
     process.start()
     process.join()
-    if process.exitcode or not _is_done(run_dir):
+    if process.exitcode or not is_done(run_dir):
         return f"the resumed run ended with {process.exitcode}"
     name = "models/global.safetensors"
     if (run_dir / name).read_bytes() != (reference / name).read_bytes():

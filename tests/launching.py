@@ -100,11 +100,14 @@ def launch(
 
 
 @contextlib.contextmanager
-def started(ranks: int, *arguments: str | Path, cwd: Path) -> Iterator[subprocess.Popen[str]]:
+def started(
+    ranks: int, *arguments: str | Path, cwd: Path, launcher: Launcher | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """Start the command line on some ranks, or (0) without a launcher; all are gone when the block ends."""
     command = (Path(sys.executable).parent / "fedreid-mpi", *arguments)
     if ranks:
-        command = (mpirun().command, "-n", str(ranks), *command)
+        launcher = launcher or mpirun()
+        command = (launcher.command, *launcher.options, "-n", str(ranks), *command)
     with _running(command, cwd, {}) as process:
         yield process
 

@@ -92,3 +92,19 @@ def test_launch_and_command_line_must_agree_on_losses(launched):
     assert len(lines) == 2
     assert all(line.startswith("refused:") and "mpirun --with-ft ulfm" in line for line in lines)
     assert ended.code == 0
+
+
+def test_a_rank_that_dies_before_it_joins_leaves_nobody_waiting():
+    ended = launch(
+        3,
+        sys.executable,
+        "-c",
+        "import os\n"
+        "from fedreid_mpi import comm\n"
+        "comm.JOINING = 10.0\n"
+        "if os.environ['OMPI_COMM_WORLD_RANK'] == '2': os.kill(os.getpid(), 9)\n"
+        "comm.connect(fault_tolerant=True)",
+        cwd=TESTS,
+        launcher=surviving(),
+    )
+    assert ended.code == 1

@@ -14,6 +14,7 @@ import click
 from fedreid_mpi.cli.console import print_error
 from fedreid_mpi.cli.progress import RunPrinter
 from fedreid_mpi.cli.train import (
+    ON_RANK_LOSS,
     TIME_LIMIT,
     end_badly,
     git_commit,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from fedreid_mpi.comm import Communicator, PhaseError
     from fedreid_mpi.config import StudyRun
     from fedreid_mpi.course import Outcome
+    from fedreid_mpi.recovery import Crew, Losses, Policy
     from fedreid_mpi.stopping import Stop
 
 
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     metavar="KEY=VALUE",
     help="Override a key of every experiment, e.g. --set run.rounds=20. May be repeated.",
 )
+@ON_RANK_LOSS
 @TIME_LIMIT
 def command(
     suite: Path,
@@ -53,6 +56,7 @@ def command(
     list_: bool,
     member: int | None,
     overrides: tuple[str, ...],
+    policy: "Policy",
     time_limit: str | None,
 ) -> None:
     """Play all runs of SUITE.toml, each into a folder of its name in FOLDER.
@@ -76,27 +80,24 @@ def command(
     if folder is None:
         raise click.UsageError("Missing argument 'FOLDER'.")
     from fedreid_mpi.comm import connect
+    from fedreid_mpi.recovery import Crew
 
     stop = stop_for(time_limit)
     with stop.listening(tell_of_interrupt):
         commit = git_commit()
-        comm = connect()
+        crew = Crew(connect(policy != "abort"), policy)
         try:
-            code = _play(comm, suite, folder, overrides, member, commit, stop)
+            runs = crew.play(partial(_prepare, suite, overrides, member))
+            code = _play(crew, runs, folder, commit, stop)
         except BaseException as error:  # noqa: BLE001
-            code = end_badly(comm, folder, error)
+            code = end_badly(crew.comm, folder, error)
     sys.exit(code)
 
 
-def _play(
-    comm: "Communicator",
-    path: Path,
-    folder: Path,
-    overrides: Sequence[str],
-    member: int | None,
-    commit: str,
-    stop: "Stop",
-) -> int:
+def _prepare(
+    path: Path, overrides: Sequence[str], member: int | None, comm: "Communicator", losses: "Losses"
+) -> "tuple[StudyRun, ...]":
+    """Check and import on all ranks what playing needs; return the runs to play."""
     from fedreid_mpi.agreement import require_same_program
     from fedreid_mpi.config import load_suite
     from fedreid_mpi.errors import ConfigurationError
@@ -116,10 +117,16 @@ def _play(
     runs = comm.decide("suite", choose)
     if comm.is_server:
         click.echo(f"{path}: {len(runs)} run{'s' * (len(runs) > 1)} on {comm.size} ranks", err=True)
-    study = comm.phase("start", partial(import_module, "fedreid_mpi.study"))
-    with StudyPrinter(len(runs), folder, comm.is_server) as printer:
-        code: int = study.run_study(comm, runs, folder, printer, commit, stop)
-    if comm.is_server and not printer.is_stopped:
+    comm.phase("start", partial(import_module, "fedreid_mpi.study"))
+    return runs
+
+
+def _play(crew: "Crew", runs: "Sequence[StudyRun]", folder: Path, commit: str, stop: "Stop") -> int:
+    from fedreid_mpi.study import run_study
+
+    with StudyPrinter(len(runs), folder, crew) as printer:
+        code = run_study(crew, runs, folder, printer, commit, stop)
+    if crew.comm.is_server and not printer.is_stopped:
         click.echo(f"done: fedreid-mpi results report {shlex.quote(str(folder))}")
     return code
 
@@ -133,13 +140,13 @@ class StudyPrinter:
         Number of runs.
     folder
         The study's.
-    speaks
-        Whether this is the server's.
+    crew
+        The ranks, of which the server speaks.
     """
 
-    def __init__(self, runs: int, folder: Path, speaks: bool) -> None:
-        self._runs, self._folder, self._speaks = runs, folder, speaks
-        self._number = 0
+    def __init__(self, runs: int, folder: Path, crew: "Crew") -> None:
+        self._runs, self._folder, self._crew = runs, folder, crew
+        self._begun: list[str] = []
         self.is_stopped = False
         self._printer: RunPrinter | None = None
 
@@ -165,20 +172,21 @@ class StudyPrinter:
         """Print why the study ends here."""
         self._close()
         self.is_stopped = True
-        if self._speaks:
+        if self._crew.comm.is_server:
             click.echo(f"stopped in {run.name} ({outcome.reason}); the same command goes on")
 
     def failed(self, run: "StudyRun", error: "PhaseError") -> None:
         """Print why a run failed."""
         self._close()
-        if self._speaks:
+        if self._crew.comm.is_server:
             print_error(f"{run.name}: {error}")
 
     def _next(self, run: "StudyRun", what: str) -> None:
         self._close()
-        self._number += 1
-        if self._speaks:
-            click.echo(f"[{self._number}/{self._runs}] {run.name}: {what}")
+        if run.name not in self._begun:  # else it starts again, as ranks were lost
+            self._begun.append(run.name)
+        if self._crew.comm.is_server:
+            click.echo(f"[{len(self._begun)}/{self._runs}] {run.name}: {what}")
 
     def _close(self) -> None:
         if self._printer is not None:

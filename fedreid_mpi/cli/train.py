@@ -16,6 +16,7 @@ from fedreid_mpi.cli.progress import RunPrinter
 
 if TYPE_CHECKING:
     from fedreid_mpi.comm import Communicator
+    from fedreid_mpi.recovery import Losses, Policy
     from fedreid_mpi.stopping import Stop
 
 TRACE_FILE = "error.txt"
@@ -25,6 +26,17 @@ TIME_LIMIT = click.option(
     metavar="TIME",
     help="Stop in order before this time is up: seconds, 2h30m, HH:MM:SS or D-HH:MM:SS. Default: what SLURM "
     "leaves the job, where it says so (SLURM_JOB_END_TIME).",
+)
+
+ON_RANK_LOSS = click.option(
+    "--on-rank-loss",
+    "policy",
+    type=click.Choice(("abort", "replace", "drop")),
+    default="abort",
+    show_default=True,
+    help="If ranks die: end all; or go on from the last checkpoint, with their clients on other ranks "
+    "(the same results to the last bit), or without their clients. replace and drop need mpirun --with-ft "
+    "ulfm of Open MPI 5.",
 )
 
 
@@ -43,6 +55,7 @@ TIME_LIMIT = click.option(
     metavar="KEY=VALUE",
     help="Override a key of the experiment, e.g. --set run.rounds=20. May be repeated.",
 )
+@ON_RANK_LOSS
 @click.option("--resume", is_flag=True, help="Go on with the run in --run-dir; start it where there is none.")
 @TIME_LIMIT
 @click.option("--weights", type=click.Path(path_type=Path), help="Same as --set model.weights=FILE.")
@@ -50,6 +63,7 @@ def command(
     experiment: Path,
     run_dir: Path,
     overrides: tuple[str, ...],
+    policy: "Policy",
     resume: bool,
     time_limit: str | None,
     weights: Path | None,
@@ -62,6 +76,7 @@ def command(
 
     \b
       mpirun -n 10 fedreid-mpi train jobs/experiments/paper.toml --run-dir runs/1
+      mpirun --with-ft ulfm -n 10 fedreid-mpi train paper.toml --run-dir runs/1 --on-rank-loss replace
       fedreid-mpi train jobs/experiments/demo.toml --run-dir runs/2 --set run.rounds=3
 
     A run is stopped in order by `fedreid-mpi stop RUN_DIR`, a file RUN_DIR/STOP, USR2 to mpirun, USR2, TERM
@@ -73,27 +88,29 @@ def command(
     1 anything else.
     """  # noqa: D301 (click needs the backspace)
     from fedreid_mpi.comm import connect
+    from fedreid_mpi.recovery import Crew
 
     stop = stop_for(time_limit)
     with stop.listening(tell_of_interrupt):
         commit = git_commit()  # before MPI starts: a process that runs MPI should not fork
-        comm = connect()
+        crew = Crew(connect(policy != "abort"), policy)
         if weights is not None:
             overrides = (*overrides, f"model.weights={weights.resolve()}")
         try:
-            _train(comm, experiment, run_dir, overrides, commit, resume, stop)
+            crew.play(partial(_train, experiment, run_dir, overrides, commit, resume, stop))
         except BaseException as error:  # noqa: BLE001
-            sys.exit(end_badly(comm, run_dir, error))
+            sys.exit(end_badly(crew.comm, run_dir, error))
 
 
 def _train(
-    comm: "Communicator",
     path: Path,
     run_dir: Path,
     overrides: tuple[str, ...],
     commit: str,
     resume: bool,
     stop: "Stop",
+    comm: "Communicator",
+    losses: "Losses",
 ) -> None:
     from fedreid_mpi.agreement import require_same_program
     from fedreid_mpi.config import load_experiment
@@ -104,7 +121,7 @@ def _train(
         click.echo(f"{experiment.run.name}: starting {comm.size} rank{'s' * (comm.size > 1)}", err=True)
     federation = comm.phase("start", partial(import_module, "fedreid_mpi.federation"))
     with RunPrinter(experiment.run.rounds) as printer:
-        outcome = federation.run_federation(comm, experiment, run_dir, printer, commit, resume, stop)
+        outcome = federation.run_federation(comm, experiment, run_dir, printer, commit, resume, stop, losses)
     if comm.is_server:
         where = shlex.quote(str(run_dir))
         if outcome.done:

@@ -1,7 +1,11 @@
 """The communicator: who else is there, and how values and models travel."""
 
 import atexit
+import contextlib
+import faulthandler
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 from fedreid_mpi.comm.base import Communicator, Location, PhaseError, RanksLost, SilentRankError
 from fedreid_mpi.comm.content import ForbiddenMessageError
@@ -22,6 +26,9 @@ __all__ = [
     "connect",
     "describe_library",
 ]
+
+JOINING = 300.0
+"""Seconds within which all ranks must have started, where losses are survived."""
 
 
 def connect(fault_tolerant: bool = False) -> Communicator:
@@ -71,15 +78,33 @@ def connect(fault_tolerant: bool = False) -> Communicator:
             f"--on-rank-loss: {library()} was not launched to survive losses, "
             "expected mpirun --with-ft ulfm of Open MPI 5"
         )
-    if not MPI.Is_initialized():
-        MPI.Init_thread()
-        atexit.register(MPI.Finalize)  # which `MPICommunicator` calls off where a rank was lost
-    if MPI.COMM_WORLD.size == size:
-        try:
-            return MPICommunicator(MPI.COMM_WORLD, fault_tolerant)
-        except RanksLost as error:
-            raise FedReIDError(str(error)) from error
+    with _bounded(JOINING if fault_tolerant else 0.0):
+        if not MPI.Is_initialized():
+            MPI.Init_thread()
+            atexit.register(MPI.Finalize)  # which `MPICommunicator` calls off where a rank was lost
+        if MPI.COMM_WORLD.size == size:
+            try:
+                return MPICommunicator(MPI.COMM_WORLD, fault_tolerant)
+            except RanksLost as error:
+                raise FedReIDError(str(error)) from error
     raise ConfigurationError(
         f"{launcher} started {size} processes, but {library()}, which mpi4py uses, sees "
         f"{MPI.COMM_WORLD.size}: launch with the mpirun of that library (or srun --mpi=pmix)"
     )
+
+
+@contextlib.contextmanager
+def _bounded(seconds: float) -> Iterator[None]:
+    """End this process with exit code 1 if the block takes longer; 0: never.
+
+    With fault tolerance, MPI's initialisation waits for ever for a rank that died before. It lets no Python
+    code run meanwhile, and a process that a signal ended would count as lost, not as failed; what
+    `faulthandler` runs is neither, and the traceback that it writes goes nowhere.
+    """
+    with Path(os.devnull).open("w") as nowhere:
+        if seconds:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()

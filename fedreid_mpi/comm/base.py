@@ -107,6 +107,8 @@ class Communicator(ABC):
         This process and how many there are.
     location
         Where this rank runs.
+    hosts
+        Name of each rank's node.
     ledger
         All that left this rank, each message with how often it was sent. The owner may clear it.
     rank_timeout
@@ -116,6 +118,7 @@ class Communicator(ABC):
     rank: int
     size: int
     location: Location
+    hosts: tuple[str, ...]
 
     def __init__(self) -> None:
         self.ledger: Counter[Message] = Counter()
@@ -297,6 +300,19 @@ class Communicator(ABC):
         -------
         bool
             Whether any rank is known to want that; once true it stays true.
+        """
+
+    @abstractmethod
+    def agree(self, well: bool) -> bool:
+        """Tell whether all is well on every rank; for work that ranks may be lost in.
+
+        The answer is the same on all ranks that are left, whoever is lost meanwhile, and a lost rank makes it
+        no. After it, a rank may end without the others.
+
+        Parameters
+        ----------
+        well
+            Whether all is well here; not, if `RanksLost` was raised.
         """
 
     @abstractmethod

@@ -19,6 +19,7 @@ class SoloCommunicator(Communicator):
         self._abandoned = False
         cores = tuple(sorted(os.sched_getaffinity(0)))
         self.location = Location(socket.gethostname(), 0, 1, cores)
+        self.hosts = (self.location.host,)
 
     def _broadcast(self, value: T) -> T:
         """Return the value."""
@@ -46,6 +47,10 @@ class SoloCommunicator(Communicator):
         """Remember the wish."""
         self._abandoned |= abandon
         return self._abandoned
+
+    def agree(self, well: bool) -> bool:
+        """Return the value."""
+        return well
 
     def shrink(self) -> tuple[Communicator, tuple[int, ...]]:
         """Refuse: a lone process that lost a rank would not be there to call this."""

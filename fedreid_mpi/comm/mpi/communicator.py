@@ -59,6 +59,7 @@ class MPICommunicator(Communicator):
         self._watch = Watch(signs)
         self.rank, self.size = self._comm.rank, self._comm.size
         self._processes = self._broadcast(self._gather(Process.this()) or [])
+        self.hosts = tuple(process.host for process in self._processes)
         self.location = self._locate()
 
     def _duplicate(self, world: MPI.Intracomm) -> MPI.Intracomm:
@@ -294,11 +295,20 @@ class MPICommunicator(Communicator):
                 self._tend()
         return self._watch.abandon
 
-    def shrink(self) -> tuple["MPICommunicator", tuple[int, ...]]:
-        """Leave lost ranks behind; starts over if another one is lost meanwhile."""
+    def agree(self, well: bool) -> bool:
+        """Agree across losses; afterwards the ranks end without `MPI.Finalize`."""
         if not self._fault_tolerant:
-            raise RuntimeError("without fault tolerance no rank is left to shrink to")
-        self._revoke()
+            raise RuntimeError("without fault tolerance there is nothing to agree on: all end together")
+        atexit.unregister(MPI.Finalize)  # if a rank died just now, it could wait for ever
+        try:
+            with self._bounded():
+                return bool(self._comm.Agree(well))
+        except MPI.Exception:
+            return False
+
+    @contextlib.contextmanager
+    def _bounded(self) -> Iterator[None]:
+        """Bound the time that all ranks take to meet in a call that cannot be polled."""
         watchdogs = [
             threading.Timer(self.rank_timeout, self._kill_the_stopped),
             threading.Timer(self.rank_timeout + GRACE + self.rank, self._give_up),
@@ -306,9 +316,19 @@ class MPICommunicator(Communicator):
         for watchdog in watchdogs if self.rank_timeout else ():
             watchdog.daemon = True
             watchdog.start()
-        successor, lost = self._succeed()
-        for watchdog in watchdogs:
-            watchdog.cancel()
+        try:
+            yield
+        finally:
+            for watchdog in watchdogs:
+                watchdog.cancel()
+
+    def shrink(self) -> tuple["MPICommunicator", tuple[int, ...]]:
+        """Leave lost ranks behind; starts over if another one is lost meanwhile."""
+        if not self._fault_tolerant:
+            raise RuntimeError("without fault tolerance no rank is left to shrink to")
+        self._revoke()
+        with self._bounded():
+            successor, lost = self._succeed()
         if not lost:
             raise RuntimeError("MPI reported an error, but no rank is lost")
         successor.rank_timeout = self.rank_timeout
