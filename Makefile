@@ -29,12 +29,13 @@ endif
 SAY := @printf '\n== %s\n'
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test chaos lint install clean
+.PHONY: help demo test chaos soak lint install clean
 
 help:
 	@echo 'make demo     install, then run the whole system on ten synthetic datasets, in minutes on two cores'
 	@echo 'make test     install, then run all checks and tests with coverage'
 	@echo 'make chaos    install, then kill and damage runs at random moments, and check every promise (long)'
+	@echo 'make soak     install, then play a thousand rounds and see whether anything grows (long)'
 	@echo 'make lint     install, then run the checks alone: ruff, mypy, import-linter'
 	@echo 'make install  make $(VENV) with the package, an MPI library if need be, and what the tests need'
 	@echo 'make clean    remove caches and build outputs; $(VENV) and demo/ stay'
@@ -68,6 +69,9 @@ test: $(VENV)/.installed-tests
 
 chaos: $(VENV)/.installed-tests
 	python tests/chaos.py
+
+soak: $(VENV)/.installed-tests
+	python tests/soak.py
 
 lint: $(VENV)/.installed-tests
 	pytest tests/test_style.py
