@@ -1,18 +1,20 @@
 """A study: the runs of a suite, one after the other on the same ranks; finished ones are not run again."""
 
-import tomllib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
+
+from pydantic import ValidationError
 
 from fedreid_mpi.comm.base import Communicator, PhaseError
-from fedreid_mpi.config import Experiment, StudyRun
+from fedreid_mpi.config import Experiment, StudyRun, refused_changes
 from fedreid_mpi.course import Outcome
-from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.federation import Observer, run_federation
 from fedreid_mpi.recovery import Crew, Losses
 from fedreid_mpi.results import read_run
+from fedreid_mpi.results.segments import find_segments
 from fedreid_mpi.stopping import Stop
 
 
@@ -92,26 +94,17 @@ def is_finished(run_dir: Path, experiment: Experiment) -> bool:
     Raises
     ------
     ConfigurationError
-        If it holds a run with other settings, the first of which is named.
+        If it holds a run with other settings, where they could not be changed in a resume either.
     DataError
         If its results cannot be read.
     """
-    if not any(run_dir.glob("results_*.h5")):
+    if not (run_dir.is_dir() and find_segments(run_dir)):
         return False
     results = read_run(run_dir)
-    found, expected = tomllib.loads(results.header.configuration), tomllib.loads(experiment.to_toml())
-    for section, keys in expected.items():
-        if section != "data" and keys != found.get(section):  # where archives lie may change
-            difference = _difference(found.get(section), keys)
-            raise ConfigurationError(f"{run_dir}: holds a run with other settings: {section}: {difference}")
+    try:
+        before = Experiment.model_validate(results.settings)
+    except ValidationError as error:
+        raise DataError(f"{results.files[-1]}: its configuration is not one of this version") from error
+    if changes := "; ".join(refused_changes(before, experiment)):
+        raise ConfigurationError(f"{run_dir}: holds a run with other settings: {changes}")
     return int(results.rounds[-1]) >= experiment.run.rounds
-
-
-def _difference(found: Any, expected: Any) -> str:  # noqa: ANN401 (TOML)
-    """Say which key differs first."""
-    if not isinstance(found, dict) or not isinstance(expected, dict):
-        return f"{found!r}, expected {expected!r}"
-    for key in sorted({*found, *expected}):
-        if found.get(key) != expected.get(key):
-            return f"{key} is {found.get(key)!r}, expected {expected.get(key)!r}"
-    return "none"

@@ -11,6 +11,7 @@ from fedreid_mpi.comm import SoloCommunicator
 from fedreid_mpi.config import load_experiment, load_suite
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.federation import run_federation
+from fedreid_mpi.results import read_run
 
 
 def write_suite(path, methods, seeds=(4, 1), base="base.toml"):
@@ -96,14 +97,24 @@ def test_a_study_goes_on_after_a_failure_and_skips_what_is_finished(base, tmp_pa
     assert capsys.readouterr().out.count("finished before") == 2
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "study").rglob("*.h5")} == before
 
+    with pytest.raises(SystemExit) as end:  # as in a resume, what no round depends on may change
+        run(["study", str(finished), str(tmp_path / "study"), "--set", "checkpoint.keep=9"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.count("finished before") == 2
+
     for arguments, line in (
-        (["--set", "federation.batch_size=9"], "federation: batch_size is 8, expected 9"),
+        (["--set", "federation.batch_size=9"], "other settings: federation.batch_size is 9, expected 8"),
         (["--member", "2"], "--member 2: "),
     ):
         with pytest.raises(SystemExit) as end:
             run(["study", str(finished), str(tmp_path / "study"), *arguments])
         assert end.value.code == 2
         assert line in capsys.readouterr().err
+
+    with pytest.raises(SystemExit) as end:
+        run(["study", str(finished), str(tmp_path / "study"), "--set", "run.rounds=2"])
+    assert end.value.code == 0
+    assert read_run(tmp_path / "study" / "plain-seed2").rounds.tolist() == [0, 1, 2]
 
 
 def test_the_runs_of_a_study_are_listed_for_a_job_array(base, tmp_path, capsys):

@@ -224,11 +224,21 @@ def test_what_does_not_fit_is_told(tmp_path, study):
     )
 
 
+def test_a_report_of_a_study_file_is_that_of_its_runs(study, tmp_path, capsys):
+    assert fedreid(["results", "collect", str(study), "-o", str(tmp_path / "study.h5")]) == 0
+    for source, output in ((study, "one"), (tmp_path / "study.h5", "two")):
+        assert fedreid(["results", "report", str(source), "-o", str(tmp_path / output)]) == 0
+    tables = sorted(path.name for path in (tmp_path / "one").glob("*.csv"))
+    assert len(tables) > 10
+    for name in tables:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["{missing}", "-o", "{new}"], 3, "no such folder of runs"),
-        (["{study}", "{empty}", "-o", "{new}"], 3, "holds no run"),
+        (["{missing}", "-o", "{new}"], 3, "no such run directory or results file"),
+        (["{study}", "{empty}", "-o", "{new}"], 3, "no such run, or a folder without results"),
         (["{damaged}", "-o", "{new}"], 3, "not an HDF5 file"),
         (["{study}/camera-seed0", "-o", "{file}"], 2, "the report cannot be written"),
     ],

@@ -1,7 +1,6 @@
 """Many runs as a study: found on disk, put together by method, and the methods that may be compared."""
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,8 @@ from numpy.typing import NDArray
 
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.results import RunResults, read_run
+from fedreid_mpi.results.datasets import HeldDataset, mean_over_clients
+from fedreid_mpi.results.sources import find_runs
 from fedreid_mpi.types import ModelKind
 
 METRICS = ("rank-1", "mAP")
@@ -41,17 +42,19 @@ class Run:
         Its archive.
     settings
         Resolved configuration: ``"section.key"`` to value; of paths only the file's name is kept.
-    datasets
-        Names of the D datasets that are tested, in the order of ``data.archives``.
-    members
-        D arrays: ids of the clients that are tested on the dataset.
+    tested
+        The D datasets that have a test split, in the order of ``data.archives``.
     """
 
     folder: Path
     results: RunResults
     settings: Mapping[str, Any]
-    datasets: tuple[str, ...]
-    members: tuple[NDArray[np.intp], ...]
+    tested: tuple[HeldDataset, ...]
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the D datasets that are tested."""
+        return tuple(dataset.name for dataset in self.tested)
 
     @property
     def seed(self) -> int:
@@ -94,7 +97,7 @@ class Run:
         scored = scores[..., models.index(kind or self.kind)]
         if kind is None and self.kind is ModelKind.LOCAL:  # before round 1 all start from the global one
             scored = np.where(np.isnan(scored), scores[..., models.index(ModelKind.GLOBAL)], scored)
-        return 100 * np.stack([mean_of_known(scored[:, clients], axis=1) for clients in self.members], axis=1)
+        return 100 * mean_over_clients(scored.T, self.tested).T
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,32 +165,33 @@ class Study:
 
 
 def load_study(paths: Sequence[Path]) -> Study:
-    """Read all runs in some folders.
+    """Read all runs under some paths.
 
     Parameters
     ----------
     paths
-        Run directories, or folders that hold some at any depth.
+        As `fedreid_mpi.results.sources.find_runs` takes them.
 
     Raises
     ------
     DataError
-        A folder is not there or holds no run, or a run's results cannot be read.
+        A path is not there or holds no run, or a run's results cannot be read.
     """
-    folders = dict.fromkeys(folder.resolve() for path in paths for folder in _find_runs(path))
-    return make_study([make_run(folder, read_run(folder)) for folder in folders])
+
+    def refuse(error: DataError) -> None:
+        raise error  # a report without it would mislead
+
+    found = dict.fromkeys(source.path.resolve() for source in find_runs(paths, refuse))
+    return make_study([make_run(path, read_run(path)) for path in found])
 
 
 def make_run(folder: Path, results: RunResults) -> Run:
     """Look up in a run's configuration and clients what belongs where."""
-    settings = dict(_flatten(tomllib.loads(results.header.configuration)))
-    tested = [dataset for dataset in results.datasets if dataset.test_images]
     return Run(
         folder=folder,
         results=results,
-        settings=settings,
-        datasets=tuple(dataset.name for dataset in tested),
-        members=tuple(np.array(dataset.clients) for dataset in tested),
+        settings=dict(_flatten(results.settings)),
+        tested=tuple(dataset for dataset in results.datasets if dataset.test_images),
     )
 
 
@@ -239,18 +243,6 @@ def mean_of_known(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]
     return np.where(count, total / np.maximum(count, 1), np.nan)
 
 
-def _find_runs(path: Path) -> list[Path]:
-    """List the run directories at and below a path, sorted."""
-    if not path.is_dir():
-        raise DataError(f"{path}: no such folder of runs")
-    found = sorted({file.parent for file in path.rglob("results_*.h5")})
-    if not found:
-        raise DataError(
-            f"{path}: holds no run (expected files results_<attempt>_<segment>.h5 in or below it)"
-        )
-    return found
-
-
 def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in content.items():
         key = prefix + name
@@ -275,9 +267,7 @@ def _without(settings: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, 
 
 def _tests(run: Run) -> list[tuple[str, int]]:
     """List what a run is tested on: datasets and their numbers of test images."""
-    clients = run.results.header.clients
-    images = [clients[members[0]].test_images for members in run.members]
-    return list(zip(run.datasets, images, strict=True))
+    return [(dataset.name, dataset.test_images) for dataset in run.tested]
 
 
 def _label(run: Run) -> str:

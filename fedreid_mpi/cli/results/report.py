@@ -6,7 +6,7 @@ import click
 
 
 @click.command("report")
-@click.argument("directories", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="DIR...")
+@click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
@@ -15,19 +15,20 @@ import click
     metavar="FOLDER",
     help="Folder for the page and its files; files of the same names are replaced.",
 )
-def command(directories: tuple[Path, ...], output: Path) -> None:
+def command(paths: tuple[Path, ...], output: Path) -> None:
     """Report on runs: one HTML page, with PNG, CSV and LaTeX files beside it.
 
-    Each DIR is a run directory or holds some at any depth. Runs that differ in the seed alone are one method,
-    given as mean ± sample deviation over its seeds; methods that differ in one respect are compared seed by
-    seed. The page answers the questions of the benchmark as far as the runs allow: by dataset, camera or
-    identity; federated, local or centralised; local epochs and batch size; convergence and distillation;
-    clustering; weights by cosine distance; all three together. It also says where time and bytes went.
+    PATHS are run directories, folders that hold some at any depth, and study files. Runs that differ in the
+    seed alone are one method, given as mean ± sample deviation over its seeds; methods that differ in one
+    respect are compared seed by seed. The page answers the questions of the benchmark as far as the runs
+    allow: by dataset, camera or identity; federated, local or centralised; local epochs and batch size;
+    convergence and distillation; clustering; weights by cosine distance; all three together. It also says
+    where time and bytes went.
     """
     from fedreid_mpi.report.page import write_report
     from fedreid_mpi.report.study import load_study
 
-    study = load_study(directories)
+    study = load_study(paths)
     files = write_report(study, output)
     for warning in study.warnings:
         click.echo(f"Note:   {warning}")
