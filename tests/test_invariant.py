@@ -12,7 +12,7 @@ from fedreid_mpi.federation import run_federation
 from fedreid_mpi.results import read_run, stable_figures
 from fedreid_mpi.types import ModelKind
 
-SAMPLE = sample(4, seed=2)  # of the combinations; `make chaos` plays them all
+SAMPLE = sample(2, seed=2)  # of the combinations; `make chaos` plays them all
 
 pytestmark = pytest.mark.timeout(1500)  # ten ranks on two busy cores
 
@@ -113,11 +113,8 @@ def test_the_ledger_holds_models_features_and_small_records_alone(variant, toget
         assert len(message.shape) <= 2
 
 
-@pytest.mark.parametrize("ranks", [2, 4, 10])
-def test_the_command_line_gives_the_same_bits_under_mpirun(ranks, experiments, alone, tmp_path):
-    ended = fedreid(
-        ranks, "train", experiments["plain"], "--run-dir", tmp_path / "run", cwd=tmp_path, timeout=500
-    )
+def test_the_command_line_gives_the_same_bits_under_mpirun(experiments, alone, tmp_path):
+    ended = fedreid(4, "train", experiments["plain"], "--run-dir", "run", cwd=tmp_path)
     assert ended.code == 0, ended.stderr
     assert ended.errors == []
     assert_same_run(tmp_path / "run", alone["plain"])
@@ -128,10 +125,7 @@ def test_the_command_line_gives_the_same_bits_under_mpirun(ranks, experiments, a
     hosted = [rank.clients for rank in results.header.ranks]
     assert hosted[0] == ()
     assert sorted(sum(hosted, ())) == [0, 1, 2, 3, 4]
-    assert [rank.role for rank in results.header.ranks] == [
-        "server",
-        *("client" if clients else "idle" for clients in hosted[1:]),
-    ]
+    assert [rank.role for rank in results.header.ranks] == ["server", "client", "client", "client"]
 
 
 def test_the_command_line_gives_the_same_bits_under_mpich(experiments, alone, tmp_path):

@@ -1,14 +1,26 @@
-"""The job scripts and `submit` on a real SLURM; what SLURM does to long runs is tested elsewhere."""
+"""The job scripts and `submit` on a real SLURM, with a stand-in for the program; at the end with itself."""
 
+import json
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from small import write_experiment
+from small import Silent, write_experiment
+from test_invariant import assert_same_run
+
+from fedreid_mpi.cli import run as fedreid
+from fedreid_mpi.comm import SoloCommunicator
+from fedreid_mpi.config import load_experiment
+from fedreid_mpi.federation import run_federation
+from fedreid_mpi.results import read_run
+from fedreid_mpi.rundir import read_status
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +46,7 @@ class Site:
         (programs / "fedreid-mpi").symlink_to(program)
         with (self.folder / "jobs" / "env.sh").open("a", encoding="utf-8") as file:
             file.write(f"\nexport PATH='{programs}':$PATH\n")
+        self.archives = archives
         write_experiment(self.folder / "small.toml", archives)
         (self.folder / "two.toml").write_text(STUDY, encoding="utf-8")
 
@@ -59,10 +72,11 @@ class Site:
         return {path.name: path.read_text() for path in sorted((self.folder / run / "logs").iterdir())}
 
 
-def wait_for(path, timeout=120):
+def wait_for(path, text="", timeout=120):
+    """Wait until there is a file, with a text in it."""
     end = time.monotonic() + timeout
-    while not path.exists():
-        assert time.monotonic() < end, f"no {path} after {timeout} s"
+    while not path.exists() or text not in path.read_text():
+        assert time.monotonic() < end, f"no {path} with {text!r} after {timeout} s"
         time.sleep(0.2)
 
 
@@ -174,15 +188,102 @@ def test_impossible_job_is_refused_before_it_is_submitted(site):
     assert not (site.folder / "never").exists()
 
 
-def test_real_run_is_submitted_and_done(tmp_path, slurm, archives):
-    real = Site(tmp_path, slurm, archives[:2], Path(sys.executable).parent / "fedreid-mpi")
-    words = ("--ranks", "3", "--set", "data.stage=$SLURM_TMPDIR", "--evaluate")
+@pytest.fixture
+def real(tmp_path, slurm, archives):
+    return Site(tmp_path, slurm, archives[:3], Path(sys.executable).parent / "fedreid-mpi")
+
+
+def rounds_of(real, rounds):
+    """Let the experiment have so many rounds, and return a run of it that nothing happened to."""
+    path = write_experiment(real.folder / "small.toml", real.archives, run={"rounds": rounds})
+    reference = real.folder / "reference"
+    run_federation(SoloCommunicator(), load_experiment(path), reference, Silent())
+    return reference
+
+
+def freeze_server(run_dir, round, timeout=120):
+    """Stop a run's server once a round is on disk, so that what is done to its job meets it there."""
+    end = time.monotonic() + timeout
+    while not (run_dir / "status.json").exists() or read_status(run_dir).round < round:
+        assert time.monotonic() < end, f"{run_dir} has not come to round {round}"
+        time.sleep(0.05)
+    server = json.loads((run_dir / "lock").read_text())["pid"]
+    os.kill(server, signal.SIGSTOP)
+    return server
+
+
+def rank_of_job(number, rank):
+    """Find a rank's process by its environment."""
+    wanted = {f"SLURM_JOB_ID={number}".encode(), f"OMPI_COMM_WORLD_RANK={rank}".encode()}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                if wanted <= set((entry / "environ").read_bytes().split(b"\0")):
+                    return int(entry.name)
+    raise AssertionError(f"no rank {rank} of job {number}")
+
+
+@pytest.mark.timeout(600)
+def test_a_run_out_of_time_and_preempted_has_the_bits_of_one_left_alone(real):
+    """Its time limit is moved to the present; SLURM looks at limits every half minute."""
+    reference, run_dir, slurm = rounds_of(real, 9), real.folder / "run", real.cluster
+    words = ("train", "small.toml", "--run-dir", "run", "--nodes", "2", "--ranks", "4")
+    number = real.submitted(*words)["train"]
+
+    server = freeze_server(run_dir, 1)
+    slurm.command("scontrol", "update", f"JobId={number}", "EndTime=now+240")
+    wait_for(run_dir / "logs" / f"train-{number}.log", "signal USR2: the run is asked to stop")
+    os.kill(server, signal.SIGCONT)
+    slurm.release(number)
+    slurm.command("scontrol", "update", f"JobId={number}", "TimeLimit=30")
+
+    server = freeze_server(run_dir, 1 + read_status(run_dir).round)
+    urgent = slurm.sbatch("true", "--nodes=2", "--exclusive", "--partition=urgent", cwd=real.folder)
+    assert slurm.wait(urgent)["JobState"] == "COMPLETED"
+    slurm.release(number)
+
+    shown = slurm.wait(number)
+    assert (shown["JobState"], shown["Restarts"]) == ("COMPLETED", "2"), real.logs("run")
+    assert_same_run(run_dir, reference)
+    assert read_run(run_dir).header.attempt == 3
+    said = re.findall(r" job \d+: (.*)", real.logs("run")[f"train-{number}.log"])
+    assert said[:4] == [
+        "start 1, 4 ranks on 2 nodes",
+        "signal USR2: the run is asked to stop after its round",
+        "interrupted: the file STOP",
+        "requeued",
+    ]
+
+
+@pytest.mark.timeout(600)
+def test_a_run_that_loses_a_rank_goes_on_and_is_evaluated(real, tmp_path):
+    reference, run_dir = rounds_of(real, 5), real.folder / "run"
     with (real.folder / "jobs" / "env.sh").open("a", encoding="utf-8") as file:
         file.write(f"export SLURM_TMPDIR='{tmp_path}/node disk'\n")
-    numbers = real.submitted("train", "small.toml", "--run-dir", "run", *words)
-    assert slurm.wait(numbers["evaluate"], timeout=240)["JobState"] == "COMPLETED", real.logs("run")
-    assert len(list((tmp_path / "node disk").glob("*.h5"))) == 2
+    numbers = real.submitted(
+        "train", "small.toml", "--run-dir", "run", "--nodes", "2", "--ranks", "4",
+        "--set", "data.stage=$SLURM_TMPDIR", "--on-rank-loss", "replace", "--evaluate",
+    )  # fmt: skip
+    server = freeze_server(run_dir, 1)
+    os.kill(rank_of_job(numbers["train"], 2), signal.SIGKILL)
+    os.kill(server, signal.SIGCONT)
+    assert real.cluster.wait(numbers["evaluate"], timeout=240)["JobState"] == "COMPLETED", real.logs("run")
+    assert_same_run(run_dir, reference)
+    assert "rank 2 of 4 on " in " ".join(event.text for event in read_run(run_dir).events)
+    assert len(list((tmp_path / "node disk").glob("*.h5"))) == 3
     assert "harbour" in real.logs("run")[f"evaluate-{numbers['evaluate']}.log"]
     code, said, told = real.submit("status", "run")
     assert (code, told) == (0, "")
-    assert re.search(r"run\W+done\W+2 of 2", said)
+    assert re.search(r"run\W+done\W+5 of 5", said)
+
+
+@pytest.mark.timeout(600)
+def test_a_study_of_real_runs_is_started_by_srun_and_collected(real, capsys):
+    numbers = real.submitted(
+        "study", "two.toml", "study", "--ranks", "2", "--launcher", "srun", "--collect", "all.h5"
+    )
+    assert real.cluster.wait(numbers["collect"], timeout=240)["JobState"] == "COMPLETED", real.logs("study")
+    assert fedreid(["results", "list", str(real.folder / "all.h5")]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"first.*done", said)
+    assert re.search(r"second.*done", said)

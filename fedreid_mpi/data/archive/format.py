@@ -94,23 +94,37 @@ def open_part(path: Path, group: str) -> Iterator[h5py.File]:
         _require_file(path)
         if not h5py.is_hdf5(path):
             raise DataError(f"{path}: not an HDF5 file")
-        status = path.stat()
-        _require_unbroken_once(path, status.st_ino, status.st_mtime_ns, status.st_size)
+        sealed = is_sealed(path)
         with h5py.File(path, "r", locking=False) as file:
             kind = plain(file.attrs.get("kind"))
             if not (isinstance(kind, str) and kind.startswith(KIND_PREFIX)):
                 raise DataError(f"{path}: an HDF5 file of something else, expected an archive of fedreid_mpi")
-            if group == "/" or file.get(group, getclass=True, getlink=True) is h5py.HardLink:
+            here = group == "/" or file.get(group, getclass=True, getlink=True) is h5py.HardLink
+            if here and not sealed:
                 _require_room(path, file[group])
             yield file
     except DAMAGE as error:
         raise DataError(f"{path}: damaged or truncated HDF5 file ({str(error).strip(chr(39))})") from error
 
 
+def is_sealed(path: Path) -> bool:
+    """Tell whether a file has a seal that holds, which vouches for all that is in it.
+
+    Raises
+    ------
+    DataError
+        When it has one that does not hold.
+    OSError
+        When it cannot be read.
+    """
+    status = path.stat()
+    return _is_sealed(path, status.st_ino, status.st_mtime_ns, status.st_size)
+
+
 @lru_cache(maxsize=16)
-def _require_unbroken_once(path: Path, *version: int) -> None:
-    """Check the seal of a file, which is to read it all, once for each version of the file."""
-    require_unbroken(path)
+def _is_sealed(path: Path, *version: int) -> bool:
+    """Look once at each version of a file, as that is to read it all."""
+    return require_unbroken(path)
 
 
 def _require_file(path: Path) -> None:

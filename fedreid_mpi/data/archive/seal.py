@@ -25,8 +25,13 @@ def seal(path: Path) -> None:
         file.write(MARK + digest)
 
 
-def require_unbroken(path: Path) -> None:
+def require_unbroken(path: Path) -> bool:
     """Refuse a file whose seal does not hold; one without a seal passes.
+
+    Returns
+    -------
+    bool
+        Whether there is a seal: then the file is as this program left it.
 
     Raises
     ------
@@ -38,7 +43,7 @@ def require_unbroken(path: Path) -> None:
         file.seek(max(left, 0))
         found = file.read(_LENGTH)
         if not found.startswith(MARK):
-            return
+            return False
         file.seek(0)
         digest = hashlib.sha256()
         while left > 0:
@@ -47,3 +52,4 @@ def require_unbroken(path: Path) -> None:
             left -= len(block) or left
     if found != MARK + digest.digest():
         raise DataError(f"{path}: damaged: its bytes are not those that were written")
+    return True
