@@ -82,6 +82,7 @@ def run_federation(
     """
     stop, losses = stop or Stop(), losses or Losses()
     comm.rank_timeout = experiment.reliability.rank_timeout
+    comm.wants_to_abandon = lambda: stop.wants_to_abandon
     specs = comm.decide("datasets", partial(describe_clients, experiment))
     datasets = comm.decide("datasets", partial(content_digests, experiment))
     with ExitStack() as held:
@@ -94,7 +95,7 @@ def run_federation(
             return Outcome(True, start.after, f"all {experiment.run.rounds} rounds were played before")
         try:
             require_same_files(comm, run_dir, experiment.data.files)
-            member = join(comm, experiment, specs, run_dir, start, partial(pulse, comm.pulse, stop))
+            member = join(comm, experiment, specs, run_dir, start, partial(pulse, comm.pulse))
             outcome = _play(member, run_dir, start, datasets, observer, git_commit, stop, losses)
             state: State = "done" if outcome.done else "interrupted"
             comm.decide("status", partial(_put_status, run_dir, state, outcome.reason))

@@ -142,22 +142,20 @@ def strongest(wishes: Sequence[Wish]) -> str:
     return f"{wish.reason} (rank {rank})" if len(wishes) > 1 else wish.reason
 
 
-def pulse(signs_of_life: Callable[[bool], bool], stop: Stop) -> None:
+def pulse(signs_of_life: Callable[[], bool]) -> None:
     """Give a sign of life between two batches.
 
     Parameters
     ----------
     signs_of_life
         `Communicator.pulse`.
-    stop
-        What asks this process to stop.
 
     Raises
     ------
     Abandoned
         Some rank wants the round to be abandoned.
     """
-    if signs_of_life(stop.wants_to_abandon):
+    if signs_of_life():
         raise Abandoned
 
 

@@ -113,6 +113,8 @@ class Communicator(ABC):
         All that left this rank, each message with how often it was sent. The owner may clear it.
     rank_timeout
         Seconds without a sign of life after which a rank that others wait for counts as hung; 0: never.
+    wants_to_abandon
+        Tells whether this rank wants the round to be abandoned; asked in `pulse` and while it waits.
     """
 
     rank: int
@@ -123,6 +125,7 @@ class Communicator(ABC):
     def __init__(self) -> None:
         self.ledger: Counter[Message] = Counter()
         self.rank_timeout = 0.0
+        self.wants_to_abandon: Callable[[], bool] = lambda: False
         self._doing = ""  # the phase, for the message about a rank that hangs
 
     @property
@@ -288,18 +291,13 @@ class Communicator(ABC):
         return self._stream_to_server(vectors, counts, length, chunk, kind)
 
     @abstractmethod
-    def pulse(self, abandon: bool = False) -> bool:
+    def pulse(self) -> bool:
         """Give a sign of life between two batches; not collective, and cheap.
-
-        Parameters
-        ----------
-        abandon
-            Whether this rank wants the round to be abandoned.
 
         Returns
         -------
         bool
-            Whether any rank is known to want that; once true it stays true.
+            Whether any rank is known to want the round abandoned; once true it stays true.
         """
 
     @abstractmethod

@@ -43,9 +43,9 @@ class SoloCommunicator(Communicator):
         for part in spans(length, chunk):
             yield part, [vector[part] for vector in vectors]
 
-    def pulse(self, abandon: bool = False) -> bool:
+    def pulse(self) -> bool:
         """Remember the wish."""
-        self._abandoned |= abandon
+        self._abandoned |= self.wants_to_abandon()
         return self._abandoned
 
     def agree(self, well: bool) -> bool:

@@ -131,9 +131,11 @@ class MPICommunicator(Communicator):
                 self._look_for_hung_ranks(began)
 
     def _tend(self) -> None:
-        """Read and give signs of life, and obey the orders in them."""
+        """Read and give signs of life, pass on the wish to abandon, and obey the orders in the signs."""
         self._tended = time.monotonic()
         signs = self._watch.signs
+        if self.wants_to_abandon() and not self._watch.abandon:
+            self._watch.wish_to_abandon()
         self._watch.tend()
         if self._watch.ending != NOBODY:
             self._end(self._watch.ending)
@@ -284,14 +286,10 @@ class MPICommunicator(Communicator):
 
     # Lives and ends.
 
-    def pulse(self, abandon: bool = False) -> bool:
+    def pulse(self) -> bool:
         """Give a sign of life, and pass on the wish to abandon the round."""
-        with self._surviving():
-            if abandon and not self._watch.abandon:
-                self._watch.wish_to_abandon()
-            if (
-                time.monotonic() - self._tended >= TEND
-            ):  # a look may give the core away, so not with each batch
+        if time.monotonic() - self._tended >= TEND:  # a look may give the core away, so not with each batch
+            with self._surviving():
                 self._tend()
         return self._watch.abandon
 
