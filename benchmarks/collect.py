@@ -19,6 +19,7 @@ import h5py
 import numpy as np
 
 from fedreid_mpi.data.archive.digest import CONTENT_DIGEST, content_digest
+from fedreid_mpi.data.archive.seal import seal
 from fedreid_mpi.results import ResultsWriter
 from fedreid_mpi.types import (
     CMC_RANKS,
@@ -70,11 +71,12 @@ def multiply(original: Path, folder: Path, count: int) -> None:
     for number in range(count):
         run = folder / f"run{number:04d}"
         run.mkdir(parents=True)
-        copy = shutil.copy(original, run)
+        copy = Path(shutil.copy(original, run))
         with h5py.File(copy, "a") as file:
             file.attrs["run_id"] = f"{number:032x}"
             file.attrs["seed"] = number
             file.attrs[CONTENT_DIGEST] = content_digest(file)
+        seal(copy)
 
 
 def main() -> None:
