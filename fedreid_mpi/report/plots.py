@@ -17,6 +17,7 @@ from fedreid_mpi.files import replacing
 from fedreid_mpi.report.style import STYLE
 from fedreid_mpi.report.tables import Column, ScoreTable, shares
 from fedreid_mpi.results import RunResults
+from fedreid_mpi.results.datasets import mean_over_clients
 from fedreid_mpi.types import ModelKind
 
 # Okabe and Ito's colours, told apart by everyone; dashes and markers say the same again.
@@ -91,22 +92,24 @@ def write_plots(
 
 
 def plot_scores_by_round(results: RunResults, metric: str, baseline: RunResults | None = None) -> Figure:
-    """Draw rank-1 or mAP by round, a panel a dataset: global, local and alone."""
-    clients = [client for client in results.header.clients if (results.queries[:, client.id] >= 0).any()]
-    figure, panels = _panels([client.name for client in clients])
+    """Draw rank-1 or mAP by round, a panel a dataset: global, local and alone; means over its clients."""
+    scored = [
+        dataset for dataset in results.datasets if (results.queries[:, list(dataset.clients)] >= 0).any()
+    ]
+    figure, panels = _panels([dataset.name for dataset in scored])
     curves = [(results, ModelKind.GLOBAL, Column.GLOBAL)]
     curves.append((results, ModelKind.LOCAL, Column.ALONE if results.mode == "local" else Column.LOCAL))
     if baseline is not None:
         curves.append((baseline, ModelKind.LOCAL, Column.ALONE))
     for run, model, column in curves:
         scores = run.cmc[..., 0] if metric == "rank-1" else run.mean_ap
-        for client, axes in zip(clients, panels, strict=True):
-            percent = 100 * scores[:, client.id, list(ModelKind).index(model)]
-            scored = np.isfinite(percent)
-            if scored.any():
+        percent = 100 * mean_over_clients(scores[..., list(ModelKind).index(model)].T, scored)
+        for axes, curve in zip(panels, percent, strict=True):
+            known = np.isfinite(curve)
+            if known.any():
                 axes.plot(
-                    run.evaluations[scored],
-                    percent[scored],
+                    run.evaluations[known],
+                    curve[known],
                     color=_COLOURS[column],
                     label=_NAMES[column],
                     **_LINES[column],
