@@ -231,6 +231,18 @@ OF_CONFIGURATION = {
     "too-deep": Bad("bad.toml: not a TOML file: ", toml=DEEP),
     "text-for-number": Bad("run.seed is '3', expected a valid integer", sections={"run": {"seed": "3"}}),
     "fraction-for-number": Bad("run.seed is 3.0, expected a valid integer", sections={"run": {"seed": 3.0}}),
+    "tf32-without-gpu": Bad(
+        'compute.precision is "tf32", which needs a GPU, but compute.device is "cpu"',
+        sections={"compute": {"precision": "tf32", "device": "cpu"}},
+    ),
+    "optimisation-after-the-end": Bad(
+        "distillation.every is 9, expected at most run.rounds, which is 1",
+        sections={
+            "run": {"rounds": 1},
+            "data": {"public": "public.h5"},
+            "distillation": {"enabled": True, "every": 9},
+        },
+    ),
     "number-of-5000-digits": Bad("bad.toml: not a TOML file: ", toml=b"[run]\nseed = " + b"9" * 5000),
     "empty-file": Bad("bad.toml: data is missing", toml=b""),
     "no-file": Bad(

@@ -287,10 +287,17 @@ class Experiment(Section):
     @model_validator(mode="after")
     def _check_sections_against_each_other(self) -> "Experiment":
         for section in ("distillation", "clustering"):
-            if getattr(self, section).enabled and self.data.public is None:
+            settings, rounds = getattr(self, section), self.run.rounds
+            if settings.enabled and self.data.public is None:
                 raise ValueError(
                     f"{section}.enabled = true needs data.public, the archive of a public dataset"
                 )
+            if settings.enabled and settings.every > rounds:
+                raise ValueError(
+                    f"{section}.every is {settings.every}, expected at most run.rounds, which is {rounds}"
+                )
+        if self.compute.precision == "tf32" and self.compute.device == "cpu":
+            raise ValueError('compute.precision is "tf32", which needs a GPU, but compute.device is "cpu"')
         drawn, needed = self.federation.clients_per_round, self.reliability.min_clients
         if 0 < drawn < needed:
             raise ValueError(
