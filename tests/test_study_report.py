@@ -224,14 +224,15 @@ def test_what_does_not_fit_is_told(tmp_path, study):
     )
 
 
-def test_a_report_of_a_study_file_is_that_of_its_runs(study, tmp_path, capsys):
+def test_a_study_file_is_read_like_the_folder_of_its_runs(study, tmp_path):
     assert fedreid(["results", "collect", str(study), "-o", str(tmp_path / "study.h5")]) == 0
-    for source, output in ((study, "one"), (tmp_path / "study.h5", "two")):
-        assert fedreid(["results", "report", str(source), "-o", str(tmp_path / output)]) == 0
-    tables = sorted(path.name for path in (tmp_path / "one").glob("*.csv"))
-    assert len(tables) > 10
-    for name in tables:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    folder, file = load_study([study]), load_study([tmp_path / "study.h5"])
+    assert [str(method) for method in file.methods] == [str(method) for method in folder.methods]
+    assert len(file.methods) > 5
+    for one, other in zip(folder.methods, file.methods, strict=True):
+        for mine, same in zip(one.runs, other.runs, strict=True):
+            assert same.folder.name == mine.folder.name
+            np.testing.assert_array_equal(same.scores(), mine.scores())
 
 
 @pytest.mark.parametrize(
