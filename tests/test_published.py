@@ -133,7 +133,9 @@ def test_the_servers_step(row, experiment, public):
     """One pass over the public images, written out plainly from the table."""
     is_published = set(ROWS[row])
     if row in BOTH:
-        settings = experiment(row, "distillation.enabled=true", "model.dropout=0.5", with_public=True)
+        settings = experiment(
+            row, "distillation.enabled=true", "run.rounds=20", "model.dropout=0.5", with_public=True
+        )
     else:
         keys = [f"distillation.{key}={PUBLISHED_STEP[key]}" for key in ROWS[row]]
         settings = experiment(
@@ -189,7 +191,9 @@ def test_rounds_that_distil(preset, rounds, experiment):
 @pytest.mark.parametrize("preset", BOTH)
 def test_teachers_are_in_evaluation_mode_and_untouched(preset, experiment, public):
     """Not reproduced: the authors' teachers are in training mode, which would move their statistics."""
-    settings = experiment(preset, "distillation.enabled=true", "model.dropout=0.5", with_public=True)
+    settings = experiment(
+        preset, "distillation.enabled=true", "run.rounds=20", "model.dropout=0.5", with_public=True
+    )
     images = PublicImages.open(public, settings, CPU)
     network = build_network(settings.model, None, 1).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
