@@ -1,5 +1,6 @@
 """Ranks that die, hang or leave: the others go on without them, or all end; they never wait for ever."""
 
+import re
 import sys
 
 import pytest
@@ -46,11 +47,31 @@ def test_ranks_lost_at_random_moments_are_left_behind():
     assert (ended.code, ended.errors) == (0, [])
 
 
+SAID = {
+    "raise": r"rank (\d), (between phases|work): RuntimeError: boom",
+    "exit": r"rank (\d), (between phases|work): SystemExit: 0",
+    "sleep": r"rank (\d) on \S+: no sign of life for 2 s \(reliability.rank_timeout\) while others wait",
+}
+
+
+@pytest.mark.parametrize("fault", SAID)
+@pytest.mark.parametrize(
+    "call", ["broadcast", "gather", "broadcast_rows", "gather_rows", "stream_to_server", "phase", "decide"]
+)
+def test_without_fault_tolerance_whatever_a_rank_does_ends_all(call, fault):
+    """It is a client, of three ranks, or the server, of two."""
+    ranks = 2 + (len(call) + len(fault)) % 2
+    ended = play(ranks, "end", call, fault)
+    assert ended.code != 0
+    (error,) = ended.errors
+    found = re.search(SAID[fault], error)
+    assert found, error
+    assert int(found[1]) == ranks - 2
+
+
 @pytest.mark.parametrize(
     ("call", "fault", "said"),
     [
-        ("gather_rows", "raise", "rank 1, between phases: RuntimeError: boom"),
-        ("broadcast", "exit", "rank 1, between phases: SystemExit: 0"),
         ("phase", "stop", "no sign of life for 2 s (reliability.rank_timeout) while others waited (work)"),
         ("decide", "vanish", None),
         ("stream_to_server", "kill", None),
