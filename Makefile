@@ -65,7 +65,7 @@ demo/archives/cuhk02.h5: | demo/datasets
 	fedreid-mpi prepare --all demo/datasets demo/archives --size 64x32
 
 test: $(VENV)/.installed-tests
-	pytest -n auto --maxprocesses 4 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=90
+	pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=90
 
 chaos: $(VENV)/.installed-tests
 	python tests/chaos.py

@@ -117,4 +117,4 @@ def test_a_key_is_read_or_its_change_refused(run, folder, archives, tmp_path, mo
 @pytest.mark.parametrize("run", RUNS)
 def test_what_a_run_of_this_kind_says_is_not_refused(run, folder, archives):
     assert list(settings_that_do_nothing(load(folder, archives, run))) == []
-    load(folder, archives, run, "preset=published")
+    load(folder, archives, run, "preset=published", "run.rounds=10")  # distils every tenth

@@ -67,8 +67,11 @@ def command(run_dir: Path, every: float, once: bool) -> None:
                     if seen is None:
                         view = f"{run_dir}: waiting for the first round ({error})"
                 live.update(view, refresh=True)
-                if state in ENDS or (state is None and results is not None and _is_complete(results)):
+                if state in ENDS:
                     return
+                complete = results is not None and _is_complete(results)
+                if complete and state is None and _state(run_dir) is None:
+                    return  # no job says how it stands, nor has one begun to while the results were read
             time.sleep(every)
 
 
