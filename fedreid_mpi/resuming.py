@@ -4,8 +4,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from fedreid_mpi.checkpoint import (
     MANIFEST,
     Manifest,
@@ -14,7 +12,7 @@ from fedreid_mpi.checkpoint import (
     newest_whole,
     publish_models,
 )
-from fedreid_mpi.config import Experiment, refused_changes
+from fedreid_mpi.config import Experiment, refused_changes, stored_experiment
 from fedreid_mpi.course import Start
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.results import last_attempt, read_run
@@ -98,11 +96,8 @@ def _changes(
     datasets: Sequence[str],
 ) -> Iterator[str]:
     """Name whatever would make the resumed run another one."""
-    try:
-        before = Experiment.model_validate(manifest.configuration)
-    except ValidationError as error:
-        where = folder_of(run_dir, manifest.round) / MANIFEST
-        raise DataError(f"{where}: its configuration is not one of this version") from error
+    where = folder_of(run_dir, manifest.round) / MANIFEST
+    before = stored_experiment(manifest.configuration, where)
     yield from refused_changes(before, experiment)
     found, expected = len(experiment.data.archives), len(before.data.archives)
     paths = [*experiment.data.archives, experiment.data.public]

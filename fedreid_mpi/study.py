@@ -5,12 +5,10 @@ from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import ValidationError
-
 from fedreid_mpi.comm.base import Communicator, PhaseError
-from fedreid_mpi.config import Experiment, StudyRun, refused_changes
+from fedreid_mpi.config import Experiment, StudyRun, refused_changes, stored_experiment
 from fedreid_mpi.course import Outcome
-from fedreid_mpi.errors import ConfigurationError, DataError
+from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.federation import Observer, run_federation
 from fedreid_mpi.recovery import Crew, Losses
 from fedreid_mpi.results import read_run
@@ -101,10 +99,7 @@ def is_finished(run_dir: Path, experiment: Experiment) -> bool:
     if not (run_dir.is_dir() and find_segments(run_dir)):
         return False
     results = read_run(run_dir)
-    try:
-        before = Experiment.model_validate(results.settings)
-    except ValidationError as error:
-        raise DataError(f"{results.files[-1]}: its configuration is not one of this version") from error
+    before = stored_experiment(results.settings, results.files[-1])
     if changes := "; ".join(refused_changes(before, experiment)):
         raise ConfigurationError(f"{run_dir}: holds a run with other settings: {changes}")
     return int(results.rounds[-1]) >= experiment.run.rounds

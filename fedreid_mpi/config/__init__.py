@@ -5,7 +5,7 @@ folder of the TOML file. `Experiment.to_toml` is what the results archive stores
 """
 
 from fedreid_mpi.config.changes import refused_changes
-from fedreid_mpi.config.loading import load_experiment
+from fedreid_mpi.config.loading import load_experiment, stored_experiment
 from fedreid_mpi.config.sections import (
     PRESETS,
     Aggregation,
@@ -48,4 +48,5 @@ __all__ = [
     "load_experiment",
     "load_suite",
     "refused_changes",
+    "stored_experiment",
 ]

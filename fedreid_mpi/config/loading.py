@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from fedreid_mpi.config.idle import settings_that_do_nothing
 from fedreid_mpi.config.sections import PRESETS, Experiment
-from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.files import require_regular
 
 LONGEST = 80
@@ -36,6 +36,20 @@ def load_experiment(path: Path, overrides: Sequence[str] = ()) -> Experiment:
     for override in overrides:
         apply_override(content, override)
     return resolve(content, str(path), path)
+
+
+def stored_experiment(content: Mapping[str, Any], path: Path) -> Experiment:
+    """Make an experiment of the resolved configuration that a run has stored in a file.
+
+    Raises
+    ------
+    DataError
+        It is not one of this version.
+    """
+    try:
+        return Experiment.model_validate(content)
+    except ValidationError as error:
+        raise DataError(f"{path}: its configuration is not one of this version") from error
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
