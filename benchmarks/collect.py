@@ -18,10 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from fedreid_mpi.data.archive.digest import CONTENT_DIGEST, content_digest
-from fedreid_mpi.data.archive.seal import seal
-from fedreid_mpi.results import ResultsWriter
-from fedreid_mpi.types import (
+from fedreid_mpi.records import (
     CMC_RANKS,
     ClientReport,
     ClientSpec,
@@ -33,6 +30,9 @@ from fedreid_mpi.types import (
     RunHeader,
     Scores,
 )
+from fedreid_mpi.results import ResultsWriter
+from fedreid_mpi.storage.hdf5.checksum import seal
+from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST, content_digest
 
 CLIENTS = tuple(ClientSpec(k, f"dataset{k}", k, 1000, 100, 500) for k in range(9))
 

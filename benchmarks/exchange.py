@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from mpi4py import MPI
 
-from fedreid_mpi.comm.exchange import aggregate, distribute
 from fedreid_mpi.comm.mpi.communicator import MPICommunicator
+from fedreid_mpi.federated.exchange import aggregate, distribute
 
 TENSORS = 160
 """Tensors in the state dict of the plain way, as many as ResNet-50 has parameters."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedreid_mpi.algorithms.ranking import evaluate_ranking
+from fedreid_mpi.evaluation.ranking import evaluate_ranking
 
 CAMERAS = 6
 

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from fedreid_mpi import config
-from fedreid_mpi.algorithms.ranking import Distances, cosine_distances, evaluate_ranking
-from fedreid_mpi.algorithms.reranking import Reranking
+from fedreid_mpi.evaluation.ranking import Distances, cosine_distances, evaluate_ranking
+from fedreid_mpi.evaluation.reranking import Reranking
 from fedreid_mpi.model import build_network
 
 CAMERAS = 15

@@ -9,9 +9,9 @@ from mpi_runs import EVERYONE, GROUPS, combinations, sample
 from small import Silent, write_experiment, write_public, write_sites
 from test_invariant import assert_did, assert_same_run
 
-from fedreid_mpi.comm import SoloCommunicator
+from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
-from fedreid_mpi.federation import run_federation
+from fedreid_mpi.run.loop import run_federation
 
 BATCH = 12
 """Experiments of one launch, which costs seconds."""
@@ -47,7 +47,7 @@ def _play_batch(folder: Path, experiments: dict[str, Path]) -> Iterator[Trial]:
 def _compare(folder: Path, name: str, path: Path) -> str:
     alone = folder / "alone" / name
     try:
-        run_federation(SoloCommunicator(), load_experiment(path), alone, Silent())
+        run_federation(SingleCommunicator(), load_experiment(path), alone, Silent())
         assert_did(alone, name)
         for ranks in (*GROUPS, EVERYONE):
             assert_same_run(folder / "ranks" / name / str(ranks), alone)

@@ -12,14 +12,14 @@ from chaos import Trial
 from launching import started
 from small import Silent, write_experiment, write_sites
 
-from fedreid_mpi.checkpoint import folder_of, newest_whole
-from fedreid_mpi.comm import SoloCommunicator
+from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
 from fedreid_mpi.errors import FedReIDError
-from fedreid_mpi.federation import run_federation
 from fedreid_mpi.model import load_model
 from fedreid_mpi.results import read_run, stable_figures
-from fedreid_mpi.rundir import read_status
+from fedreid_mpi.run.checkpoint import folder_of, newest_whole
+from fedreid_mpi.run.loop import run_federation
+from fedreid_mpi.storage.run_directory import read_status
 
 ROUNDS = 8
 EVERY_MPI = 5
@@ -55,7 +55,7 @@ def play(count: int, seed: int, folder: Path) -> Iterator[Trial]:
 
 
 def train(experiment: Path, run_dir: Path) -> None:
-    run_federation(SoloCommunicator(), load_experiment(experiment), run_dir, Silent(), resume=True)
+    run_federation(SingleCommunicator(), load_experiment(experiment), run_dir, Silent(), resume=True)
 
 
 def _forked(experiment: Path, run_dir: Path, before: str, delay: float) -> str:

@@ -16,7 +16,7 @@ from small import write_experiment, write_sites
 
 from fedreid_mpi.errors import FedReIDError
 from fedreid_mpi.results import read_run, stable_figures
-from fedreid_mpi.rundir import read_status
+from fedreid_mpi.storage.run_directory import read_status
 
 RANKS = 7  # a server, five clients, and one that is idle
 ROUNDS = 7

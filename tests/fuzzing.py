@@ -111,7 +111,7 @@ def read_model(path: Path) -> object:
 
 
 def read_manifest(path: Path) -> object:
-    from fedreid_mpi import checkpoint
+    from fedreid_mpi.run import checkpoint
 
     return checkpoint.read_manifest(path.parent).model_dump()
 

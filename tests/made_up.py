@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from fedreid_mpi.config import Experiment
-from fedreid_mpi.results import ResultsWriter
-from fedreid_mpi.types import (
+from fedreid_mpi.records import (
     CMC_RANKS,
     ClientReport,
     ClientSpec,
@@ -21,6 +20,7 @@ from fedreid_mpi.types import (
     RunHeader,
     Scores,
 )
+from fedreid_mpi.results import ResultsWriter
 
 PHASES = {"train": 8.0, "aggregate": 1.0, "evaluate": 4.0}
 SENT = {"models": 14_000_000, "features": 1_000_000}

@@ -14,7 +14,7 @@ import pytest
 
 from fedreid_mpi.comm import Communicator, ForbiddenMessageError, PhaseError
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.types import ClientReport
+from fedreid_mpi.records import ClientReport
 
 REPORT = ClientReport(0, 300, 10, 2.5, True, 1.5, feature=np.arange(8, dtype=np.float32))
 
@@ -233,23 +233,27 @@ def small_values_are_entered_in_the_ledger(comm):
         assert sent_here == []
 
 
-def a_wish_to_abandon_reaches_all(comm):
-    """Comes last: the wish stays. Whoever has it is waiting, and does not come to a `pulse`."""
-    assert not comm.pulse()
+ASKED = []
+"""Not empty where this rank asks for the round to be abandoned."""
+
+
+def a_request_to_abandon_reaches_all(comm):
+    """Comes last: the request stays. Whoever has it is waiting, and does not come to a `heartbeat`."""
+    assert not comm.heartbeat()
     comm.gather(None)
-    comm.broadcast(None)  # nobody has a wish before all have asked
-    wishes = 0 if comm.size == 2 else comm.size - 1  # the server, and a client
-    if comm.rank == wishes:
-        comm.wants_to_abandon = lambda: True
+    comm.broadcast(None)  # nobody asks before all have asked
+    asking = 0 if comm.size == 2 else comm.size - 1  # the server, and a client
+    if comm.rank == asking:
+        ASKED.append(True)
     else:
         deadline = time.monotonic() + 60
-        while not comm.pulse():
+        while not comm.heartbeat():
             assert time.monotonic() < deadline
             time.sleep(1e-3)
     comm.gather(None)
     comm.broadcast(None)
     deadline = time.monotonic() + 60
-    while not comm.pulse():
+    while not comm.heartbeat():
         assert time.monotonic() < deadline
         time.sleep(1e-3)
 
@@ -283,7 +287,7 @@ CASES = {
         only_what_may_travel_travels,
         small_values_are_entered_in_the_ledger,
         a_lone_process_cannot_shrink,
-        a_wish_to_abandon_reaches_all,
+        a_request_to_abandon_reaches_all,
     )
 }
 
@@ -299,7 +303,8 @@ def run_cases(cases, sizes: list[int]) -> None:
         part = world.Split(0 if world.rank < size else MPI.UNDEFINED)
         if part == MPI.COMM_NULL:
             continue
-        comm = MPICommunicator(part)
+        ASKED.clear()
+        comm = MPICommunicator(part, abandon_requested=lambda: bool(ASKED))
         for name, case in cases.items():
             case(comm)
             comm.gather(None)  # no rank may still be failing

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from mpi_contract import sent
 
-from fedreid_mpi.comm import Communicator, exchange
+from fedreid_mpi.comm import Communicator
+from fedreid_mpi.federated import exchange
 from fedreid_mpi.seeds import generator
 
 DRAWS = 40

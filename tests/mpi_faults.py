@@ -56,8 +56,12 @@ def full():
 
 
 LOCAL = ("federation.mode=local",)
-FEDERATION, ROUND, SCORING = "fedreid_mpi.federation", "fedreid_mpi.round", "fedreid_mpi.scoring"
-JOINING, CHECKPOINT = "fedreid_mpi.joining", "fedreid_mpi.checkpoint"
+FEDERATION, ROUND, SCORING = (
+    "fedreid_mpi.run.loop",
+    "fedreid_mpi.federated.round",
+    "fedreid_mpi.federated.scoring",
+)
+JOINING, CHECKPOINT = "fedreid_mpi.run.setup", "fedreid_mpi.run.checkpoint"
 
 IN_PHASES = {
     "experiment": Fault(
@@ -68,7 +72,7 @@ IN_PHASES = {
     ),
     "run-directory": Fault(
         0,
-        "fedreid_mpi.rundir.replacing",
+        "fedreid_mpi.storage.run_directory.atomic_write",
         full,
         "--run-dir RUN_DIR: cannot be written: No space left on device",
         code=2,
@@ -102,7 +106,10 @@ BETWEEN_PHASES = {
         1, f"{ROUND}.aggregate", lambda: SystemExit(0), "rank 1, between phases: SystemExit: 0"
     ),
     "server-fails": Fault(
-        0, "fedreid_mpi.comm.exchange.weighted_average", MemoryError, "rank 0, between phases: MemoryError:"
+        0,
+        "fedreid_mpi.federated.exchange.weighted_average",
+        MemoryError,
+        "rank 0, between phases: MemoryError:",
     ),
 }
 

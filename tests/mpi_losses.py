@@ -20,7 +20,7 @@ import numpy as np
 
 from fedreid_mpi.cli.train import end_badly
 from fedreid_mpi.comm import RanksLost, connect
-from fedreid_mpi.comm.content import check_rows, check_value
+from fedreid_mpi.comm.payload import check_rows, check_value
 from fedreid_mpi.seeds import generator
 
 LIMIT = 2.0
@@ -161,7 +161,7 @@ def play_at_random(comm, seed):
     while step < STEPS or len(left) > 2:
         try:
             CALLS[names[int(generator(seed, "call", step).integers(len(names)))]](comm, step)
-            comm.pulse()
+            comm.heartbeat()
             step += 1
         except RanksLost:
             while True:

@@ -97,12 +97,12 @@ def sample(count: int, seed: int) -> dict[str, dict[str, dict[str, object]]]:
 def main(folder: Path, experiments: list[Path]) -> None:
     from mpi4py import MPI
 
-    from fedreid_mpi import evaluation
     from fedreid_mpi.comm.mpi.communicator import MPICommunicator
     from fedreid_mpi.config import load_experiment
-    from fedreid_mpi.federation import run_federation
+    from fedreid_mpi.evaluation import features
+    from fedreid_mpi.run.loop import run_federation
 
-    evaluation.UNIT = 64  # so that a small test split is shared out, too
+    features.SHARD = 64  # so that a small test split is shared out, too
     world = MPI.COMM_WORLD
     group = next(number for number in range(len(GROUPS)) if world.rank < sum(GROUPS[: number + 1]))
     some, everyone = MPICommunicator(world.Split(group)), MPICommunicator(world)

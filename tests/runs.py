@@ -5,8 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedreid_mpi.results import ResultsWriter
-from fedreid_mpi.types import (
+from fedreid_mpi.records import (
     CMC_RANKS,
     ClientReport,
     ClientSpec,
@@ -18,6 +17,7 @@ from fedreid_mpi.types import (
     RunHeader,
     Scores,
 )
+from fedreid_mpi.results import ResultsWriter
 
 SITES = (ClientSpec(0, "market", 0, 800, 40, 90), ClientSpec(1, "viper", 1, 300, 30, 60))
 CAMERAS = (

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from small import write_experiment, write_public, write_sites
 
-from fedreid_mpi.checkpoint import list_checkpoints
 from fedreid_mpi.results import read_run
+from fedreid_mpi.run.checkpoint import list_checkpoints
 
 GROWTH = 1.05
 """Memory at the end over that in the middle of the run: noise of the allocator stays below."""

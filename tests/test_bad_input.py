@@ -16,7 +16,7 @@ from small import write_experiment, write_site
 
 from fedreid_mpi.cli import run
 from fedreid_mpi.results import read_run
-from fedreid_mpi.rundir import read_status
+from fedreid_mpi.storage.run_directory import read_status
 
 TOO_FEW_CLIENTS = 4
 SAID = (Path("out/lock"), Path("out/status.json"))

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 from launching import ERROR, Launcher, launch, launch_program, mpich, mpirun
-from mpi_contract import CASES
+from mpi_contract import ASKED, CASES
 
-from fedreid_mpi.comm import SoloCommunicator, connect
+from fedreid_mpi.comm import SingleCommunicator, connect
 from fedreid_mpi.comm.mpi.launch import launched_size
 from fedreid_mpi.errors import ConfigurationError
 
@@ -20,7 +20,8 @@ def over_mpi(tmp_path_factory):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_contract_alone(name):
-    CASES[name](SoloCommunicator())
+    ASKED.clear()
+    CASES[name](SingleCommunicator(lambda: bool(ASKED)))
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -54,7 +55,7 @@ def test_a_group_of_ranks_does_not_hear_another(tmp_path):
 def test_without_a_launcher_a_process_is_alone(monkeypatch):
     for variable in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(variable, raising=False)
-    assert isinstance(connect(), SoloCommunicator)
+    assert isinstance(connect(), SingleCommunicator)
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from safetensors.numpy import load_file
 from small import SITES, write_experiment, write_public, write_site
 
 from fedreid_mpi import cli
+from fedreid_mpi.records import ModelKind
 from fedreid_mpi.results import read_run, stable_figures
-from fedreid_mpi.types import ModelKind
 
 # Three of five clients diverge in the first round at 100, four at 10,000, and all in the second.
 SECTIONS = {

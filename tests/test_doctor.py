@@ -12,7 +12,7 @@ import pytest
 from launching import ERROR, Launcher, fedreid, mpich
 
 from fedreid_mpi.cli import run
-from fedreid_mpi.comm import Library, SoloCommunicator
+from fedreid_mpi.comm import Library, SingleCommunicator
 from fedreid_mpi.doctor.facts import JobFacts, RankFacts, Report, StorageFacts
 from fedreid_mpi.doctor.judge import Level, judge
 from fedreid_mpi.doctor.machine import cgroup_limit, look_around
@@ -199,7 +199,7 @@ def test_the_end_of_a_job_is_taken_from_its_environment():
 
 
 def test_the_run_directory_is_tried_out_and_left_as_it_was(tmp_path):
-    facts = look_at_storage(SoloCommunicator(), tmp_path / "runs" / "1", "n1")
+    facts = look_at_storage(SingleCommunicator(), tmp_path / "runs" / "1", "n1")
     assert (facts.error, facts.renames, facts.locks, facts.unseen_by) == ("", True, True, ())
     assert 0 < facts.free <= facts.total
     assert list(tmp_path.iterdir()) == []

@@ -5,13 +5,14 @@ import torch
 from launching import ERROR
 from small import write_experiment, write_site
 
-from fedreid_mpi import config, evaluation
+from fedreid_mpi import config
 from fedreid_mpi.cli import run
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.evaluation import UNIT, Unit, extract_features, query_then_gallery, rank_gallery, units
+from fedreid_mpi.evaluation import EvalShard, extract_features, query_then_gallery, rank_gallery, shards
+from fedreid_mpi.evaluation.features import BATCH, SHARD
 from fedreid_mpi.model import load_model
+from fedreid_mpi.records import ModelKind
 from fedreid_mpi.results import read_run
-from fedreid_mpi.types import ModelKind
 
 COMPUTE = config.Compute(device="cpu")
 
@@ -43,7 +44,7 @@ def naive_features(network, archive, index):
 def test_features_are_those_of_an_image_and_its_mirror_image(model, archives):
     archive, stored = DatasetArchive.open(archives[4]), load_model(model)
     indices = query_then_gallery(archive)
-    assert len(indices) > evaluation.BATCH["cpu"]  # more than one batch, the last of them partial
+    assert len(indices) > BATCH["cpu"]  # more than one batch, the last of them partial
     seen = []
     features = extract_features(stored.network, archive, indices, COMPUTE, seen.append)
     assert sum(seen) == len(indices)
@@ -79,19 +80,19 @@ def test_a_gallery_is_ranked_by_the_cosine(archives):
     assert rank_gallery(worst, archive, "standard", 0).scores().cmc[0] == 0
 
 
-@pytest.mark.parametrize("images", [0, 1, UNIT - 1, UNIT, UNIT + 1, 3 * UNIT + 5])
+@pytest.mark.parametrize("images", [0, 1, SHARD - 1, SHARD, SHARD + 1, 3 * SHARD + 5])
 def test_units_cover_every_image_once_in_whole_batches(images):
-    cut = list(units(2, images))
-    assert all(unit.dataset == 2 for unit in cut)
-    assert [n for unit in cut for n in range(unit.start, unit.stop)] == list(range(images))
-    assert all(unit.start % size == 0 for unit in cut for size in evaluation.BATCH.values())
-    assert cut[1:2] in ([], [Unit(2, UNIT, min(2 * UNIT, images))])
+    cut = list(shards(2, images))
+    assert all(shard.dataset == 2 for shard in cut)
+    assert [n for shard in cut for n in range(shard.start, shard.stop)] == list(range(images))
+    assert all(shard.start % size == 0 for shard in cut for size in BATCH.values())
+    assert cut[1:2] in ([], [EvalShard(2, SHARD, min(2 * SHARD, images))])
 
 
 def test_units_do_not_change_the_bits(model, archives):
-    """A unit is whole batches, so whoever extracts it gives the features that one rank alone would."""
+    """A shard is whole batches, so whoever extracts it gives the features that one rank alone would."""
     archive, network = DatasetArchive.open(archives[4]), load_model(model).network
-    indices, batch = query_then_gallery(archive), evaluation.BATCH["cpu"]
+    indices, batch = query_then_gallery(archive), BATCH["cpu"]
     whole = extract_features(network, archive, indices, COMPUTE)
     cut = [extract_features(network, archive, part, COMPUTE) for part in (indices[:batch], indices[batch:])]
     assert torch.equal(torch.cat(cut), whole)
@@ -107,7 +108,9 @@ def test_the_command_reproduces_the_runs_own_figures(finished, model, archives, 
     assert run(["evaluate", str(model), *paths, "--device", "cpu"]) == 0
     printed = [figures(line) for line in capsys.readouterr().out.splitlines()]
     rows = {words[0]: words[1:] for words in printed if words}
-    for client, score in zip(results.header.clients, results.final_scores(ModelKind.GLOBAL), strict=True):
+    for client, score in zip(
+        results.header.clients, results.scores(int(results.rounds[-1]), ModelKind.GLOBAL), strict=True
+    ):
         shares = (score.cmc[0], score.cmc[4], score.cmc[9], score.mean_ap, score.mean_inp)
         expected = [f"{100 * share:.1f}" for share in shares]
         assert rows[client.name] == [*expected, str(score.queries), str(score.unmatched)]
@@ -117,7 +120,8 @@ def test_saved_features_and_scores_reproduce_the_figures(finished, model, archiv
     saved = tmp_path / "features.h5"
     assert run(["evaluate", str(model), str(archives[4]), "--save", str(saved), "--device", "cpu"]) == 0
     assert str(saved) in capsys.readouterr().out
-    score = read_run(finished).final_scores(ModelKind.GLOBAL)[-1]
+    results = read_run(finished)
+    score = results.scores(int(results.rounds[-1]), ModelKind.GLOBAL)[-1]
     archive = DatasetArchive.open(archives[4])
     with h5py.File(saved) as file:
         assert file.attrs["protocol"] == "standard"

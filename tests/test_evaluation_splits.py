@@ -8,8 +8,6 @@ import torch
 from launching import ERROR
 
 from fedreid_mpi import config
-from fedreid_mpi.algorithms.ranking import evaluate_ranking
-from fedreid_mpi.algorithms.reranking import Reranking
 from fedreid_mpi.cli import run
 from fedreid_mpi.data.archive import ArchiveContents, DatasetArchive, write_archive
 from fedreid_mpi.errors import DataError
@@ -25,6 +23,8 @@ from fedreid_mpi.evaluation import (
     rank_gallery,
     score_split,
 )
+from fedreid_mpi.evaluation.ranking import evaluate_ranking
+from fedreid_mpi.evaluation.reranking import Reranking
 from fedreid_mpi.model import FlatModel, build_network, load_model, save_model
 
 COMPUTE = config.Compute(device="cpu")

@@ -11,11 +11,11 @@ from small import SITES, Silent, write_experiment
 
 from fedreid_mpi import config
 from fedreid_mpi.algorithms import weighting
-from fedreid_mpi.comm import SoloCommunicator
+from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
-from fedreid_mpi.federation import run_federation
-from fedreid_mpi.model import FlatModel, backbone, build_network, load_backbone_weights
+from fedreid_mpi.model import FlatModel, backbones, build_network, load_backbone_weights
 from fedreid_mpi.results import read_run
+from fedreid_mpi.run.loop import run_federation
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -34,19 +34,19 @@ def test_the_algorithm_of_the_page_weighs_clients(archives, tmp_path, monkeypatc
     experiment = load_experiment(write_experiment(tmp_path / "small.toml", archives, run={"rounds": 1}))
     aggregation = experiment.aggregation.model_copy(update={"weights": "square-root"})
     experiment = experiment.model_copy(update={"aggregation": aggregation})
-    run_federation(SoloCommunicator(), experiment, tmp_path / "run", Silent())
+    run_federation(SingleCommunicator(), experiment, tmp_path / "run", Silent())
     weights = read_run(tmp_path / "run").weight[1]
     np.testing.assert_allclose(weights, [sqrt(images) for images in SITES.values()])
 
 
 def test_the_backbone_of_the_page_learns_and_takes_weights(archives, tmp_path, monkeypatch):
     build = example("adding-a-backbone.md")["build_stripes"]
-    monkeypatch.setitem(backbone.BACKBONES, "stripes", build)
+    monkeypatch.setitem(backbones.BACKBONES, "stripes", build)
     path = write_experiment(tmp_path / "small.toml", archives[:2], run={"rounds": 1})
     experiment = load_experiment(path)
     model = experiment.model.model_copy(update={"backbone": "stripes"})
     run_federation(
-        SoloCommunicator(), experiment.model_copy(update={"model": model}), tmp_path / "run", Silent()
+        SingleCommunicator(), experiment.model_copy(update={"model": model}), tmp_path / "run", Silent()
     )
     trained = load_file(tmp_path / "run" / "models" / "global.safetensors")
     settings = config.Model.model_construct(**{**dict(experiment.model), "backbone": "stripes"})

@@ -16,18 +16,18 @@ from small import write_site
 from test_results import HEADER, record
 
 from fedreid_mpi import config
-from fedreid_mpi.algorithms.ranking import evaluate_ranking
 from fedreid_mpi.cli import run
 from fedreid_mpi.data.archive import DatasetArchive, verify_dataset
-from fedreid_mpi.data.archive.disk import create_hdf5
 from fedreid_mpi.errors import FedReIDError
 from fedreid_mpi.evaluation import ExtractedFeatures, query_then_gallery
+from fedreid_mpi.evaluation.ranking import evaluate_ranking
 from fedreid_mpi.model import FlatModel, build_network, load_model, save_model
 from fedreid_mpi.report.plots import write_plots
-from fedreid_mpi.report.tables import score_table
+from fedreid_mpi.report.score_table import score_table
 from fedreid_mpi.results import ResultsWriter, read_run
 from fedreid_mpi.results.features import write_features
 from fedreid_mpi.results.verify import verify_features
+from fedreid_mpi.storage.hdf5.disk import create_hdf5
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EROFS, errno.EDQUOT)
 SMALL = config.Model(backbone="small", embedding_dim=16)

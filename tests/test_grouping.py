@@ -5,7 +5,7 @@ import pytest
 from fedreid_mpi.algorithms.clustering import cluster_clients
 from fedreid_mpi.algorithms.grouping import plan_groups
 from fedreid_mpi.errors import TooFewClientsError
-from fedreid_mpi.types import ClientReport
+from fedreid_mpi.records import ClientReport
 
 ALL = [(0, 1, 2, 3, 4)]
 

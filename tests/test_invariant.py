@@ -6,11 +6,11 @@ from launching import fedreid, launch_program, mpich
 from mpi_runs import EVERYONE, GROUPS, VARIANTS, sample
 from small import PUBLIC_IMAGES, Silent, write_experiment, write_public
 
-from fedreid_mpi.comm import SoloCommunicator
+from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
-from fedreid_mpi.federation import run_federation
+from fedreid_mpi.records import ModelKind
 from fedreid_mpi.results import read_run, stable_figures
-from fedreid_mpi.types import ModelKind
+from fedreid_mpi.run.loop import run_federation
 
 SAMPLE = sample(2, seed=2)  # of the combinations; `make chaos` plays them all
 
@@ -36,7 +36,7 @@ def alone(experiments, tmp_path_factory):
     """The run directory of each experiment, played by this very process."""
     folder = tmp_path_factory.mktemp("alone")
     for name, path in experiments.items():
-        run_federation(SoloCommunicator(), load_experiment(path), folder / name, Silent())
+        run_federation(SingleCommunicator(), load_experiment(path), folder / name, Silent())
     return {name: folder / name for name in experiments}
 
 
@@ -95,10 +95,22 @@ def test_a_resume_on_another_number_of_ranks_gives_the_same_bits(variant, togeth
     assert_same_run(resumed, alone[variant])
 
 
-KINDS = {"models", "features", "sign", "NoneType", "bool", "int", "float", "str", "list", "dict", "tuple"}
+KINDS = {
+    "models",
+    "features",
+    "heartbeat",
+    "NoneType",
+    "bool",
+    "int",
+    "float",
+    "str",
+    "list",
+    "dict",
+    "tuple",
+}
 RECORDS = {
     *("ClientReport", "ClientSpec", "Evaluation", "Experiment", "Group", "Message", "Process", "RankInfo"),
-    *("Scores", "Start", "StoredFile", "Turn", "View", "Wish"),
+    *("Directive", "ResumePoint", "Scores", "StopRequest", "StoredFile", "View"),
 }
 
 
@@ -150,7 +162,7 @@ def test_the_variants_differ(alone):
 
 def test_another_seed_gives_another_run(experiments, alone, tmp_path):
     experiment = load_experiment(experiments["plain"], ["run.seed=4"])
-    run_federation(SoloCommunicator(), experiment, tmp_path / "run", Silent())
+    run_federation(SingleCommunicator(), experiment, tmp_path / "run", Silent())
     name = "models/global.safetensors"
     assert (tmp_path / "run" / name).read_bytes() != (alone["plain"] / name).read_bytes()
 
@@ -200,7 +212,7 @@ def test_a_client_without_test_images_trains_but_is_not_scored(alone):
     untested = names.index("mall")
     assert results.participated[1:, untested].all()
     for model in (ModelKind.GLOBAL, ModelKind.LOCAL):
-        scored = [score is not None for score in results.final_scores(model)]
+        scored = [score is not None for score in results.scores(2, model)]
         assert scored == [client != untested for client in range(5)]
     assert results.score(0, 0, ModelKind.LOCAL) is None
     assert results.score(2, 0, ModelKind.GLOBAL).unmatched == 1
@@ -210,10 +222,10 @@ def test_local_training_shares_nothing(alone, experiments, tmp_path):
     """A client alone in the world ends with the model that it has beside others."""
     one = load_experiment(experiments["alone"])
     lone = one.model_copy(update={"data": one.data.model_copy(update={"archives": one.data.archives[:1]})})
-    run_federation(SoloCommunicator(), lone, tmp_path / "run", Silent())
+    run_federation(SingleCommunicator(), lone, tmp_path / "run", Silent())
     name = "models/0_harbour.safetensors"
     assert (tmp_path / "run" / name).read_bytes() == (alone["alone"] / name).read_bytes()
     results = read_run(alone["alone"])
     assert np.isnan(results.weight).all()
-    assert results.final_scores(ModelKind.GLOBAL) == results.scores(2, ModelKind.GLOBAL) == (None,) * 5
+    assert results.scores(2, ModelKind.GLOBAL) == (None,) * 5
     assert results.score(2, 0, ModelKind.LOCAL) is not None

@@ -12,12 +12,12 @@ from fedreid_mpi.errors import DataError
 from fedreid_mpi.model import (
     FlatModel,
     build_network,
+    files,
     load_backbone_weights,
     load_model,
     save_model,
-    storage,
 )
-from fedreid_mpi.types import Role
+from fedreid_mpi.records import Role
 
 CPU = torch.device("cpu")
 SMALL = config.Model(backbone="small", embedding_dim=16)
@@ -222,11 +222,11 @@ def stored(tmp_path, tensors=lambda t: t, metadata=lambda m: m):
     path = tmp_path / "m.safetensors"
     save_model(path, flat(), SMALL, 32, 16, 0)
     with safe_open(path, framework="pt") as file:
-        about = json.loads(file.metadata()[storage.ABOUT])
+        about = json.loads(file.metadata()[files.ABOUT])
     changed = tensors(load_file(path))
     del about["digest"]
-    about["digest"] = storage._digest(about, changed)
-    save_file(changed, path, metadata=metadata({storage.ABOUT: json.dumps(about)}))
+    about["digest"] = files._digest(about, changed)
+    save_file(changed, path, metadata=metadata({files.ABOUT: json.dumps(about)}))
     return path
 
 

@@ -12,16 +12,16 @@ from small import PUBLIC_IMAGES, Silent, write_experiment, write_public
 
 from fedreid_mpi.algorithms.clustering import finch
 from fedreid_mpi.algorithms.distillation import distillation_loss, teacher_features
-from fedreid_mpi.comm import SoloCommunicator
+from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import augment, epoch_batches, normalise
-from fedreid_mpi.federation import run_federation
+from fedreid_mpi.federated.distillation import PublicImages
 from fedreid_mpi.model import FlatModel, load_model
+from fedreid_mpi.records import ModelKind, RoundPlan
 from fedreid_mpi.results import read_run
+from fedreid_mpi.run.loop import run_federation
 from fedreid_mpi.seeds import generator
-from fedreid_mpi.teaching import PublicImages
-from fedreid_mpi.types import ModelKind, RoundPlan
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def play(archives, tmp_path):
         if "data" in sections:
             path = write_experiment(path, archives, **sections)
         experiment = load_experiment(path)
-        run_federation(SoloCommunicator(), experiment, tmp_path / name, Silent())
+        run_federation(SingleCommunicator(), experiment, tmp_path / name, Silent())
         return tmp_path / name, experiment
 
     return run
@@ -189,7 +189,7 @@ def classroom(archives, public, tmp_path):
         from fedreid_mpi.model import build_network
 
         networks = [build_network(experiment.model, None, seed) for seed in (1, 2)]
-        return PublicImages.open(public, experiment, torch.device("cpu")), *networks
+        return PublicImages.open(DatasetArchive.open(public), experiment, torch.device("cpu")), *networks
 
     return build
 
@@ -240,7 +240,7 @@ def test_the_overlap_can_be_left_out(archives, public, tmp_path):
     from fedreid_mpi.errors import DataError
 
     with pytest.raises(DataError, match="24 public images, expected at least 32"):
-        PublicImages.open(public, load_experiment(path), torch.device("cpu"))
+        PublicImages.open(DatasetArchive.open(public), load_experiment(path), torch.device("cpu"))
 
 
 def test_loss_by_hand():

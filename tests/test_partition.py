@@ -6,21 +6,21 @@ from safetensors.numpy import load_file
 from small import SITES, Silent, write_experiment, write_public
 from test_optimisations import assert_same_model, averaged
 
-from fedreid_mpi.comm import SoloCommunicator
+from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.partition import partition
 from fedreid_mpi.errors import ConfigurationError, FedReIDError
-from fedreid_mpi.federation import run_federation
+from fedreid_mpi.records import ModelKind
 from fedreid_mpi.results import read_run
-from fedreid_mpi.types import ModelKind
+from fedreid_mpi.run.loop import run_federation
 
 
 @pytest.fixture
 def play(archives, tmp_path):
     def run(name, **sections):
         path = write_experiment(tmp_path / f"{name}.toml", archives, **sections)
-        run_federation(SoloCommunicator(), load_experiment(path), tmp_path / name, Silent())
+        run_federation(SingleCommunicator(), load_experiment(path), tmp_path / name, Silent())
         return tmp_path / name
 
     return run

@@ -13,13 +13,13 @@ from pathlib import Path
 import pytest
 from small import Silent, write_experiment
 
-from fedreid_mpi import checkpoint
-from fedreid_mpi.checkpoint import folder_of, newest_whole
-from fedreid_mpi.comm import SoloCommunicator
+from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
-from fedreid_mpi.federation import run_federation
 from fedreid_mpi.model import load_model
 from fedreid_mpi.results import read_run
+from fedreid_mpi.run import checkpoint
+from fedreid_mpi.run.checkpoint import folder_of, newest_whole
+from fedreid_mpi.run.loop import run_federation
 
 SUBSETS = 3
 """Random choices of what took effect, for each moment, beside all and nothing."""
@@ -128,7 +128,7 @@ def test_every_moment_of_a_commit(archives, tmp_path, monkeypatch):
         def finished(self, record):
             recorder.finished_round(record.plan.round)
 
-    run_federation(SoloCommunicator(), load_experiment(path), tmp_path / "run", Watcher())
+    run_federation(SingleCommunicator(), load_experiment(path), tmp_path / "run", Watcher())
     monkeypatch.undo()
     whole = after_a_cut(recorder.operations, lambda: True)
     on_disk = {path.relative_to(tmp_path / "run") for path in (tmp_path / "run").rglob("*")}

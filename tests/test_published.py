@@ -35,17 +35,17 @@ from test_optimisations import averaged
 
 from fedreid_mpi.algorithms.clustering import cluster_clients
 from fedreid_mpi.algorithms.selection import select_participants
-from fedreid_mpi.comm import SoloCommunicator
+from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import PRESETS, Experiment, load_experiment
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.federation import run_federation
+from fedreid_mpi.federated.client import Client, build_client, describe_client, label_identities, probe, train
+from fedreid_mpi.federated.distillation import PublicImages
+from fedreid_mpi.federated.plan import plan_round
 from fedreid_mpi.model import FlatModel, build_network
+from fedreid_mpi.records import ClientSpec, ModelKind, RoundPlan
 from fedreid_mpi.results import read_run
-from fedreid_mpi.round import plan_round
+from fedreid_mpi.run.loop import run_federation
 from fedreid_mpi.seeds import derive, generator
-from fedreid_mpi.teaching import PublicImages
-from fedreid_mpi.training import Client, build_client, describe_client, label_identities, probe, train
-from fedreid_mpi.types import ClientSpec, ModelKind, RoundPlan
 
 BOTH = ("default", "published")
 CPU = torch.device("cpu")
@@ -75,7 +75,7 @@ def experiment(archives, public, tmp_path_factory):
 def play(tmp_path_factory):
     def run(experiment):
         run_dir = tmp_path_factory.mktemp("played") / "run"
-        run_federation(SoloCommunicator(), experiment, run_dir, Silent())
+        run_federation(SingleCommunicator(), experiment, run_dir, Silent())
         return run_dir
 
     return run
@@ -141,7 +141,7 @@ def test_the_servers_step(row, experiment, public):
         settings = experiment(
             "default", "distillation.enabled=true", "model.dropout=0.5", *keys, with_public=True
         )
-    images = PublicImages.open(public, settings, CPU)
+    images = PublicImages.open(DatasetArchive.open(public), settings, CPU)
     plan = RoundPlan(1, (0,), LR, evaluate=False, distil=True)
     teacher, student, expected = (build_network(settings.model, None, seed) for seed in (1, 2, 2))
     targets = images.teach(teacher, plan)
@@ -194,7 +194,7 @@ def test_teachers_are_in_evaluation_mode_and_untouched(preset, experiment, publi
     settings = experiment(
         preset, "distillation.enabled=true", "run.rounds=20", "model.dropout=0.5", with_public=True
     )
-    images = PublicImages.open(public, settings, CPU)
+    images = PublicImages.open(DatasetArchive.open(public), settings, CPU)
     network = build_network(settings.model, None, 1).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     plan = RoundPlan(1, (0,), LR, evaluate=False, distil=True)

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from fedreid_mpi import seeds
-from fedreid_mpi.algorithms import ranking
-from fedreid_mpi.algorithms.ranking import SHOTS, evaluate_ranking
-from fedreid_mpi.types import CMC_RANKS
+from fedreid_mpi.evaluation import ranking
+from fedreid_mpi.evaluation.ranking import SHOTS, evaluate_ranking
+from fedreid_mpi.records import CMC_RANKS
 
 
 def exact_order(query, gallery):

@@ -10,14 +10,14 @@ from launching import ERROR, ranks_of, started, surviving
 from small import Silent, write_experiment
 from test_invariant import assert_same_run
 
-from fedreid_mpi.checkpoint import newest_whole
-from fedreid_mpi.comm import PhaseError, RanksLost, SoloCommunicator
+from fedreid_mpi.comm import PhaseError, RanksLost, SingleCommunicator
 from fedreid_mpi.config import load_experiment
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.federation import run_federation
-from fedreid_mpi.recovery import Crew, Loss, Losses
 from fedreid_mpi.results import read_run
-from fedreid_mpi.rundir import hold, read_status
+from fedreid_mpi.run.checkpoint import newest_whole
+from fedreid_mpi.run.loop import run_federation
+from fedreid_mpi.run.recovery import ElasticRunner, FailureLog, RankLoss
+from fedreid_mpi.storage.run_directory import hold, read_status
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -34,7 +34,7 @@ def experiment(archives, tmp_path):
 
 def alone(experiment, run_dir, *overrides, losses=None):
     loaded = load_experiment(experiment, overrides)
-    run_federation(SoloCommunicator(), loaded, run_dir, Silent(), losses=losses)
+    run_federation(SingleCommunicator(), loaded, run_dir, Silent(), losses=losses)
     return run_dir
 
 
@@ -100,26 +100,26 @@ def test_without_the_option_a_lost_rank_ends_all_and_the_last_commit_stands(expe
     assert manifest.round >= 1
     assert damage == ()
     assert read_status(run_dir).state == "running"
-    run_federation(SoloCommunicator(), load_experiment(experiment), run_dir, Silent(), resume=True)
+    run_federation(SingleCommunicator(), load_experiment(experiment), run_dir, Silent(), resume=True)
     assert_same_run(run_dir, alone(experiment, tmp_path / "undisturbed"))
 
 
 def test_clients_of_all_losses_are_dropped(experiment, tmp_path):
     """Of 4 ranks, rank 1 hosts station; of the 3 that are left, rank 2 hosts campus and harbour."""
-    losses = Losses(drop=True)
-    losses.add(Loss(4, (1,), ("n1",)))
+    losses = FailureLog(drop=True)
+    losses.add(RankLoss(4, (1,), ("n1",)))
     once = alone(experiment, tmp_path / "once", losses=losses)
     assert read_run(once).participated[1:].tolist() == [[True, True, False]] * 3
     reference = alone(experiment, tmp_path / "away", "federation.availability.station=[[1, 3]]")
     assert_same_run(once, reference)
-    losses.add(Loss(3, (2,), ("n1",)))
+    losses.add(RankLoss(3, (2,), ("n1",)))
     with pytest.raises(PhaseError, match="none of the clients are left after ranks were lost") as caught:
         alone(experiment, tmp_path / "twice", losses=losses)
     assert caught.value.exit_code == 4
 
 
 def test_a_loss_is_told_of_until_a_checkpoint_holds_it():
-    losses, first, second = Losses(), Loss(4, (1,), ("n1",)), Loss(3, (0, 2), ("n1", "n2"))
+    losses, first, second = FailureLog(), RankLoss(4, (1,), ("n1",)), RankLoss(3, (0, 2), ("n1", "n2"))
     assert losses.untold(-1) == ()
     losses.add(first)
     assert losses.untold(3) == (first,)
@@ -134,7 +134,7 @@ def test_a_loss_is_told_of_until_a_checkpoint_holds_it():
     )
 
 
-class Shrinking(SoloCommunicator):
+class Shrinking(SingleCommunicator):
     """A lone process that counts its losses and how often it was asked to agree."""
 
     def __init__(self, answers):
@@ -149,8 +149,8 @@ class Shrinking(SoloCommunicator):
 
 
 def test_work_is_done_again_unless_all_ranks_came_to_its_end():
-    crew = Crew(Shrinking([False, True, True]), "replace")
-    crew.comm.hosts = ("n1", "n2")
+    runner = ElasticRunner(Shrinking([False, True, True]), "replace")
+    runner.comm.hosts = ("n1", "n2")
     seen = []
 
     def work(comm, losses):
@@ -160,14 +160,14 @@ def test_work_is_done_again_unless_all_ranks_came_to_its_end():
             raise RanksLost
         return len(seen)
 
-    assert crew.play(work) == 3  # lost within the work; lost by another rank at its end; done
-    assert seen[-1] is crew.comm
+    assert runner.run(work) == 3  # lost within the work; lost by another rank at its end; done
+    assert seen[-1] is runner.comm
 
     def fail(comm, losses):
         raise ConfigurationError("not agreed on")
 
     with pytest.raises(ConfigurationError):
-        crew.play(fail)
+        runner.run(fail)
 
 
 def _hold(run_dir, ready):

@@ -8,10 +8,7 @@ import pytest
 
 from fedreid_mpi.cli import run as fedreid
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.report.plots import write_plots
-from fedreid_mpi.report.tables import Column, mean_over_datasets, score_table, shares
-from fedreid_mpi.results import ResultsWriter, read_run
-from fedreid_mpi.types import (
+from fedreid_mpi.records import (
     CMC_RANKS,
     ClientReport,
     ClientSpec,
@@ -24,6 +21,9 @@ from fedreid_mpi.types import (
     RunHeader,
     Scores,
 )
+from fedreid_mpi.report.plots import write_plots
+from fedreid_mpi.report.score_table import Column, mean_over_datasets, score_table, shares
+from fedreid_mpi.results import ResultsWriter, read_run
 
 NAMES = ("MSMT17", "DukeMTMC", "Market-1501", "CUHK03", "PRID2011", "CUHK01", "VIPeR", "3DPeS", "iLIDS-VID")
 IMAGES = (32621, 16522, 12936, 7365, 3744, 1940, 632, 450, 248)

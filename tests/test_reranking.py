@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from fedreid_mpi.algorithms import ranking
-from fedreid_mpi.algorithms.distances import STEPS, Rows
-from fedreid_mpi.algorithms.ranking import evaluate_ranking
-from fedreid_mpi.algorithms.reranking import Reranking
+from fedreid_mpi.evaluation import ranking
+from fedreid_mpi.evaluation.distances import STEPS, Rows
+from fedreid_mpi.evaluation.ranking import evaluate_ranking
+from fedreid_mpi.evaluation.reranking import Reranking
 
 CPU = torch.device("cpu")
 

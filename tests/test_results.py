@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from fedreid_mpi.errors import DataError, FedReIDError
-from fedreid_mpi.results import ResultsWriter, read_run, stable_figures
-from fedreid_mpi.types import (
+from fedreid_mpi.records import (
     CMC_RANKS,
     ClientReport,
     ClientSpec,
@@ -26,6 +25,7 @@ from fedreid_mpi.types import (
     RunHeader,
     Scores,
 )
+from fedreid_mpi.results import ResultsWriter, read_run, stable_figures
 
 HEADER = RunHeader(
     name="unit test – θ",
@@ -135,8 +135,8 @@ def test_every_field_comes_back(tmp_path):
             assert dataclasses.astuple(found)[1:] == dataclasses.astuple(expected)[1:]
     assert run.score(1, 1, ModelKind.LOCAL) is None
     assert run.score(9, 0, ModelKind.GLOBAL) is None
-    final = run.final_scores(ModelKind.GLOBAL)
-    assert [entry and entry.cmc[0] for entry in final] == [0.502, 0.125, None]
+    last = run.scores(int(run.evaluations[-1]), ModelKind.GLOBAL)
+    assert [entry and entry.cmc[0] for entry in last] == [0.502, 0.125, None]
 
 
 def test_a_large_configuration_fits(tmp_path):

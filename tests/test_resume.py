@@ -10,14 +10,14 @@ import pytest
 from small import Silent, StopAfter, write_experiment
 from test_invariant import assert_same_run
 
-from fedreid_mpi.checkpoint import list_checkpoints, newest_whole
 from fedreid_mpi.cli import run
-from fedreid_mpi.comm import PhaseError, SoloCommunicator
+from fedreid_mpi.comm import PhaseError, SingleCommunicator
 from fedreid_mpi.config import Experiment, load_experiment
 from fedreid_mpi.config.changes import may_change
-from fedreid_mpi.federation import run_federation
 from fedreid_mpi.results import read_run
-from fedreid_mpi.rundir import read_status
+from fedreid_mpi.run.checkpoint import list_checkpoints, newest_whole
+from fedreid_mpi.run.loop import run_federation
+from fedreid_mpi.storage.run_directory import read_status
 
 ROUNDS = 4
 
@@ -31,7 +31,7 @@ def experiment_path(archives, tmp_path_factory):
 
 def play(path, run_dir, *overrides, observer=None, resume=False):
     experiment = load_experiment(path, overrides)
-    return run_federation(SoloCommunicator(), experiment, run_dir, observer or Silent(), resume=resume)
+    return run_federation(SingleCommunicator(), experiment, run_dir, observer or Silent(), resume=resume)
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ from small import Silent, write_experiment
 from test_invariant import assert_same_run
 
 from fedreid_mpi.cli import run as fedreid
-from fedreid_mpi.comm import SoloCommunicator
+from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
-from fedreid_mpi.federation import run_federation
 from fedreid_mpi.results import read_run
-from fedreid_mpi.rundir import read_status
+from fedreid_mpi.run.loop import run_federation
+from fedreid_mpi.storage.run_directory import read_status
 
 ROOT = Path(__file__).parents[1]
 
@@ -197,7 +197,7 @@ def rounds_of(real, rounds):
     """Let the experiment have so many rounds, and return a run of it that nothing happened to."""
     path = write_experiment(real.folder / "small.toml", real.archives, run={"rounds": rounds})
     reference = real.folder / "reference"
-    run_federation(SoloCommunicator(), load_experiment(path), reference, Silent())
+    run_federation(SingleCommunicator(), load_experiment(path), reference, Silent())
     return reference
 
 

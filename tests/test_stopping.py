@@ -13,20 +13,20 @@ from small import Silent, write_experiment
 from test_invariant import assert_same_run
 
 from fedreid_mpi.cli import run
-from fedreid_mpi.comm import PhaseError, SoloCommunicator
+from fedreid_mpi.comm import PhaseError, SingleCommunicator
 from fedreid_mpi.config import load_experiment
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.federation import run_federation
-from fedreid_mpi.rundir import Status, read_status, write_status
-from fedreid_mpi.stopping import (
+from fedreid_mpi.run.loop import run_federation
+from fedreid_mpi.run.stopping import (
     AFTER_ROUND,
     AT_ONCE,
-    Stop,
-    Wish,
+    StopController,
+    StopRequest,
     parse_duration,
     seconds_left_of_job,
     strongest,
 )
+from fedreid_mpi.storage.run_directory import Status, read_status, write_status
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -101,11 +101,11 @@ def test_one_run_is_stopped_in_every_way_and_ends_with_the_same_bits(experiment_
     check_status(run_dir, "time limit", capfd.readouterr().out)
     assert run(train(experiment_path, run_dir)) == 0
     assert read_status(run_dir).state == "done"
-    run_federation(SoloCommunicator(), load_experiment(experiment_path), tmp_path / "reference", Silent())
+    run_federation(SingleCommunicator(), load_experiment(experiment_path), tmp_path / "reference", Silent())
     assert_same_run(run_dir, tmp_path / "reference")
 
 
-class StopAt(Stop):
+class StopAt(StopController):
     """Wants to abandon the round at its n-th look."""
 
     def __init__(self, count):
@@ -113,13 +113,13 @@ class StopAt(Stop):
         self.count = count
 
     @property
-    def wants_to_abandon(self):
+    def abandon_requested(self):
         self.count -= 1
         return self.count < 0
 
     @property
-    def wish(self):
-        return Wish(AT_ONCE, "test") if self.count < 0 else Wish()
+    def request(self):
+        return StopRequest(AT_ONCE, "test") if self.count < 0 else StopRequest()
 
 
 def test_an_abandoned_round_leaves_no_trace(archives, tmp_path):
@@ -134,7 +134,7 @@ def test_an_abandoned_round_leaves_no_trace(archives, tmp_path):
         "run": {"rounds": 1},
     }
     experiment = load_experiment(write_experiment(tmp_path / "x.toml", archives[:2], **sections))
-    comm, run_dir = SoloCommunicator, tmp_path / "run"
+    comm, run_dir = SingleCommunicator, tmp_path / "run"
     counting = StopAt(10**6)
     assert run_federation(comm(), experiment, tmp_path / "reference", Silent(), stop=counting).done
     looks = 10**6 - counting.count
@@ -153,10 +153,10 @@ def test_a_third_interrupt_ends_a_run_at_once(experiment_path, tmp_path):
             for _ in range(3):
                 os.kill(os.getpid(), signal.SIGINT)
 
-    said, stop, before = [], Stop(), signal.getsignal(signal.SIGINT)
+    said, stop, before = [], StopController(), signal.getsignal(signal.SIGINT)
     with stop.listening(said.append), pytest.raises((KeyboardInterrupt, PhaseError)):
         run_federation(
-            SoloCommunicator(), load_experiment(experiment_path), tmp_path / "run", Impatient(), stop=stop
+            SingleCommunicator(), load_experiment(experiment_path), tmp_path / "run", Impatient(), stop=stop
         )
     assert [line.partition(";")[0] for line in said] == [
         "interrupt: finishing the round",
@@ -166,20 +166,30 @@ def test_a_third_interrupt_ends_a_run_at_once(experiment_path, tmp_path):
 
 
 def test_a_round_that_would_not_fit_is_not_begun(tmp_path):
-    stop = Stop(1000.0)
-    assert stop.reason_to_stop(tmp_path, [Wish()], [700.0]) == ""
-    reason = stop.reason_to_stop(tmp_path, [Wish()], [5.0, 800.0])
+    stop = StopController(1000.0)
+    assert stop.reason_to_stop(tmp_path, [StopRequest()], [700.0]) == ""
+    reason = stop.reason_to_stop(tmp_path, [StopRequest()], [5.0, 800.0])
     assert reason == "time limit: 970 s are left, a round may take 1000 s"
-    assert Stop().reason_to_stop(tmp_path, [Wish()], [1e9]) == ""
+    assert StopController().reason_to_stop(tmp_path, [StopRequest()], [1e9]) == ""
     stop.begin_round(-1.0)
-    assert stop.wants_to_abandon
-    assert stop.wish.level == AT_ONCE
+    assert stop.abandon_requested
+    assert stop.request.level == AT_ONCE
 
 
-def test_the_strongest_wish_of_the_lowest_rank_counts():
-    assert strongest([Wish()]) == ""
-    assert strongest([Wish(AFTER_ROUND, "a")]) == "a"
-    assert strongest([Wish(), Wish(AFTER_ROUND, "a"), Wish(AT_ONCE, "b"), Wish(AT_ONCE, "c")]) == "b (rank 2)"
+def test_the_strongest_request_of_the_lowest_rank_counts():
+    assert strongest([StopRequest()]) == ""
+    assert strongest([StopRequest(AFTER_ROUND, "a")]) == "a"
+    assert (
+        strongest(
+            [
+                StopRequest(),
+                StopRequest(AFTER_ROUND, "a"),
+                StopRequest(AT_ONCE, "b"),
+                StopRequest(AT_ONCE, "c"),
+            ]
+        )
+        == "b (rank 2)"
+    )
 
 
 @pytest.mark.parametrize(

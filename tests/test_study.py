@@ -7,11 +7,11 @@ from small import Silent, write_experiment
 from test_invariant import assert_same_run
 
 from fedreid_mpi.cli import run
-from fedreid_mpi.comm import SoloCommunicator
+from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment, load_suite
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.federation import run_federation
 from fedreid_mpi.results import read_run
+from fedreid_mpi.run.loop import run_federation
 
 
 def write_suite(path, methods, seeds=(4, 1), base="base.toml"):
@@ -86,7 +86,7 @@ def test_a_study_goes_on_after_a_failure_and_skips_what_is_finished(base, tmp_pa
             load_experiment(base).data.archives,
             **{**sections, "run": {"rounds": 1, "name": name, "seed": 2}},
         )
-        run_federation(SoloCommunicator(), load_experiment(path), tmp_path / name, Silent())
+        run_federation(SingleCommunicator(), load_experiment(path), tmp_path / name, Silent())
         assert_same_run(tmp_path / "study" / f"{name}-seed2", tmp_path / name)
 
     finished = write_suite(tmp_path / "suite.toml", METHODS, seeds=(2,))

@@ -9,10 +9,10 @@ import pytest
 from made_up import write_run
 
 from fedreid_mpi.cli import run as fedreid
-from fedreid_mpi.report.exhibits import Table, to_csv, to_html, to_latex
+from fedreid_mpi.records import Event, ModelKind
 from fedreid_mpi.report.study import load_study
+from fedreid_mpi.report.tables import Table, to_csv, to_html, to_latex
 from fedreid_mpi.report.values import Series, Spread, best_rows, fluctuation, weight_shares
-from fedreid_mpi.types import Event, ModelKind
 
 SITES = {"market1501": 1200, "viper": 60}
 FEDPAV = {0: (0.50, 0.60), 1: (0.52, 0.64), 2: (0.54, 0.62)}

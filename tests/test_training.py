@@ -11,8 +11,7 @@ from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import normalise
 from fedreid_mpi.data.partition import Part
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.seeds import derive, generator
-from fedreid_mpi.training import (
+from fedreid_mpi.federated.client import (
     build_client,
     describe_client,
     label_identities,
@@ -20,7 +19,8 @@ from fedreid_mpi.training import (
     reestimated,
     train,
 )
-from fedreid_mpi.types import RoundPlan
+from fedreid_mpi.records import RoundPlan
+from fedreid_mpi.seeds import derive, generator
 
 CPU = torch.device("cpu")
 

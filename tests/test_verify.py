@@ -11,10 +11,10 @@ from test_evaluation_splits import archive, model  # noqa: F401 (fixtures)
 
 from fedreid_mpi import cli
 from fedreid_mpi.data.archive import DatasetArchive, read_tree, verify_dataset, write_archive
-from fedreid_mpi.data.archive.digest import content_digest
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.records import ModelKind
 from fedreid_mpi.results.verify import verify_features, verify_results
-from fedreid_mpi.types import ModelKind
+from fedreid_mpi.storage.hdf5.digest import content_digest
 
 PIDS = [-1, 0, 5, 5, 9, 9, 7]
 SPLITS = [

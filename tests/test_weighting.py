@@ -10,7 +10,7 @@ from fedreid_mpi.algorithms.weighting import (
     uniform_weights,
     weigh,
 )
-from fedreid_mpi.types import ClientReport
+from fedreid_mpi.records import ClientReport
 
 
 def reports_of(images, distances=None):

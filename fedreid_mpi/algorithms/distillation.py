@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fedreid_mpi.types import DistillationLoss, Normalised
+from fedreid_mpi.records import DistillationLoss, Normalised
 
 
 def distillation_loss(

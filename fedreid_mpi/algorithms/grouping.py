@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from fedreid_mpi.algorithms.weighting import weigh
 from fedreid_mpi.errors import TooFewClientsError
-from fedreid_mpi.types import BatchNormMode, ClientReport, Group, Weighting
+from fedreid_mpi.records import BatchNormMode, ClientReport, Group, Weighting
 
 
 def require_finite_models(reports: Sequence[ClientReport], min_clients: int = 1) -> None:

@@ -2,7 +2,7 @@
 
 import math
 
-from fedreid_mpi.types import Schedule
+from fedreid_mpi.records import Schedule
 
 
 def learning_rate(

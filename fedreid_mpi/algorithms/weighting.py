@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedreid_mpi.types import ClientReport, Weighting
+from fedreid_mpi.records import ClientReport, Weighting
 
 
 def sample_weights(images: Mapping[int, int]) -> dict[int, float]:

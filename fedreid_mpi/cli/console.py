@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from fedreid_mpi.types import Advance
+from fedreid_mpi.records import Advance
 
 
 def is_seen_on_terminal() -> bool:

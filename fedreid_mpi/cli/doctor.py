@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from fedreid_mpi.cli.console import print_error, print_table
-from fedreid_mpi.comm import Communicator, PhaseError, SoloCommunicator, connect
+from fedreid_mpi.comm import Communicator, PhaseError, SingleCommunicator, connect
 from fedreid_mpi.comm.mpi.launch import is_first, survives_losses
 from fedreid_mpi.doctor import Finding, Level, Report, examine, judge, look_around
 from fedreid_mpi.errors import ConfigurationError
@@ -73,7 +73,7 @@ def _join() -> tuple[Communicator, str]:
     except ConfigurationError as error:
         if not is_first(os.environ):
             sys.exit(0)  # with another code the launcher might end the first before it has told
-        return SoloCommunicator(), str(error)
+        return SingleCommunicator(), str(error)
 
 
 def _print_facts(report: Report) -> None:

@@ -10,11 +10,11 @@ import click
 
 from fedreid_mpi.cli.console import print_table, progress_bar
 from fedreid_mpi.errors import ConfigurationError, DataError
-from fedreid_mpi.types import EvaluationProtocol, Scores
+from fedreid_mpi.records import EvaluationProtocol, Scores
 
 if TYPE_CHECKING:
-    from fedreid_mpi.algorithms.reranking import Reranking
     from fedreid_mpi.data.archive import DatasetArchive
+    from fedreid_mpi.evaluation.reranking import Reranking
 
 PROTOCOLS = ("standard", "published", "single-gallery-shot")
 
@@ -86,7 +86,6 @@ def command(
     from rich.table import Table
 
     from fedreid_mpi import config
-    from fedreid_mpi.algorithms.ranking import cosine_distances
     from fedreid_mpi.data.archive import DatasetArchive
     from fedreid_mpi.device import choose_device, set_arithmetic
     from fedreid_mpi.evaluation import (
@@ -96,6 +95,7 @@ def command(
         query_then_gallery,
         score_split,
     )
+    from fedreid_mpi.evaluation.ranking import cosine_distances
     from fedreid_mpi.model import load_model
     from fedreid_mpi.results.features import write_features
 
@@ -165,7 +165,7 @@ def _reranking(
         return None
     if protocol == "single-gallery-shot":
         raise ConfigurationError("--rerank uses the whole gallery, which single-gallery-shot does not show")
-    from fedreid_mpi.algorithms.reranking import Reranking
+    from fedreid_mpi.evaluation.reranking import Reranking
 
     try:
         return Reranking(**given)  # type: ignore[arg-type]

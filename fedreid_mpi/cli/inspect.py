@@ -8,9 +8,9 @@ import numpy as np
 
 from fedreid_mpi.cli.console import print_table, progress_bar
 from fedreid_mpi.data.archive import KIND, DatasetArchive, Node, read_tree, verify_dataset
-from fedreid_mpi.data.archive.format import open_archive
-from fedreid_mpi.data.archive.tree import read_attributes
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.storage.hdf5.container import open_archive
+from fedreid_mpi.storage.hdf5.tree import read_attributes
 
 LONGEST = 72
 """Characters of an attribute's value that are shown; a configuration would fill the screen."""

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from fedreid_mpi.cli.console import is_seen_on_terminal
-from fedreid_mpi.types import ModelKind, RoundRecord, RunHeader
+from fedreid_mpi.records import ModelKind, RoundRecord, RunHeader
 
 
 class RunPrinter:

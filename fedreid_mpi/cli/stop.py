@@ -5,8 +5,8 @@ from pathlib import Path
 import click
 
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.rundir import read_status
-from fedreid_mpi.stopping import STOP_FILE
+from fedreid_mpi.run.stopping import STOP_FILE
+from fedreid_mpi.storage.run_directory import read_status
 
 
 @click.command("stop")

@@ -25,9 +25,9 @@ from fedreid_mpi.cli.train import (
 if TYPE_CHECKING:
     from fedreid_mpi.comm import Communicator, PhaseError
     from fedreid_mpi.config import StudyRun
-    from fedreid_mpi.course import Outcome
-    from fedreid_mpi.recovery import Crew, Losses, Policy
-    from fedreid_mpi.stopping import Stop
+    from fedreid_mpi.run.recovery import ElasticRunner, FailureLog, Policy
+    from fedreid_mpi.run.state import RunResult
+    from fedreid_mpi.run.stopping import StopController
 
 
 @click.command("study")
@@ -80,27 +80,27 @@ def command(
     if folder is None:
         raise click.UsageError("Missing argument 'FOLDER'.")
     from fedreid_mpi.comm import connect
-    from fedreid_mpi.recovery import Crew
+    from fedreid_mpi.run.recovery import ElasticRunner
 
     stop = stop_for(time_limit)
     with stop.listening(tell_of_interrupt):
         commit = git_commit()
-        crew = Crew(connect(policy != "abort"), policy)
+        runner = ElasticRunner(connect(policy != "abort", lambda: stop.abandon_requested), policy)
         try:
-            runs = crew.play(partial(_prepare, suite, overrides, member))
-            code = _play(crew, runs, folder, commit, stop)
+            runs = runner.run(partial(_prepare, suite, overrides, member))
+            code = _run(runner, runs, folder, commit, stop)
         except BaseException as error:  # noqa: BLE001
-            code = end_badly(crew.comm, folder, error)
+            code = end_badly(runner.comm, folder, error)
     sys.exit(code)
 
 
 def _prepare(
-    path: Path, overrides: Sequence[str], member: int | None, comm: "Communicator", losses: "Losses"
+    path: Path, overrides: Sequence[str], member: int | None, comm: "Communicator", losses: "FailureLog"
 ) -> "tuple[StudyRun, ...]":
     """Check and import on all ranks what playing needs; return the runs to play."""
-    from fedreid_mpi.agreement import require_same_program
     from fedreid_mpi.config import load_suite
     from fedreid_mpi.errors import ConfigurationError
+    from fedreid_mpi.run.consistency import require_same_program
 
     require_same_program(comm)
 
@@ -117,16 +117,18 @@ def _prepare(
     runs = comm.decide("suite", choose)
     if comm.is_server:
         click.echo(f"{path}: {len(runs)} run{'s' * (len(runs) > 1)} on {comm.size} ranks", err=True)
-    comm.phase("start", partial(import_module, "fedreid_mpi.study"))
+    comm.phase("start", partial(import_module, "fedreid_mpi.run.study"))
     return runs
 
 
-def _play(crew: "Crew", runs: "Sequence[StudyRun]", folder: Path, commit: str, stop: "Stop") -> int:
-    from fedreid_mpi.study import run_study
+def _run(
+    runner: "ElasticRunner", runs: "Sequence[StudyRun]", folder: Path, commit: str, stop: "StopController"
+) -> int:
+    from fedreid_mpi.run.study import run_study
 
-    with StudyPrinter(len(runs), folder, crew) as printer:
-        code = run_study(crew, runs, folder, printer, commit, stop)
-    if crew.comm.is_server and not printer.is_stopped:
+    with StudyPrinter(len(runs), folder, runner) as printer:
+        code = run_study(runner, runs, folder, printer, commit, stop)
+    if runner.comm.is_server and not printer.is_stopped:
         click.echo(f"done: fedreid-mpi results report {shlex.quote(str(folder))}")
     return code
 
@@ -140,12 +142,12 @@ class StudyPrinter:
         Number of runs.
     folder
         The study's.
-    crew
+    runner
         The ranks, of which the server speaks.
     """
 
-    def __init__(self, runs: int, folder: Path, crew: "Crew") -> None:
-        self._runs, self._folder, self._crew = runs, folder, crew
+    def __init__(self, runs: int, folder: Path, runner: "ElasticRunner") -> None:
+        self._runs, self._folder, self._runner = runs, folder, runner
         self._begun: list[str] = []
         self.is_stopped = False
         self._printer: RunPrinter | None = None
@@ -168,24 +170,24 @@ class StudyPrinter:
         """Print that a run is there."""
         self._next(run, "finished before")
 
-    def stopped(self, run: "StudyRun", outcome: "Outcome") -> None:
+    def stopped(self, run: "StudyRun", outcome: "RunResult") -> None:
         """Print why the study ends here."""
         self._close()
         self.is_stopped = True
-        if self._crew.comm.is_server:
+        if self._runner.comm.is_server:
             click.echo(f"stopped in {run.name} ({outcome.reason}); the same command goes on")
 
     def failed(self, run: "StudyRun", error: "PhaseError") -> None:
         """Print why a run failed."""
         self._close()
-        if self._crew.comm.is_server:
+        if self._runner.comm.is_server:
             print_error(f"{run.name}: {error}")
 
     def _next(self, run: "StudyRun", what: str) -> None:
         self._close()
         if run.name not in self._begun:  # else it starts again, as ranks were lost
             self._begun.append(run.name)
-        if self._crew.comm.is_server:
+        if self._runner.comm.is_server:
             click.echo(f"[{len(self._begun)}/{self._runs}] {run.name}: {what}")
 
     def _close(self) -> None:

@@ -16,8 +16,8 @@ from fedreid_mpi.cli.progress import RunPrinter
 
 if TYPE_CHECKING:
     from fedreid_mpi.comm import Communicator
-    from fedreid_mpi.recovery import Losses, Policy
-    from fedreid_mpi.stopping import Stop
+    from fedreid_mpi.run.recovery import FailureLog, Policy
+    from fedreid_mpi.run.stopping import StopController
 
 TRACE_FILE = "error.txt"
 
@@ -88,18 +88,18 @@ def command(
     1 anything else.
     """  # noqa: D301 (click needs the backspace)
     from fedreid_mpi.comm import connect
-    from fedreid_mpi.recovery import Crew
+    from fedreid_mpi.run.recovery import ElasticRunner
 
     stop = stop_for(time_limit)
     with stop.listening(tell_of_interrupt):
         commit = git_commit()  # before MPI starts: a process that runs MPI should not fork
-        crew = Crew(connect(policy != "abort"), policy)
+        runner = ElasticRunner(connect(policy != "abort", lambda: stop.abandon_requested), policy)
         if weights is not None:
             overrides = (*overrides, f"model.weights={weights.resolve()}")
         try:
-            crew.play(partial(_train, experiment, run_dir, overrides, commit, resume, stop))
+            runner.run(partial(_train, experiment, run_dir, overrides, commit, resume, stop))
         except BaseException as error:  # noqa: BLE001
-            sys.exit(end_badly(crew.comm, run_dir, error))
+            sys.exit(end_badly(runner.comm, run_dir, error))
 
 
 def _train(
@@ -108,18 +108,18 @@ def _train(
     overrides: tuple[str, ...],
     commit: str,
     resume: bool,
-    stop: "Stop",
+    stop: "StopController",
     comm: "Communicator",
-    losses: "Losses",
+    losses: "FailureLog",
 ) -> None:
-    from fedreid_mpi.agreement import require_same_program
     from fedreid_mpi.config import load_experiment
+    from fedreid_mpi.run.consistency import require_same_program
 
     require_same_program(comm)
     experiment = comm.decide("experiment", partial(load_experiment, path, overrides))
     if comm.is_server:
         click.echo(f"{experiment.run.name}: starting {comm.size} rank{'s' * (comm.size > 1)}", err=True)
-    federation = comm.phase("start", partial(import_module, "fedreid_mpi.federation"))
+    federation = comm.phase("start", partial(import_module, "fedreid_mpi.run.loop"))
     with RunPrinter(experiment.run.rounds) as printer:
         outcome = federation.run_federation(comm, experiment, run_dir, printer, commit, resume, stop, losses)
     if comm.is_server:
@@ -132,11 +132,11 @@ def _train(
             click.echo(f"stopped ({outcome.reason}): {after}; go on with --run-dir {where} --resume")
 
 
-def stop_for(time_limit: str | None) -> "Stop":
+def stop_for(time_limit: str | None) -> "StopController":
     """Return what may end a command early: its time limit, else SLURM's; and signals, once it listens."""
-    from fedreid_mpi.stopping import Stop, parse_duration, seconds_left_of_job
+    from fedreid_mpi.run.stopping import StopController, parse_duration, seconds_left_of_job
 
-    return Stop(parse_duration(time_limit) if time_limit else seconds_left_of_job(os.environ))
+    return StopController(parse_duration(time_limit) if time_limit else seconds_left_of_job(os.environ))
 
 
 def tell_of_interrupt(what: str) -> None:

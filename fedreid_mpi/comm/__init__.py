@@ -4,14 +4,15 @@ import atexit
 import contextlib
 import faulthandler
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from fedreid_mpi.comm.base import Communicator, Location, PhaseError, RanksLost, SilentRankError
-from fedreid_mpi.comm.content import ForbiddenMessageError
+from fedreid_mpi.comm.contract import Communicator, Location, never
+from fedreid_mpi.comm.errors import PhaseError, RanksLost, SilentRankError
 from fedreid_mpi.comm.mpi.launch import launched_size, survives_losses
 from fedreid_mpi.comm.mpi.library import Library, describe_library
-from fedreid_mpi.comm.solo import SoloCommunicator
+from fedreid_mpi.comm.payload import ForbiddenMessageError
+from fedreid_mpi.comm.single import SingleCommunicator
 from fedreid_mpi.errors import ConfigurationError, FedReIDError
 
 __all__ = [
@@ -22,7 +23,7 @@ __all__ = [
     "PhaseError",
     "RanksLost",
     "SilentRankError",
-    "SoloCommunicator",
+    "SingleCommunicator",
     "connect",
     "describe_library",
 ]
@@ -31,13 +32,15 @@ JOINING = 300.0
 """Seconds within which all ranks must have started, where losses are survived."""
 
 
-def connect(fault_tolerant: bool = False) -> Communicator:
+def connect(fault_tolerant: bool = False, abandon_requested: Callable[[], bool] = never) -> Communicator:
     """Join the ranks that were launched together, or stay alone where there was no launcher.
 
     Parameters
     ----------
     fault_tolerant
         Whether a lost rank raises `RanksLost` on the others. Else it ends them all.
+    abandon_requested
+        Tells whether this rank asks for the round to be abandoned, whenever it may be waiting.
 
     Raises
     ------
@@ -48,7 +51,7 @@ def connect(fault_tolerant: bool = False) -> Communicator:
     """
     size, launcher = launched_size(os.environ)
     if not launcher:
-        return SoloCommunicator()
+        return SingleCommunicator(abandon_requested)
     try:
         import mpi4py
 
@@ -84,7 +87,7 @@ def connect(fault_tolerant: bool = False) -> Communicator:
             atexit.register(MPI.Finalize)  # which `MPICommunicator` calls off where a rank was lost
         if MPI.COMM_WORLD.size == size:
             try:
-                return MPICommunicator(MPI.COMM_WORLD, fault_tolerant)
+                return MPICommunicator(MPI.COMM_WORLD, fault_tolerant, abandon_requested)
             except RanksLost as error:
                 raise FedReIDError(str(error)) from error
     raise ConfigurationError(

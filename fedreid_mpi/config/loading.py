@@ -8,10 +8,10 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from fedreid_mpi.config.idle import settings_that_do_nothing
 from fedreid_mpi.config.sections import PRESETS, Experiment
+from fedreid_mpi.config.unused import unused_settings
 from fedreid_mpi.errors import ConfigurationError, DataError
-from fedreid_mpi.files import require_regular
+from fedreid_mpi.storage.atomic import require_regular
 
 LONGEST = 80
 """Characters of a wrong value that a message repeats."""
@@ -88,7 +88,7 @@ def resolve(content: Mapping[str, Any], label: str, path: Path) -> Experiment:
         experiment = Experiment.model_validate(merged)
     except ValidationError as error:
         raise ConfigurationError(f"{label}: " + "; ".join(explain(error))) from error
-    if idle := list(settings_that_do_nothing(experiment)):
+    if idle := list(unused_settings(experiment)):
         raise ConfigurationError(f"{label}: " + "; ".join(idle))
     return _with_absolute_paths(experiment, path.resolve().parent)
 

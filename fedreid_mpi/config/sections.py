@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, model_validator
 
-from fedreid_mpi.types import (
+from fedreid_mpi.records import (
     BatchNormMode,
     ClusteringFeature,
     DistillationLoss,

@@ -11,7 +11,7 @@ from fedreid_mpi.data.readers import Choices, Record, Variant
 from fedreid_mpi.data.readers.base import BENCHMARK
 from fedreid_mpi.data.readers.names import few
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.files import require_regular
+from fedreid_mpi.storage.atomic import require_regular
 
 TESTED = frozenset({SplitRole.QUERY, SplitRole.GALLERY, SplitRole.MULTI_QUERY})
 """Roles whose people must not be trained on."""

@@ -29,8 +29,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from fedreid_mpi.data.readers.base import Load
 from fedreid_mpi.data.readers.names import few
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.files import require_regular
-from fedreid_mpi.types import Advance
+from fedreid_mpi.records import Advance
+from fedreid_mpi.storage.atomic import require_regular
 
 CHUNK = 8
 """Images decoded in one task: 0.8 MB at 256x128."""

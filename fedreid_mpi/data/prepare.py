@@ -35,7 +35,7 @@ from fedreid_mpi.data.readers import (
 from fedreid_mpi.data.readers.base import BENCHMARK
 from fedreid_mpi.data.readers.names import few
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.types import Advance
+from fedreid_mpi.records import Advance
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.files import replacing
+from fedreid_mpi.storage.atomic import atomic_write
 
 
-def open_staged(path: Path, stage: str) -> DatasetArchive:
+def open_staged(archive: DatasetArchive, stage: str) -> DatasetArchive:
     """Open an archive where a node reads it fastest.
 
     The first rank of a node that comes copies the file and compares the digests of both; the others wait for
@@ -20,11 +20,11 @@ def open_staged(path: Path, stage: str) -> DatasetArchive:
 
     Parameters
     ----------
-    path
-        The archive.
+    archive
+        The archive where it lies.
     stage
         ``data.stage``: a folder on the node's own disk, in which ``$VARIABLES`` are filled in; empty: the
-        archive is opened where it lies.
+        archive is used where it lies.
 
     Raises
     ------
@@ -33,12 +33,12 @@ def open_staged(path: Path, stage: str) -> DatasetArchive:
     ConfigurationError
         A variable is not set on this node, or the folder cannot hold the copy.
     """
-    archive = DatasetArchive.open(path)
     if not stage:
         return archive
     folder = Path(os.path.expandvars(stage))
     if "$" in str(folder):
         raise ConfigurationError(f'data.stage is "{stage}", of which {socket.gethostname()} knows no value')
+    path = archive.path
     copy = folder / f"{path.stem}-{str(archive.attributes['content_digest'])[:16]}.h5"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def open_staged(path: Path, stage: str) -> DatasetArchive:
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a file, readable to its owner alone, and compare the two."""
-    with replacing(target) as temporary:
+    with atomic_write(target) as temporary:
         temporary.touch(mode=0o600)
         shutil.copyfile(source, temporary)
         if _digest(source) != _digest(temporary):

@@ -1,8 +1,6 @@
 """The model: backbone and embedding shared, classifier private, all state in one flat buffer."""
 
-from fedreid_mpi.model.flat import FlatModel
-from fedreid_mpi.model.network import ReIDNetwork, build_network
-from fedreid_mpi.model.storage import (
+from fedreid_mpi.model.files import (
     StoredModel,
     load_backbone_weights,
     load_model,
@@ -11,6 +9,8 @@ from fedreid_mpi.model.storage import (
     save_tensors,
     shared_specs,
 )
+from fedreid_mpi.model.flat import FlatModel
+from fedreid_mpi.model.network import ReIDNetwork, build_network
 
 __all__ = [
     "FlatModel",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedreid_mpi.model.network import ReIDNetwork
-from fedreid_mpi.types import ParamSpec, Role
+from fedreid_mpi.records import ParamSpec, Role
 
 ALIGNMENT = 16
 """Elements: every tensor starts at a multiple of 64 bytes, so that the same vector code runs on each rank."""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from fedreid_mpi import config
-from fedreid_mpi.model.backbone import build_backbone
+from fedreid_mpi.model.backbones import build_backbone
 from fedreid_mpi.seeds import derive
 
 

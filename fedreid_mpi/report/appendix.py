@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from fedreid_mpi.report.answers import Answer
 from fedreid_mpi.report.charts import Grid, draw_shares, draw_stacks
-from fedreid_mpi.report.exhibits import Cell, Picture, Table
+from fedreid_mpi.report.findings import Answer
 from fedreid_mpi.report.study import METRICS, Method, Run, Study, differing_keys, mean_of_known
+from fedreid_mpi.report.tables import Cell, Picture, Table
 from fedreid_mpi.report.values import Spread, best_rows, is_large, scores_at
 
 _EVENTS_SHOWN = 100

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.files import naming, replacing
+from fedreid_mpi.records import ModelKind
 from fedreid_mpi.results import RunResults
-from fedreid_mpi.types import ModelKind
+from fedreid_mpi.storage.atomic import atomic_write, write_errors
 
 Row = dict[str, Any]
 
@@ -67,8 +67,8 @@ def write_csv(path: Path, runs: Iterable[list[Row]]) -> None:
         The file cannot be written.
     """
     with (
-        naming(path),
-        replacing(path) as temporary,
+        write_errors(path),
+        atomic_write(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
         writer = None
@@ -97,7 +97,7 @@ def write_parquet(path: Path, runs: Iterable[list[Row]]) -> None:
         raise ConfigurationError(
             "Parquet needs pyarrow: pip install 'fedreid_mpi[parquet]', or choose CSV"
         ) from error
-    with naming(path), replacing(path) as temporary:
+    with write_errors(path), atomic_write(path) as temporary:
         writer = None
         for rows in runs:
             if rows:

@@ -9,13 +9,13 @@ from pathlib import Path
 import matplotlib
 
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.files import replacing
-from fedreid_mpi.report.answers import Answer
 from fedreid_mpi.report.appendix import APPENDICES
-from fedreid_mpi.report.exhibits import Picture, Table, to_csv, to_html, to_latex
+from fedreid_mpi.report.findings import Answer
 from fedreid_mpi.report.questions import QUESTIONS
 from fedreid_mpi.report.study import Study
 from fedreid_mpi.report.style import STYLE
+from fedreid_mpi.report.tables import Picture, Table, to_csv, to_html, to_latex
+from fedreid_mpi.storage.atomic import atomic_write
 
 _READING = (
     "Scores are percentages on the datasets' own query and gallery splits; differences are percentage "
@@ -83,7 +83,7 @@ def write_report(study: Study, folder: Path) -> tuple[Path, ...]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
-            with replacing(folder / name) as temporary:
+            with atomic_write(folder / name) as temporary:
                 temporary.write_bytes(content)
     except OSError as error:
         raise ConfigurationError(

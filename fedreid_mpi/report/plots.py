@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.files import replacing
+from fedreid_mpi.records import ModelKind
+from fedreid_mpi.report.score_table import Column, ScoreTable, shares
 from fedreid_mpi.report.style import STYLE
-from fedreid_mpi.report.tables import Column, ScoreTable, shares
 from fedreid_mpi.results import RunResults
 from fedreid_mpi.results.datasets import mean_over_clients
-from fedreid_mpi.types import ModelKind
+from fedreid_mpi.storage.atomic import atomic_write
 
 # Okabe and Ito's colours, told apart by everyone; dashes and markers say the same again.
 _COLOURS = {
@@ -83,7 +83,7 @@ def write_plots(
         try:
             directory.mkdir(parents=True, exist_ok=True)
             for name, figure in figures.items():
-                with replacing(directory / name) as temporary:
+                with atomic_write(directory / name) as temporary:
                     figure.savefig(temporary, format="png")
                 written.append(directory / name)
         except OSError as error:

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
-from fedreid_mpi.report.answers import Answer, Entry, compared, curve_of, entries, in_words, suffix
+from fedreid_mpi.records import ModelKind
 from fedreid_mpi.report.charts import Panel, draw_curves, draw_each
-from fedreid_mpi.report.exhibits import Cell, Picture, Table
-from fedreid_mpi.report.insights import groups_found, server_steps, weights_given
+from fedreid_mpi.report.diagnostics import groups_found, server_steps, weights_given
+from fedreid_mpi.report.findings import Answer, Entry, compared, curve_of, entries, in_words, suffix
 from fedreid_mpi.report.study import METRICS, Method, Study
+from fedreid_mpi.report.tables import Cell, Picture, Table
 from fedreid_mpi.report.values import Series, Spread, fluctuation, last_common_round, local_epochs, mean_curve
-from fedreid_mpi.types import ModelKind
 
 _DISTILLATION, _CLUSTERING, _WEIGHTS = "distillation.enabled", "clustering.enabled", "aggregation.weights"
 

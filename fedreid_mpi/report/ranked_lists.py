@@ -13,12 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from fedreid_mpi.algorithms.distances import STEPS, Rows, compare
-from fedreid_mpi.algorithms.ranking import Ranking
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.evaluation import ExtractedFeatures
-from fedreid_mpi.files import replacing
+from fedreid_mpi.evaluation.distances import STEPS, Rows, compare
+from fedreid_mpi.evaluation.ranking import Ranking
+from fedreid_mpi.storage.atomic import atomic_write
 
 # Okabe and Ito's bluish green and vermillion, told apart by everyone; a mark and dashes say the same again.
 _RIGHT, _WRONG = ("#009e73", "-", "✓"), ("#d55e00", (0, (3, 1.5)), "✗")
@@ -198,7 +198,7 @@ def write_ranked_lists(
     with matplotlib.rc_context(_STYLE):
         figure = draw_ranked_lists(archive, lists, top, title)
         try:
-            with replacing(path) as temporary:
+            with atomic_write(path) as temporary:
                 figure.savefig(temporary, format="png")
         except OSError as error:
             raise ConfigurationError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.records import ModelKind
 from fedreid_mpi.results import RunResults, read_run
 from fedreid_mpi.results.datasets import HeldDataset, mean_over_clients
 from fedreid_mpi.results.sources import find_runs
-from fedreid_mpi.types import ModelKind
 
 METRICS = ("rank-1", "mAP")
 

@@ -1,193 +1,154 @@
-"""The table of scores that a run ends with, and where its time and bytes went, as values."""
+"""Tables and pictures of a report as values, and a table as HTML, CSV and LaTeX."""
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
 from dataclasses import dataclass
-from enum import StrEnum
+from html import escape
+from math import isnan
 
-import numpy as np
-from numpy.typing import NDArray
+from matplotlib.figure import Figure
 
-from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.results import RunResults
-from fedreid_mpi.results.datasets import HeldDataset, mean_over_clients
-from fedreid_mpi.types import ModelKind
+from fedreid_mpi.report.values import Comparison, Spread
 
-METRICS = ("rank-1", "rank-5", "mAP")
+Cell = str | int | float | Spread
 
-
-class Column(StrEnum):
-    """A model in the table of scores; in a run of mode "local" its clients' models are the lone ones."""
-
-    UNTRAINED = "untrained"
-    GLOBAL = "global"
-    REESTIMATED = "re-estimated"
-    LOCAL = "local"
-    ALONE = "alone"
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    **{letter: f"\\{letter}" for letter in "&%$#_"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "×": r"$\times$",
+    "√": r"$\surd$",
+    "≥": r"$\geq$",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreTable:
-    """Scores by dataset, D of them, and their means.
+class Table:
+    """A table of a report.
 
     Attributes
     ----------
-    round
-        Round after which the models were scored; 0 is the untrained model.
-    baseline_round
-        The same for the clients trained alone; None without a baseline.
-    datasets
-        D names, in client-id order.
-    clients
-        D numbers of clients that hold the dataset's images.
-    test_images
-        D numbers of query and gallery images.
-    groups
-        D times the groups of the dataset's clients after the round, ascending; empty without groups.
-    scores
-        Column to an array of shape (D, 3), float64, in [0, 1], of `METRICS`; NaN where not scored. Columns
-        without any score are absent.
+    name
+        Stem of its files.
+    caption
+        What it shows.
+    columns
+        Headings.
+    rows
+        As many cells each as there are columns. The first column names the row.
+    ruled
+        Number of the first row of a last part that is set off by a rule, such as means; None: none is.
     """
 
-    round: int
-    baseline_round: int | None
-    datasets: tuple[str, ...]
-    clients: tuple[int, ...]
-    test_images: tuple[int, ...]
-    groups: tuple[tuple[int, ...], ...]
-    scores: Mapping[Column, NDArray[np.float64]]
-
-    @property
-    def change(self) -> NDArray[np.float64] | None:
-        """Shape (D, 3): the global model's scores less those of each client alone; None without either."""
-        if Column.GLOBAL not in self.scores or Column.ALONE not in self.scores:
-            return None
-        return self.scores[Column.GLOBAL] - self.scores[Column.ALONE]
+    name: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    ruled: int | None = None
 
 
-def score_table(
-    results: RunResults, baseline: RunResults | None = None, round: int | None = None
-) -> ScoreTable:
-    """Tabulate a run's scores, a row a dataset.
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A figure of a report: stem of its file, what it shows, and the drawing."""
 
-    Where several clients hold a dataset, each camera of it for instance, the global model's score is that on
-    the dataset, and local ones are means over the clients. Where its clients are in different groups, the
-    score is the mean over the clients of their groups' models.
+    name: str
+    caption: str
+    figure: Figure
 
-    Parameters
-    ----------
-    results
-        The run.
-    baseline
-        A run of mode "local" on the same archives: each client trained alone. It is read at the same round
-        where it was evaluated then, else at its last evaluated round.
-    round
-        An evaluated round; the last one if None.
 
-    Raises
-    ------
-    ConfigurationError
-        The round was not evaluated, or run and baseline cannot be compared: modes or datasets do not fit.
-    """
-    if baseline is not None:
-        _check_baseline(results, baseline)
-    datasets = results.datasets
-    evaluated = results.evaluations.tolist()
-    if round is None:
-        round = max(evaluated, default=0)
-    elif round not in evaluated:
-        raise ConfigurationError(f"round {round} was not evaluated; evaluated rounds: {_list(evaluated)}")
-    columns = {}
-    if 0 in evaluated:
-        # A run of mode "local" has no global model: all its clients start from the same untrained one.
-        untrained = dataset_scores(results, 0, ModelKind.GLOBAL)
-        own = dataset_scores(results, 0, ModelKind.LOCAL)
-        columns[Column.UNTRAINED] = np.where(np.isnan(untrained), own, untrained)
-    if round > 0:
-        columns[Column.GLOBAL] = dataset_scores(results, round, ModelKind.GLOBAL)
-        columns[Column.REESTIMATED] = dataset_scores(results, round, ModelKind.REESTIMATED)
-        local = Column.ALONE if results.mode == "local" else Column.LOCAL
-        columns[local] = dataset_scores(results, round, ModelKind.LOCAL)
-    baseline_round = None
-    if baseline is not None and baseline.evaluations.size:
-        rounds = baseline.evaluations.tolist()
-        baseline_round = round if round in rounds else max(rounds)
-        columns[Column.ALONE] = dataset_scores(baseline, baseline_round, ModelKind.LOCAL)
-    return ScoreTable(
-        round=round,
-        baseline_round=baseline_round,
-        datasets=tuple(dataset.name for dataset in datasets),
-        clients=tuple(len(dataset.clients) for dataset in datasets),
-        test_images=tuple(dataset.test_images for dataset in datasets),
-        groups=_groups(results, round, datasets),
-        scores={column: scores for column, scores in columns.items() if not np.isnan(scores).all()},
+def comparison_table(name: str, caption: str, comparison: Comparison) -> Table:
+    """Tabulate a comparison: a column a series, then what each has more than the reference."""
+    reference, *others = comparison.series
+    columns = [series.spreads() for series in comparison.series]
+    columns += [series.less(reference) for series in others]
+    return Table(
+        name=name,
+        caption=f"{caption}: {comparison.metric} in percent, {comparison.when}",
+        columns=(
+            "dataset",
+            *(series.label for series in comparison.series),
+            *(f"{series.label} − {reference.label}" for series in others),
+        ),
+        rows=tuple(zip(comparison.rows, *columns, strict=True)),
+        ruled=comparison.datasets,
     )
 
 
-def dataset_scores(results: RunResults, round: int, model: ModelKind) -> NDArray[np.float64]:
-    """Return the `METRICS` of one model on each dataset, shape (D, 3), float64; NaN where not scored."""
-    datasets = results.datasets
-    rows = np.flatnonzero(results.evaluations == round)
-    if not rows.size:
-        return np.full((len(datasets), len(METRICS)), np.nan)
-    cell = (rows[0], slice(None), list(ModelKind).index(model))
-    scores = np.stack([results.cmc[cell][:, 0], results.cmc[cell][:, 4], results.mean_ap[cell]], axis=1)
-    return mean_over_clients(scores, datasets)
+def to_csv(table: Table) -> str:
+    """Return a table as CSV; a figure over seeds has three columns: mean, sample deviation, seeds."""
+    spread = [any(isinstance(row[n], Spread) for row in table.rows) for n in range(len(table.columns))]
+    heading: list[str] = []
+    for name, wide in zip(table.columns, spread, strict=True):
+        heading += [name, f"{name}: deviation", f"{name}: seeds"] if wide else [name]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(heading)
+    for row in table.rows:
+        cells: list[object] = []
+        for cell, wide in zip(row, spread, strict=True):
+            if isinstance(cell, Spread):
+                cells += [_number(cell.mean), _number(cell.deviation), cell.seeds]
+            else:
+                cells += [_number(cell) if isinstance(cell, float) else cell] + [""] * (2 * wide)
+        writer.writerow(cells)
+    return text.getvalue()
 
 
-def mean_over_datasets(scores: NDArray[np.float64], test_images: Sequence[int]) -> NDArray[np.float64]:
-    """Average a column of scores over the datasets that have a test split.
-
-    Parameters
-    ----------
-    scores
-        Shape (D, M), float64.
-    test_images
-        D numbers.
-
-    Returns
-    -------
-    NDArray
-        Shape (M,); NaN where the score of a dataset is missing: means over different datasets mislead.
-    """
-    tested = scores[np.asarray(test_images) > 0]
-    return tested.mean(axis=0) if len(tested) else np.full(scores.shape[1], np.nan)
+def to_latex(table: Table) -> str:
+    r"""Return a table for ``\input`` in LaTeX, with rules of the package booktabs."""
+    alignment = "l" + "".join("l" if _is_text(table, n) else "r" for n in range(1, len(table.columns)))
+    lines = [rf"% {line}" for line in ("needs \\usepackage{booktabs}", _latex(table.caption))]
+    lines += [rf"\begin{{tabular}}{{{alignment}}}", r"\toprule", _latex_row(table.columns), r"\midrule"]
+    for number, row in enumerate(table.rows):
+        lines += [r"\midrule"] * (number == table.ruled)
+        lines.append(_latex_row([_text(cell) for cell in row]))
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 
 
-def shares(amounts: Mapping[str, float]) -> list[tuple[str, float]]:
-    """Return each amount's share of the total, the largest first; nothing where the total is 0."""
-    total = sum(amounts.values())
-    ordered = sorted(amounts.items(), key=lambda item: -item[1])
-    return [(label, amount / total) for label, amount in ordered] if total > 0 else []
-
-
-def _check_baseline(results: RunResults, baseline: RunResults) -> None:
-    """Refuse a baseline that would compare different things."""
-    if results.mode == "local":
-        raise ConfigurationError(f"{results.files[0].parent}: has mode 'local' itself, it takes no baseline")
-    if baseline.mode != "local":
-        raise ConfigurationError(
-            f"{baseline.files[0].parent}: has mode {baseline.mode!r}, a baseline must have mode 'local'"
-        )
-    ours, theirs = (
-        [(client.name, client.images, client.test_images) for client in run.header.clients]
-        for run in (results, baseline)
+def to_html(table: Table) -> str:
+    """Return a table as HTML, differences that stand out from their deviation in bold."""
+    heading = "".join(f'<th scope="col">{escape(name)}</th>' for name in table.columns)
+    body = []
+    for number, row in enumerate(table.rows):
+        cells = [f'<th scope="row">{escape(_text(row[0]))}</th>']
+        for column, cell in enumerate(row[1:], start=1):
+            kind = ' class="text"' if _is_text(table, column) else ""
+            text = escape(_text(cell))
+            clear = isinstance(cell, Spread) and cell.signed and cell.stands_out
+            cells.append(f"<td{kind}>{f'<b>{text}</b>' if clear else text}</td>")
+        rule = ' class="ruled"' if number == table.ruled else ""
+        body.append(f"<tr{rule}>{''.join(cells)}</tr>")
+    return (
+        f'<div class="table"><table><caption>{escape(table.caption)}</caption>'
+        f"<thead><tr>{heading}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
-    if ours != theirs:
-        raise ConfigurationError(
-            f"{baseline.files[0].parent}: was run on other datasets than {results.files[0].parent}: "
-            f"{_list([name for name, *_ in theirs])} instead of {_list([name for name, *_ in ours])}"
-        )
 
 
-def _groups(results: RunResults, round: int, datasets: Sequence[HeldDataset]) -> tuple[tuple[int, ...], ...]:
-    """Return the groups of each dataset's clients; nothing where all clients have one model."""
-    rows = np.flatnonzero(results.rounds == round)
-    if not rows.size or results.group[rows[0]].max() < 1:
-        return ()
-    groups = results.group[rows[0]]
-    return tuple(tuple(np.unique(groups[list(dataset.clients)]).tolist()) for dataset in datasets)
+def _is_text(table: Table, column: int) -> bool:
+    return any(isinstance(row[column], str) and row[column] != "–" for row in table.rows)
 
 
-def _list(items: Sequence[object]) -> str:
-    """Join items for a message."""
-    return ", ".join(map(str, items)) or "none"
+def _text(cell: Cell) -> str:
+    if isinstance(cell, float):
+        return "–" if isnan(cell) else f"{cell:.1f}" if abs(cell) >= 10 else f"{cell:.3g}"
+    return str(cell)
+
+
+def _number(value: float) -> str:
+    return "" if isnan(value) else f"{value:.6g}"
+
+
+def _latex(text: str) -> str:
+    return "".join(_LATEX.get(letter, letter) for letter in text)
+
+
+def _latex_row(cells: tuple[str, ...] | list[str]) -> str:
+    return " & ".join(map(_latex, cells)) + r" \\"

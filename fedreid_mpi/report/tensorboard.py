@@ -1,45 +1,17 @@
-"""Results as TensorBoard event files, written by hand: TensorFlow would be a large dependency for few bytes.
+"""Results as TensorBoard event files."""
 
-An event file is a sequence of TFRecords (length, masked CRC-32C of it, data, masked CRC-32C of that), each
-an ``Event`` in protocol buffers' encoding; see tensorflow/core/util/event.proto and
-tensorflow/core/framework/summary.proto.
-"""
-
-import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from fedreid_mpi.files import naming, replacing
-from fedreid_mpi.report.tables import METRICS, dataset_scores
+from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.records import ModelKind
+from fedreid_mpi.report.score_table import METRICS, dataset_scores
 from fedreid_mpi.results import RunResults
-from fedreid_mpi.types import ModelKind
+from fedreid_mpi.storage.atomic import atomic_write, write_errors
 
 FILE_NAME = "events.out.tfevents.0.fedreid_mpi"
-
-_POLYNOMIAL = 0x82F63B78  # Castagnoli's, reflected
-
-
-def _crc_table() -> tuple[int, ...]:
-    table = []
-    for byte in range(256):
-        value = byte
-        for _ in range(8):
-            value = value >> 1 ^ (_POLYNOMIAL if value & 1 else 0)
-        table.append(value)
-    return tuple(table)
-
-
-_TABLE = _crc_table()
-
-
-def crc32c(data: bytes) -> int:
-    """Compute the CRC-32C (Castagnoli) of some bytes."""
-    crc = 0xFFFFFFFF
-    for byte in data:
-        crc = crc >> 8 ^ _TABLE[(crc ^ byte) & 0xFF]
-    return crc ^ 0xFFFFFFFF
 
 
 def write_events(results: RunResults, folder: Path) -> Path:
@@ -56,19 +28,33 @@ def write_events(results: RunResults, folder: Path) -> Path:
 
     Raises
     ------
+    ConfigurationError
+        tensorboardX is not installed.
     FedReIDError
         The file cannot be written.
     """
+    try:
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+        from tensorboardX.record_writer import RecordWriter
+    except ImportError as error:
+        raise ConfigurationError(
+            "TensorBoard's files need tensorboardX: pip install 'fedreid_mpi[tensorboard]', or choose CSV"
+        ) from error
     seconds = np.nansum(results.phase_seconds, axis=1).cumsum().tolist()
-    records = [_record(_event(0.0, 0, version="brain.Event:2"))]
-    for round, time in zip(results.rounds.tolist(), seconds, strict=True):
-        scalars = dict(_scalars(results, round))
-        records.append(_record(_event(time, round, scalars)))
     path = folder / FILE_NAME
-    with naming(path):
+    with write_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_bytes(b"".join(records))
+        with atomic_write(path) as temporary:
+            writer = RecordWriter(str(temporary))
+            writer.write(Event(wall_time=0.0, file_version="brain.Event:2").SerializeToString())
+            for round, time in zip(results.rounds.tolist(), seconds, strict=True):
+                values = [
+                    Summary.Value(tag=tag, simple_value=value) for tag, value in _scalars(results, round)
+                ]
+                event = Event(wall_time=time, step=round, summary=Summary(value=values))
+                writer.write(event.SerializeToString())
+            writer.close()
     return path
 
 
@@ -92,40 +78,3 @@ def _scalars(results: RunResults, round: int) -> Iterator[tuple[str, float]]:
                 yield f"{label}/{client.name}", float(column[row, client.id])
         if results.group[row, client.id] >= 0:
             yield f"group/{client.name}", float(results.group[row, client.id])
-
-
-def _record(data: bytes) -> bytes:
-    """Frame one TFRecord."""
-    length = struct.pack("<Q", len(data))
-    return length + _masked(length) + data + _masked(data)
-
-
-def _masked(data: bytes) -> bytes:
-    crc = crc32c(data)
-    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-def _event(time: float, step: int, scalars: Mapping[str, float] | None = None, version: str = "") -> bytes:
-    """Encode an ``Event``: wall_time = 1, step = 2, file_version = 3 or summary = 5."""
-    event = b"\x09" + struct.pack("<d", time) + b"\x10" + _varint(step)
-    if version:
-        return event + _bytes(3, version.encode())
-    # Summary: repeated value = 1; Value: tag = 1, simple_value = 2.
-    values = (
-        _bytes(1, tag.encode()) + b"\x15" + struct.pack("<f", value) for tag, value in (scalars or {}).items()
-    )
-    return event + _bytes(5, b"".join(_bytes(1, value) for value in values))
-
-
-def _bytes(number: int, data: bytes) -> bytes:
-    """Encode a field of variable length."""
-    return _varint(number << 3 | 2) + _varint(len(data)) + data
-
-
-def _varint(value: int) -> bytes:
-    encoded = bytearray()
-    while value > 0x7F:
-        encoded.append(value & 0x7F | 0x80)
-        value >>= 7
-    encoded.append(value)
-    return bytes(encoded)

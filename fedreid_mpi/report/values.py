@@ -10,8 +10,8 @@ from math import isnan
 import numpy as np
 from numpy.typing import NDArray
 
+from fedreid_mpi.records import ModelKind
 from fedreid_mpi.report.study import Method, Run
-from fedreid_mpi.types import ModelKind
 
 Floats = NDArray[np.float64]
 

@@ -7,8 +7,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.data.archive.digest import CONTENT_DIGEST, content_digest
 from fedreid_mpi.results.schema import FIELDS, GROUPS, SCALES, TEXT
+from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST, content_digest
 
 HDF5_OPTIONS: Mapping[str, Any] = {"libver": ("earliest", "v108")}
 """Of every file that is written: any library since HDF5 1.8 reads it."""

@@ -10,18 +10,18 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from fedreid_mpi.data.archive.digest import CONTENT_DIGEST, content_digest
-from fedreid_mpi.data.archive.disk import create_hdf5
-from fedreid_mpi.data.archive.format import plain
-from fedreid_mpi.data.archive.seal import seal
 from fedreid_mpi.errors import ConfigurationError, DataError
-from fedreid_mpi.files import naming, replacing
 from fedreid_mpi.results.archive import HDF5_OPTIONS, copy_archive, write_archive
 from fedreid_mpi.results.layout import STUDY
 from fedreid_mpi.results.schema import RUNS, STUDY_KIND, STUDY_VERSION, TEXT
 from fedreid_mpi.results.segments import open_segment, read_joined
 from fedreid_mpi.results.sources import Refuse, Source
 from fedreid_mpi.results.summary import RunSummary
+from fedreid_mpi.storage.atomic import atomic_write, write_errors
+from fedreid_mpi.storage.hdf5.checksum import seal
+from fedreid_mpi.storage.hdf5.container import plain
+from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST, content_digest
+from fedreid_mpi.storage.hdf5.disk import create_hdf5
 
 ABOUT = (
     "Runs of fedreid_mpi (federated person re-identification). /index has a row a run; /runs/<label> is the "
@@ -51,7 +51,7 @@ def merge(source: Source, path: Path) -> None:
         The file cannot be written.
     """
     attributes, arrays = read_joined(source.segments)
-    with naming(path), replacing(path) as temporary:
+    with write_errors(path), atomic_write(path) as temporary:
         with create_hdf5(temporary, **HDF5_OPTIONS) as (file, _):
             write_archive(file, attributes, arrays)
         seal(temporary)
@@ -89,7 +89,7 @@ def collect(
     FedReIDError
         It cannot be written.
     """
-    with naming(path), replacing(path) as temporary:
+    with write_errors(path), atomic_write(path) as temporary:
         with create_hdf5(temporary, **HDF5_OPTIONS) as (file, check):
             rows = []
             runs = file.create_group(RUNS)

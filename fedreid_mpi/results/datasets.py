@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.types import ClientSpec
+from fedreid_mpi.records import ClientSpec
 
 _PART = re.compile(r"-(camera|share)\d+$")
 

@@ -13,14 +13,14 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedreid_mpi.algorithms.ranking import Ranking
 from fedreid_mpi.data.archive import SplitRole
-from fedreid_mpi.data.archive.digest import CONTENT_DIGEST, content_digest
-from fedreid_mpi.data.archive.disk import create_hdf5
-from fedreid_mpi.data.archive.seal import seal
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.evaluation import ExtractedFeatures
-from fedreid_mpi.files import replacing
+from fedreid_mpi.evaluation.ranking import Ranking
+from fedreid_mpi.storage.atomic import atomic_write
+from fedreid_mpi.storage.hdf5.checksum import seal
+from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST, content_digest
+from fedreid_mpi.storage.hdf5.disk import create_hdf5
 
 KIND = "fedreid_mpi features"
 FORMAT_VERSION = 1
@@ -106,7 +106,7 @@ def write_features(
         When the file cannot be written.
     """
     try:
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             with create_hdf5(temporary) as (file, _):
                 file.attrs.update(kind=KIND, format_version=FORMAT_VERSION, model=str(model), **made)
                 yield FeaturesFile(file)

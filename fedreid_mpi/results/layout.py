@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from fedreid_mpi.data.archive.digest import CONTENT_DIGEST
-from fedreid_mpi.data.archive.schema import Attribute, Column, Schema
-from fedreid_mpi.data.archive.tree import type_name
 from fedreid_mpi.results.schema import FIELDS, FORMAT_VERSION, KIND, STUDY_KIND, STUDY_VERSION
+from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST
+from fedreid_mpi.storage.hdf5.schema import Attribute, Column, Schema
+from fedreid_mpi.storage.hdf5.tree import type_name
 
 _DIGEST = Attribute(CONTENT_DIGEST, "text", "Digest of everything else, see below")
 

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.records import ClientSpec, Event, Message, ModelKind, RankInfo, RunHeader, Scores
 from fedreid_mpi.results.datasets import HeldDataset, datasets_of
 from fedreid_mpi.results.schema import FIELDS
 from fedreid_mpi.results.segments import list_segments, read_joined
-from fedreid_mpi.types import ClientSpec, Event, Message, ModelKind, RankInfo, RunHeader, Scores
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +125,6 @@ class RunResults:
     def scores(self, round: int, model: ModelKind) -> tuple[Scores | None, ...]:
         """Return the scores of one model on every client's test split, in id order."""
         return tuple(self.score(round, client, model) for client in range(len(self.header.clients)))
-
-    def final_scores(self, model: ModelKind) -> tuple[Scores | None, ...]:
-        """Return the scores of one model after the last evaluated round, in client-id order."""
-        return self.scores(int(self.evaluations[-1]) if self.evaluations.size else 0, model)
 
 
 def read_run(path: Path) -> RunResults:

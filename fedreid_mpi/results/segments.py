@@ -12,8 +12,6 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.data.archive.digest import require_intact
-from fedreid_mpi.data.archive.format import is_sealed, open_part, plain, require_kind
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.results.schema import (
     FIELDS,
@@ -27,6 +25,8 @@ from fedreid_mpi.results.schema import (
     TEXT,
     Field,
 )
+from fedreid_mpi.storage.hdf5.container import is_sealed, open_part, plain, require_kind
+from fedreid_mpi.storage.hdf5.digest import require_intact
 
 _NAME = re.compile(r"results_(\d+)_(\d+)\.h5")
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import h5py
 
-from fedreid_mpi.data.archive.format import open_part, plain, require_kind
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.results.schema import KIND, RUNS, STUDY_KIND, STUDY_VERSION
 from fedreid_mpi.results.segments import Segment, find_segments, list_segments
+from fedreid_mpi.storage.hdf5.container import open_part, plain, require_kind
 
 Refuse = Callable[[DataError], None]
 """Told of what is broken or foreign, which is then left out."""

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.records import ModelKind
 from fedreid_mpi.results.datasets import datasets_of, mean_over_clients
 from fedreid_mpi.results.reader import client_specs
 from fedreid_mpi.results.schema import FIELDS
 from fedreid_mpi.results.segments import IDENTIFYING, read_joined
 from fedreid_mpi.results.sources import Source
-from fedreid_mpi.rundir import read_status
-from fedreid_mpi.types import ModelKind
+from fedreid_mpi.storage.run_directory import read_status
 
 _FIELDS = tuple(
     field

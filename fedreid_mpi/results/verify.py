@@ -10,14 +10,15 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.data.archive.digest import CONTENT_DIGEST
-from fedreid_mpi.data.archive.format import SplitRole, open_archive, plain, require_kind
-from fedreid_mpi.data.archive.schema import attribute_faults, column_faults, digest_faults, find_faults
+from fedreid_mpi.data.archive.format import SplitRole
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.records import CMC_RANKS, Advance, ModelKind
 from fedreid_mpi.results.layout import FEATURES, RESULTS, STUDY
 from fedreid_mpi.results.schema import FIELDS, RUNS, SCALES
 from fedreid_mpi.results.segments import Segment, open_segment
-from fedreid_mpi.types import CMC_RANKS, Advance, ModelKind
+from fedreid_mpi.storage.hdf5.container import open_archive, plain, require_kind
+from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST
+from fedreid_mpi.storage.hdf5.schema import attribute_faults, column_faults, digest_faults, find_faults
 
 _Arrays = Mapping[str, NDArray[Any]]
 

@@ -15,13 +15,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.data.archive.seal import seal
 from fedreid_mpi.errors import FedReIDError
-from fedreid_mpi.files import naming, replacing
+from fedreid_mpi.records import CMC_RANKS, Evaluation, ModelKind, RoundRecord, RunHeader
 from fedreid_mpi.results.archive import HDF5_OPTIONS, write_archive
 from fedreid_mpi.results.schema import ABOUT, FIELDS, FORMAT_VERSION, KIND, SCALES
 from fedreid_mpi.results.segments import find_segments, identify, read_segment
-from fedreid_mpi.types import CMC_RANKS, Evaluation, ModelKind, RoundRecord, RunHeader
+from fedreid_mpi.storage.atomic import atomic_write, write_errors
+from fedreid_mpi.storage.hdf5.checksum import seal
 
 
 class ResultsWriter:
@@ -76,7 +76,7 @@ class ResultsWriter:
             self._segment += 1
             self._records = ()
         records = (*self._records, record)
-        with naming(self._path), replacing(self._path) as temporary:
+        with write_errors(self._path), atomic_write(self._path) as temporary:
             temporary.write_bytes(_segment(self._header, self._run_id, records))
             seal(temporary)
         self._records = records

@@ -77,8 +77,8 @@ def command(
 
 def _write_latex(paths: tuple[Path, ...], where: tuple[str, ...], output: Path, metric: str) -> None:
     from fedreid_mpi.cli.results.compare import compare_methods, read_methods
-    from fedreid_mpi.files import naming, replacing
-    from fedreid_mpi.report.exhibits import Table, to_latex
+    from fedreid_mpi.report.tables import Table, to_latex
+    from fedreid_mpi.storage.atomic import atomic_write, write_errors
 
     comparison = compare_methods(read_methods(paths, where).methods, None, metric)
     spreads = [series.spreads() for series in comparison.series]
@@ -89,7 +89,7 @@ def _write_latex(paths: tuple[Path, ...], where: tuple[str, ...], output: Path, 
         rows=tuple(zip(comparison.rows, *spreads, strict=True)),
         ruled=comparison.datasets,
     )
-    with naming(output), replacing(output) as temporary:
+    with write_errors(output), atomic_write(output) as temporary:
         temporary.write_text(to_latex(table), encoding="utf-8")
     click.echo(f"{output}: {len(comparison.series)} methods, {metric}, {comparison.when}")
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.table import Table
 
-    from fedreid_mpi.report.tables import ScoreTable
+    from fedreid_mpi.report.score_table import ScoreTable
     from fedreid_mpi.results import RunResults
 
 _EVENTS_SHOWN = 10
@@ -58,7 +58,7 @@ def command(run_dir: Path, baseline: Path | None, round_: int | None, plots: Pat
     dataset, and where the time went.
     """  # noqa: D301 (\b is click's mark for text that must not be rewrapped)
     from fedreid_mpi.report.plots import write_plots
-    from fedreid_mpi.report.tables import score_table
+    from fedreid_mpi.report.score_table import score_table
     from fedreid_mpi.results import read_run
 
     results = read_run(run_dir)
@@ -79,7 +79,7 @@ def _print_scores(results: RunResults, table: ScoreTable) -> None:
     from rich.console import Console
     from rich.measure import Measurement
 
-    from fedreid_mpi.report.tables import METRICS
+    from fedreid_mpi.report.score_table import METRICS
 
     metrics = list(range(len(METRICS)))
     rendered = _render(results, table, metrics)
@@ -98,7 +98,7 @@ def _render(results: RunResults, table: ScoreTable, metrics: list[int]) -> Table
     from rich.markup import escape
     from rich.table import Table
 
-    from fedreid_mpi.report.tables import METRICS, Column, mean_over_datasets
+    from fedreid_mpi.report.score_table import METRICS, Column, mean_over_datasets
 
     run = results.header
     title = escape(f"{run.name} · mode {results.mode} · seed {run.seed} · round {table.round} · in percent")
@@ -158,7 +158,7 @@ def _print_costs(results: RunResults) -> None:
     """Say in two lines where time and bytes went."""
     import numpy as np
 
-    from fedreid_mpi.report.tables import shares
+    from fedreid_mpi.report.score_table import shares
 
     seconds = dict(zip(results.phases, np.nansum(results.phase_seconds, axis=0).tolist(), strict=True))
     sent = dict(zip(results.traffic, results.bytes_sent.sum(axis=0).tolist(), strict=True))

@@ -124,8 +124,8 @@ def _render(results: RunResults, state: str | None) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    from fedreid_mpi.report.tables import METRICS, dataset_scores
-    from fedreid_mpi.types import ModelKind
+    from fedreid_mpi.records import ModelKind
+    from fedreid_mpi.report.score_table import METRICS, dataset_scores
 
     run = results.header
     rounds = results.settings.get("run", {}).get("rounds", "?")

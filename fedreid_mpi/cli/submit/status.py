@@ -9,7 +9,7 @@ import click
 from fedreid_mpi.cli.console import print_table
 from fedreid_mpi.cli.submit.options import SUBMITTED, ask
 from fedreid_mpi.errors import ConfigurationError, DataError
-from fedreid_mpi.rundir import STATUS_FILE, read_status
+from fedreid_mpi.storage.run_directory import STATUS_FILE, read_status
 
 RECENT = 10
 """Rounds whose mean length tells how long the rest will take."""

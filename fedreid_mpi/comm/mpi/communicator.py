@@ -17,10 +17,11 @@ from typing import NoReturn, TypeVar
 import numpy as np
 from mpi4py import MPI
 
-from fedreid_mpi.comm.base import Communicator, Location, RanksLost, Rows, SilentRankError, spans
+from fedreid_mpi.comm.contract import Communicator, Location, Rows, never, spans
+from fedreid_mpi.comm.errors import RanksLost, SilentRankError
+from fedreid_mpi.comm.mpi.heartbeat import NOBODY, HeartbeatMonitor
 from fedreid_mpi.comm.mpi.processes import Process
-from fedreid_mpi.comm.mpi.watch import NOBODY, Watch
-from fedreid_mpi.types import Message
+from fedreid_mpi.records import Message
 
 T = TypeVar("T")
 
@@ -47,16 +48,23 @@ class MPICommunicator(Communicator):
         Is duplicated, so that no message of anybody else's can be mistaken for one of ours.
     fault_tolerant
         Whether a lost rank raises `RanksLost` on the others; else MPI ends them all.
+    abandon_requested
+        See `Communicator`.
     """
 
-    def __init__(self, world: MPI.Intracomm, fault_tolerant: bool = False) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        world: MPI.Intracomm,
+        fault_tolerant: bool = False,
+        abandon_requested: Callable[[], bool] = never,
+    ) -> None:
+        super().__init__(abandon_requested)
         self._fault_tolerant = fault_tolerant
         self._processes: list[Process] = []
         self._condemned: set[int] = set()
         self._tended = 0.0
         self._comm, signs = self._duplicate(world), self._duplicate(world)
-        self._watch = Watch(signs)
+        self._monitor = HeartbeatMonitor(signs)
         self.rank, self.size = self._comm.rank, self._comm.size
         self._processes = self._broadcast(self._gather(Process.this()) or [])
         self.hosts = tuple(process.host for process in self._processes)
@@ -103,7 +111,7 @@ class MPICommunicator(Communicator):
     def _revoke(self) -> None:
         # MPI.Finalize can wait for a lost rank for ever; mpirun is content with ranks that just end.
         atexit.unregister(MPI.Finalize)
-        for comm in (self._comm, self._watch.comm):
+        for comm in (self._comm, self._monitor.comm):
             if not comm.Is_revoked():
                 comm.Revoke()
 
@@ -131,19 +139,19 @@ class MPICommunicator(Communicator):
                 self._look_for_hung_ranks(began)
 
     def _tend(self) -> None:
-        """Read and give signs of life, pass on the wish to abandon, and obey the orders in the signs."""
+        """Read and give signs of life, pass on the request to abandon, and obey the orders in the signs."""
         self._tended = time.monotonic()
-        signs = self._watch.signs
-        if self.wants_to_abandon() and not self._watch.abandon:
-            self._watch.wish_to_abandon()
-        self._watch.tend()
-        if self._watch.ending != NOBODY:
-            self._end(self._watch.ending)
-        if self._watch.to_kill != NOBODY:
-            self._processes[self._watch.to_kill].kill()
-            self._watch.to_kill = NOBODY
-        if self._watch.signs != signs:
-            self.ledger[Message("sign", "int64", (3,), 24)] += self._watch.signs - signs
+        signs = self._monitor.signs
+        if self._abandon_requested() and not self._monitor.abandon:
+            self._monitor.request_abandon()
+        self._monitor.tend()
+        if self._monitor.ending != NOBODY:
+            self._end(self._monitor.ending)
+        if self._monitor.to_kill != NOBODY:
+            self._processes[self._monitor.to_kill].kill()
+            self._monitor.to_kill = NOBODY
+        if self._monitor.signs != signs:
+            self.ledger[Message("heartbeat", "int64", (3,), 24)] += self._monitor.signs - signs
 
     def _look_for_hung_ranks(self, since: float) -> None:
         """Have ranks killed that were silent for too long; where that cannot be survived, raise.
@@ -154,10 +162,10 @@ class MPICommunicator(Communicator):
         if not self.rank_timeout:
             return
         patience = self.rank_timeout + max(self.rank - 1, 0)
-        hung = self._watch.silent(since, patience)
+        hung = self._monitor.silent(since, patience)
         if not hung:
             return
-        if not self._fault_tolerant or self._watch.silent(since, patience + GRACE):
+        if not self._fault_tolerant or self._monitor.silent(since, patience + GRACE):
             raise self._silence(hung)
         for rank in hung:
             if rank not in self._condemned:
@@ -176,7 +184,7 @@ class MPICommunicator(Communicator):
         if not neighbours:
             raise self._silence(hung)
         if self.is_server:  # who hears nothing from the server acts without being asked
-            self._watch.give(neighbours[:1], to_kill=rank)
+            self._monitor.give(neighbours[:1], to_kill=rank)
 
     def _silence(self, ranks: Sequence[int]) -> SilentRankError:
         names = ", ".join(f"rank {rank} on {self._processes[rank].host}" for rank in ranks)
@@ -286,12 +294,12 @@ class MPICommunicator(Communicator):
 
     # Lives and ends.
 
-    def pulse(self) -> bool:
-        """Give a sign of life, and pass on the wish to abandon the round."""
+    def heartbeat(self) -> bool:
+        """Give a sign of life, and pass on the request to abandon the round."""
         if time.monotonic() - self._tended >= TEND:  # a look may give the core away, so not with each batch
             with self._surviving():
                 self._tend()
-        return self._watch.abandon
+        return self._monitor.abandon
 
     def agree(self, well: bool) -> bool:
         """Agree across losses; afterwards the ranks end without `MPI.Finalize`."""
@@ -331,14 +339,14 @@ class MPICommunicator(Communicator):
             raise RuntimeError("MPI reported an error, but no rank is lost")
         successor.rank_timeout = self.rank_timeout
         successor.ledger.update(self.ledger)
-        successor._watch.abandon = self._watch.abandon
+        successor._monitor.abandon = self._monitor.abandon
         return successor, lost
 
     def _succeed(self) -> tuple["MPICommunicator", tuple[int, ...]]:
         while True:
             survivors = MPI.Intracomm(self._comm.Shrink())
             try:
-                successor = MPICommunicator(survivors, fault_tolerant=True)
+                successor = MPICommunicator(survivors, True, self._abandon_requested)
                 left = successor._broadcast(successor._gather(self.rank))
             except RanksLost:
                 left = None
@@ -367,9 +375,9 @@ class MPICommunicator(Communicator):
         # With fault tolerance, Open MPI's Abort ends the calling process alone.
         with contextlib.suppress(MPI.Exception):
             others = [rank for rank in range(self.size) if rank != self.rank]
-            self._watch.give(others, ending=exit_code)
+            self._monitor.give(others, ending=exit_code)
             time.sleep(LAST_WORDS)
-            self._watch.give([])
+            self._monitor.give([])
         self._end(exit_code)
 
     def _end(self, exit_code: int) -> NoReturn:

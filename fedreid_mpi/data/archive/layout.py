@@ -1,8 +1,8 @@
 """The layout of a dataset archive, in one table: writer and verification go by it."""
 
-from fedreid_mpi.data.archive.digest import CONTENT_DIGEST
 from fedreid_mpi.data.archive.format import FORMAT_VERSION, KIND, SplitRole
-from fedreid_mpi.data.archive.schema import Attribute, Column, Schema
+from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST
+from fedreid_mpi.storage.hdf5.schema import Attribute, Column, Schema
 
 _USES = {
     SplitRole.TRAIN: "Images to train on",

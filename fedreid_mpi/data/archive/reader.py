@@ -11,9 +11,10 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.data.archive.digest import CONTENT_DIGEST, require_intact
-from fedreid_mpi.data.archive.format import FORMAT_VERSION, KIND, SplitRole, open_archive, plain, require_kind
+from fedreid_mpi.data.archive.format import FORMAT_VERSION, KIND, SplitRole
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.storage.hdf5.container import open_archive, plain, require_kind
+from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST, require_intact
 
 
 class DatasetArchive:

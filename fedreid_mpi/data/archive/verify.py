@@ -9,11 +9,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.data.archive.digest import source_digest
-from fedreid_mpi.data.archive.format import SplitRole, open_archive, plain, require_kind
+from fedreid_mpi.data.archive.format import SplitRole
 from fedreid_mpi.data.archive.layout import DATASET
-from fedreid_mpi.data.archive.schema import find_faults
-from fedreid_mpi.types import Advance
+from fedreid_mpi.records import Advance
+from fedreid_mpi.storage.hdf5.container import open_archive, plain, require_kind
+from fedreid_mpi.storage.hdf5.digest import source_digest
+from fedreid_mpi.storage.hdf5.schema import find_faults
 
 BLOCK = 64
 """Images read at once: 6 MB at 256x128."""

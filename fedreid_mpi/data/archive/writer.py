@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedreid_mpi import __version__
-from fedreid_mpi.data.archive.digest import CONTENT_DIGEST, content_digest, source_digest
-from fedreid_mpi.data.archive.disk import create_hdf5
 from fedreid_mpi.data.archive.format import FORMAT_VERSION, KIND
 from fedreid_mpi.data.archive.layout import DATASET
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.files import replacing
+from fedreid_mpi.storage.atomic import atomic_write
+from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST, content_digest, source_digest
+from fedreid_mpi.storage.hdf5.disk import create_hdf5
 
 PAGE = 4096
 """Bytes; ``/images`` starts on a multiple of it, so that it can be mapped or read straight to a device."""
@@ -123,7 +123,7 @@ def _writing(path: Path) -> Iterator[tuple[h5py.File, Callable[[], None]]]:
             raise IsADirectoryError(errno.EISDIR, "is a folder")
         # Small objects stay packed; only those of a megabyte or more, the images, start on a page.
         aligned = {"alignment_threshold": 1 << 20, "alignment_interval": PAGE}
-        with replacing(path) as temporary, create_hdf5(temporary, **aligned) as opened:
+        with atomic_write(path) as temporary, create_hdf5(temporary, **aligned) as opened:
             yield opened
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be written: {error.strerror or error}") from error

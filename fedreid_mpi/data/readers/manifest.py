@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from fedreid_mpi.data.archive import SplitRole
 from fedreid_mpi.data.readers.base import Choices, Listing, Reader, Record, Variant
 from fedreid_mpi.errors import ConfigurationError, DataError
-from fedreid_mpi.files import require_regular
+from fedreid_mpi.storage.atomic import require_regular
 
 COLUMNS = ("path", "pid", "camid", "split")
 NUMBER = re.compile(r"\d{1,9}", re.ASCII)

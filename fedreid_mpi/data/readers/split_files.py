@@ -22,7 +22,7 @@ from fedreid_mpi.data.readers.base import Record
 from fedreid_mpi.data.readers.names import few
 from fedreid_mpi.data.readers.views import View, people_in
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.files import require_regular
+from fedreid_mpi.storage.atomic import require_regular
 
 LISTED_ROLES = (SplitRole.TRAIN, SplitRole.QUERY, SplitRole.GALLERY)
 DIGITS = re.compile(r"\d+", re.ASCII)

@@ -24,8 +24,8 @@ from fedreid_mpi.data.synthetic.people import People, draw_people
 from fedreid_mpi.data.synthetic.scales import SCALES
 from fedreid_mpi.data.synthetic.variants import ORIGINAL, place_of, plan_variant
 from fedreid_mpi.errors import ConfigurationError, FedReIDError
+from fedreid_mpi.records import Advance
 from fedreid_mpi.seeds import generator
-from fedreid_mpi.types import Advance
 
 UNIT = 16
 """Images in a unit of work: few enough for the processor's cache, where drawing is twice as fast.

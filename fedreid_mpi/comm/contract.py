@@ -1,0 +1,323 @@
+"""The contract between the federation and whatever carries its messages.
+
+Two back ends keep it: `single` (one process plays all roles) and `mpi`. The rank 0 is the server; the other
+ranks host clients; a lone process is both.
+"""
+
+import math
+import traceback
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedreid_mpi.comm.errors import Failure, PhaseError, RanksLost
+from fedreid_mpi.comm.payload import check_rows, check_value, kind_of
+from fedreid_mpi.errors import Abandoned, FedReIDError
+from fedreid_mpi.records import Message
+
+T = TypeVar("T")
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """Where a rank runs.
+
+    Attributes
+    ----------
+    host
+        Name of the node.
+    index
+        The rank's index among the client ranks of its node; the server has the last one's.
+    count
+        Number of client ranks on the node, at least 1.
+    cores
+        CPU cores that the rank may use.
+    """
+
+    host: str
+    index: int
+    count: int
+    cores: tuple[int, ...]
+
+
+def never() -> bool:
+    """Tell that nobody asks for the round to be abandoned."""
+    return False
+
+
+class Communicator(ABC):
+    """A group of ranks that call the same methods in the same order.
+
+    Parameters
+    ----------
+    abandon_requested
+        Tells whether this rank asks for the round to be abandoned; called in `heartbeat` and while it waits.
+
+    Attributes
+    ----------
+    rank, size
+        This process and how many there are.
+    location
+        Where this rank runs.
+    hosts
+        Name of each rank's node.
+    ledger
+        All that left this rank, each message with how often it was sent. The owner may clear it.
+    rank_timeout
+        Seconds without a sign of life after which a rank that others wait for counts as hung; 0: never.
+    """
+
+    rank: int
+    size: int
+    location: Location
+    hosts: tuple[str, ...]
+
+    def __init__(self, abandon_requested: Callable[[], bool] = never) -> None:
+        self.ledger: Counter[Message] = Counter()
+        self.rank_timeout = 0.0
+        self._abandon_requested = abandon_requested
+        self._doing = ""  # the phase, for the message about a rank that hangs
+
+    @property
+    def is_server(self) -> bool:
+        """Whether this rank aggregates, writes files and prints."""
+        return self.rank == 0
+
+    @property
+    def client_ranks(self) -> tuple[int, ...]:
+        """The ranks that host clients: all but the server, or the only one."""
+        return tuple(range(1, self.size)) or (0,)
+
+    def phase(self, name: str, work: Callable[[], T]) -> T:
+        """Do work that can fail, and go on only if it succeeded on every rank.
+
+        Messages never move in between, so a rank that fails leaves nobody waiting for it. Anything counts as
+        a failure, ``SystemExit`` and ``KeyboardInterrupt`` included: a rank that left alone would hang the
+        others when MPI is shut down.
+
+        Parameters
+        ----------
+        name
+            What is being done, for the message.
+        work
+            This rank's share.
+
+        Returns
+        -------
+        object
+            What ``work`` returned here.
+
+        Raises
+        ------
+        PhaseError
+            On every rank, if the work failed on any.
+        RanksLost
+            If a rank is gone, whoever noticed.
+        """
+        failure, self._doing = None, name
+        try:
+            result = work()
+        except RanksLost:
+            raise
+        except BaseException as error:  # noqa: BLE001
+            failure = self.describe(name, error)
+        verdict = self.broadcast(self._first_failure(self.gather(failure)))
+        if verdict is not None:
+            raise PhaseError(verdict)
+        return result
+
+    def decide(self, name: str, work: Callable[[], T]) -> T:
+        """Do work on the server alone and give its result, a small value, to every rank.
+
+        Parameters
+        ----------
+        name
+            What is being decided, for the message.
+        work
+            Called on the server.
+
+        Raises
+        ------
+        PhaseError
+            On every rank, if the work failed.
+        """
+        decision: T = self.broadcast(self.phase(name, work if self.is_server else _nothing))
+        return decision
+
+    def describe(self, phase: str, error: BaseException) -> Failure:
+        """Put an error into words for the other ranks; an unexpected one brings its traceback."""
+        if isinstance(error, FedReIDError):
+            return Failure(self.rank, phase, str(error), error.exit_code, "")
+        if isinstance(error, Abandoned):
+            return Failure(self.rank, phase, f"{phase} abandoned", 0, "", abandoned=True)
+        if isinstance(error, KeyboardInterrupt):
+            return Failure(self.rank, phase, f"interrupted (rank {self.rank}, {phase})", 130, "")
+        trace = "".join(traceback.format_exception(error))
+        message = f"rank {self.rank}, {phase}: {type(error).__name__}: {error}"
+        code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+        return Failure(self.rank, phase, message, code or 1, trace)
+
+    @staticmethod
+    def _first_failure(failures: Sequence[Failure | None] | None) -> Failure | None:
+        return next((failure for failure in failures or () if failure is not None), None)
+
+    def broadcast(self, value: T) -> T:
+        """Return the server's value on every rank; for small values that may travel (`comm.content`)."""
+        if self.is_server:
+            check_value(value, from_server=True)
+        return self._broadcast(value)
+
+    def gather(self, value: T) -> list[T] | None:
+        """Return every rank's value, in rank order, on the server and None elsewhere.
+
+        For small values that may travel (`comm.content`).
+        """
+        check_value(value, from_server=False)
+        return self._gather(value)
+
+    def broadcast_rows(self, rows: Rows, kind: str) -> None:
+        """Overwrite an array with the server's, in place.
+
+        Parameters
+        ----------
+        rows
+            C-contiguous float32, of one shape on every rank.
+        kind
+            Under which it is entered in the ledger.
+        """
+        check_rows(rows, kind)
+        self._broadcast_rows(rows, kind)
+
+    def gather_rows(self, rows: Rows, counts: Sequence[int], root: int, kind: str) -> Rows | None:
+        """Stack arrays of all ranks on one of them.
+
+        Parameters
+        ----------
+        rows
+            This rank's rows: shape (counts[rank], width), float32, C-contiguous.
+        counts
+            Number of rows that each rank sends.
+        root
+            The rank that receives them.
+        kind
+            Under which they are entered in the ledger.
+
+        Returns
+        -------
+        ndarray or None
+            Shape (sum(counts), width) in rank order on ``root``, None elsewhere.
+        """
+        check_rows(rows, kind)
+        return self._gather_rows(rows, counts, root, kind)
+
+    def stream_to_server(
+        self, vectors: Sequence[Rows], counts: Sequence[int], length: int, chunk: int, kind: str
+    ) -> Iterator[tuple[slice, list[Rows]]]:
+        """Send equally long vectors to the server, a chunk of each at a time.
+
+        Every rank must exhaust the iterator. The next chunk travels while the caller works on this one.
+
+        Parameters
+        ----------
+        vectors
+            This rank's vectors: counts[rank] of shape (length,), float32.
+        counts
+            Number of vectors that each rank sends.
+        length
+            Elements in a vector.
+        chunk
+            Elements of a vector that travel at a time.
+        kind
+            Under which they are entered in the ledger.
+
+        Returns
+        -------
+        iterator of tuple of slice and list of ndarray
+            The part of the vectors, and on the server that part of every vector, in rank order, then in the
+            sender's order (an empty list elsewhere). The arrays are reused: they hold until the next step.
+        """
+        for vector in vectors:
+            check_rows(vector, kind)
+        return self._stream_to_server(vectors, counts, length, chunk, kind)
+
+    @abstractmethod
+    def heartbeat(self) -> bool:
+        """Give a sign of life between two batches; not collective, and cheap.
+
+        Returns
+        -------
+        bool
+            Whether any rank is known to ask for the round to be abandoned; once true it stays true.
+        """
+
+    @abstractmethod
+    def agree(self, well: bool) -> bool:
+        """Tell whether all is well on every rank; for work that ranks may be lost in.
+
+        The answer is the same on all ranks that are left, whoever is lost meanwhile, and a lost rank makes it
+        no. After it, a rank may end without the others.
+
+        Parameters
+        ----------
+        well
+            Whether all is well here; not, if `RanksLost` was raised.
+        """
+
+    @abstractmethod
+    def shrink(self) -> tuple["Communicator", tuple[int, ...]]:
+        """Leave lost ranks behind; called on every rank that is left, after `RanksLost`.
+
+        Returns
+        -------
+        communicator : Communicator
+            Of the ranks that are left, in their old order; its numbers run from 0.
+        lost : tuple of int
+            The old numbers of those that are gone, ascending; the same on all ranks.
+        """
+
+    @abstractmethod
+    def abort(self, exit_code: int) -> None:
+        """End all ranks now: for errors that were not agreed upon in a phase."""
+
+    @abstractmethod
+    def _broadcast(self, value: T) -> T: ...
+
+    @abstractmethod
+    def _gather(self, value: T) -> list[T] | None: ...
+
+    @abstractmethod
+    def _broadcast_rows(self, rows: Rows, kind: str) -> None: ...
+
+    @abstractmethod
+    def _gather_rows(self, rows: Rows, counts: Sequence[int], root: int, kind: str) -> Rows | None: ...
+
+    @abstractmethod
+    def _stream_to_server(
+        self, vectors: Sequence[Rows], counts: Sequence[int], length: int, chunk: int, kind: str
+    ) -> Iterator[tuple[slice, list[Rows]]]: ...
+
+    def _enter_rows(self, kind: str, shape: tuple[int, ...], count: int = 1) -> None:
+        """Enter arrays that are being sent in the ledger."""
+        if count and 0 not in shape:
+            self.ledger[Message(kind, "float32", shape, 4 * math.prod(shape))] += count
+
+    def _enter_value(self, value: object, size: int, count: int) -> None:
+        """Enter a small value of so many pickled bytes in the ledger."""
+        if count:
+            self.ledger[Message(kind_of(value), "pickle", (), size)] += count
+
+
+def _nothing() -> Any:  # noqa: ANN401 (stands in for a value that only the server has)
+    """Do no work."""
+
+
+def spans(length: int, chunk: int) -> Iterator[slice]:
+    """Cut ``range(length)`` into slices of at most ``chunk``."""
+    for start in range(0, length, chunk):
+        yield slice(start, min(start + chunk, length))

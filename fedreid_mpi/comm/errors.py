@@ -1,0 +1,58 @@
+"""What ends a phase or a message: failures that all ranks agree on, lost ranks, silent ranks."""
+
+from dataclasses import dataclass
+
+from fedreid_mpi.errors import FedReIDError
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What one rank tells the others about the error that ended its part of a phase.
+
+    Attributes
+    ----------
+    rank, phase
+        Where it happened.
+    message
+        One line for the user.
+    exit_code
+        Of all ranks.
+    trace
+        The traceback of an error that nobody raised on purpose, else empty.
+    abandoned
+        Whether there was no error: the round was given up, as the run is to stop.
+    """
+
+    rank: int
+    phase: str
+    message: str
+    exit_code: int
+    trace: str
+    abandoned: bool = False
+
+
+class PhaseError(FedReIDError):
+    """A phase failed on some rank; raised alike on every rank, once all have heard of it.
+
+    Attributes
+    ----------
+    failure
+        The failure of the lowest rank that had one.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.exit_code = failure.exit_code
+
+
+class RanksLost(Exception):  # noqa: N818 (no error of the program's: an event that it may survive)
+    """A rank is gone; raised on every rank that is left by the method it is in, or the next one it calls.
+
+    Nothing can be sent any more but through what `Communicator.shrink` returns. Deliberately no
+    `FedReIDError`: only what knows how to go on without the rank should catch it.
+    """
+
+
+class SilentRankError(FedReIDError):
+    """Ranks have given no sign of life for too long and cannot be done without: the job ends."""

@@ -1,0 +1,44 @@
+"""Settings that a user has changed and that nothing would read: refused, never silently ignored."""
+
+from collections.abc import Iterable, Iterator
+
+from fedreid_mpi.config.sections import PRESETS, Aggregation, Clustering, Distillation, Experiment
+
+
+def unused_settings(experiment: Experiment) -> Iterator[str]:
+    """Name each key that a user has changed and that nothing will read."""
+    mode = f'federation.mode = "{experiment.federation.mode}"'
+    unshared, central = experiment.federation.mode != "federated", experiment.federation.mode == "centralised"
+    kinds = experiment.federation.clients
+    distilled, clustered = experiment.distillation.enabled, experiment.clustering.enabled
+    idle: tuple[tuple[str, Iterable[str], bool, str], ...] = (
+        ("federation", ("clients_per_round", "availability", "edge_rounds"), unshared, mode),
+        ("federation", ("clients", "identity_clients"), central, mode),
+        ("federation", ("identity_clients",), kinds != "identity", f'federation.clients = "{kinds}"'),
+        ("federation", ("edge_rounds",), kinds == "dataset", 'federation.clients = "dataset"'),
+        ("federation", ("edge_rounds",), clustered, "clustering.enabled = true"),
+        ("reliability", ("min_clients",), central, mode),
+        ("aggregation", Aggregation.model_fields, unshared, mode),
+        ("distillation", ("enabled",), unshared and distilled, mode),
+        ("clustering", ("enabled",), unshared and clustered, mode),
+        ("evaluation", ("local_models",), unshared, mode),
+        ("evaluation", ("reestimate_bn",), unshared, mode),
+        (
+            "optimizer",
+            ("step_every", "step_factor"),
+            experiment.optimizer.schedule != "step",
+            "this schedule",
+        ),
+        ("distillation", tuple(Distillation.model_fields)[1:], not distilled, "distillation.enabled = false"),
+        ("distillation", ("scope",), not clustered, "clustering.enabled = false"),
+        ("clustering", tuple(Clustering.model_fields)[1:], not clustered, "clustering.enabled = false"),
+        ("data", ("public", "exclude_overlap"), not experiment.uses_public, "no distillation or clustering"),
+    )
+    for section, keys, nothing, why in idle:
+        for key in keys:
+            model = getattr(experiment, section)
+            default = (
+                PRESETS[experiment.preset].get(section, {}).get(key, type(model).model_fields[key].default)
+            )
+            if nothing and getattr(model, key) != default:
+                yield f"{section}.{key} means nothing with {why}"

@@ -1,0 +1,1 @@
+"""One round on all ranks: plan, local training, exchange, distillation, scores, record."""

@@ -1,0 +1,121 @@
+"""Scores of a shared model: the work of all client ranks."""
+
+from collections.abc import Collection
+
+import torch
+from torch import Tensor
+
+from fedreid_mpi.algorithms.placement import place
+from fedreid_mpi.evaluation import EvalShard, extract_features, query_then_gallery, rank_gallery, shards
+from fedreid_mpi.federated.client import Client, reestimated
+from fedreid_mpi.federated.exchange import collect_features
+from fedreid_mpi.federated.rank_state import RankState
+from fedreid_mpi.records import ClientSpec, Evaluation, ModelKind, Scores
+
+
+def score_shared(
+    state: RankState, clients: Collection[int], round: int, kind: ModelKind = ModelKind.GLOBAL
+) -> tuple[Evaluation, ...]:
+    """Score the model in ``state.shared`` on some clients' test splits, with the help of all client ranks.
+
+    Features of a dataset are extracted in shards wherever there is time, and ranked on the rank that hosts
+    the first of its clients, once for all of them. No image leaves the rank that read it.
+
+    Parameters
+    ----------
+    state
+        Holds the model, the same on every rank.
+    clients
+        Ids of those whose test splits are used. Those without one are passed over, and so are those of whose
+        images the model makes features that are not finite.
+    round, kind
+        What the scores are of.
+
+    Returns
+    -------
+    tuple of Evaluation
+        In client-id order on the server; empty elsewhere.
+    """
+    comm, experiment = state.comm, state.experiment
+    tested: dict[int, ClientSpec] = {}  # dataset to the first client that is tested on it
+    for spec in state.specs:
+        if spec.id in clients and spec.test_images:
+            tested.setdefault(spec.dataset, spec)
+    work = [unit for spec in tested.values() for unit in shards(spec.dataset, spec.test_images)]
+    placed = place([unit.stop - unit.start for unit in work], len(comm.client_ranks))
+    owner = {n: rank for rank, numbers in zip(comm.client_ranks, placed, strict=True) for n in numbers}
+    hosts = {client: rank for rank, clients in enumerate(state.placement) for client in clients}
+
+    def extract() -> dict[int, Tensor]:
+        return {n: _features_of(state, unit).cpu() for n, unit in enumerate(work) if owner[n] == comm.rank}
+
+    def rank(features: dict[int, Tensor]) -> dict[int, Scores]:
+        protocol, seed = experiment.evaluation.protocol, experiment.run.seed
+        device = state.shared.buffer.device
+        return {
+            dataset: rank_gallery(rows.to(device), state.archives[dataset], protocol, seed).scores()
+            for dataset, rows in features.items()
+            if rows.isfinite().all()
+        }
+
+    with state.timed("evaluate"):
+        pieces = comm.phase("evaluate", extract)
+        mine: dict[int, Tensor] = {}
+        for dataset, spec in tested.items():
+            numbers = [n for n, unit in enumerate(work) if unit.dataset == dataset]
+            features = collect_features(
+                comm,
+                {position: pieces[n] for position, n in enumerate(numbers) if n in pieces},
+                [owner[n] for n in numbers],
+                [work[n].stop - work[n].start for n in numbers],
+                experiment.model.embedding_dim,
+                hosts[spec.id],
+            )
+            if features is not None:
+                mine[dataset] = torch.from_numpy(features)
+        gathered = comm.gather(comm.phase("rank", lambda: rank(mine)))
+    scores = {dataset: score for part in gathered or () for dataset, score in part.items()}
+    return tuple(
+        Evaluation(round, spec.id, kind, scores[spec.dataset])
+        for spec in state.specs
+        if spec.id in clients and spec.dataset in scores
+    )
+
+
+def score_reestimated(state: RankState, round: int) -> tuple[Evaluation, ...]:
+    """Score the clients' global models with BatchNorm statistics of their own training images.
+
+    Each client's rank does it, as the images are there: the clients' models must be the global ones.
+
+    Returns
+    -------
+    tuple of Evaluation
+        In client-id order on the server; empty elsewhere.
+    """
+
+    def score(client: Client) -> Evaluation | None:
+        archive, experiment = state.archives[client.spec.dataset], state.experiment
+        with reestimated(client, experiment):
+            features = extract_features(
+                client.model.network,
+                archive,
+                query_then_gallery(archive),
+                experiment.compute,
+                state.advance,
+            )
+        if not features.isfinite().all():
+            return None
+        ranking = rank_gallery(features, archive, experiment.evaluation.protocol, experiment.run.seed)
+        return Evaluation(round, client.spec.id, ModelKind.REESTIMATED, ranking.scores())
+
+    tested = [client for client in state.clients if client.spec.test_images]
+    with state.timed("evaluate"):
+        scored = state.comm.gather(state.comm.phase("re-estimate", lambda: [score(c) for c in tested]))
+    found = [evaluation for part in scored or () for evaluation in part if evaluation is not None]
+    return tuple(sorted(found, key=lambda evaluation: evaluation.client))
+
+
+def _features_of(state: RankState, unit: EvalShard) -> Tensor:
+    archive = state.archives[unit.dataset]
+    indices = query_then_gallery(archive)[unit.start : unit.stop]
+    return extract_features(state.shared.network, archive, indices, state.experiment.compute, state.advance)

@@ -1,0 +1,245 @@
+"""Models on disk: safetensors with the settings that rebuild the network; ImageNet weights read safely."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from fedreid_mpi import config
+from fedreid_mpi.errors import DataError
+from fedreid_mpi.model.flat import FlatModel
+from fedreid_mpi.model.network import ReIDNetwork, build_network
+from fedreid_mpi.records import ParamSpec, Role
+from fedreid_mpi.storage.atomic import atomic_write, require_regular, write_errors
+
+FORMAT = "fedreid_mpi model 2"
+
+ABOUT = "fedreid_mpi"
+"""Name of the file's one entry of metadata: JSON with the format, settings, image size and round."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """A model read from disk, without classifier.
+
+    Attributes
+    ----------
+    network
+        In evaluation mode, on the CPU.
+    settings
+        The ``[model]`` section it was trained with.
+    height, width
+        Image size in pixels that it was trained on.
+    """
+
+    network: ReIDNetwork
+    settings: config.Model
+    height: int
+    width: int
+
+
+def save_model(
+    path: Path, model: FlatModel, settings: config.Model, height: int, width: int, round: int
+) -> None:
+    """Write the shared part of a model; the classifier is left out, since it belongs to one client.
+
+    Parameters
+    ----------
+    path
+        Replaced when the new file is whole.
+    model
+        The model whose shared part is written.
+    settings
+        The experiment's ``[model]`` section.
+    height, width
+        Image size in pixels.
+    round
+        Round after which the model is as it is.
+
+    Raises
+    ------
+    FedReIDError
+        As `save_tensors` does.
+    """
+    about = {
+        "format": FORMAT,
+        "settings": settings.model_dump(mode="json", exclude={"weights"}),
+        "height": height,
+        "width": width,
+        "round": round,
+    }
+    save_tensors(path, model, shared_specs(model), about)
+
+
+def shared_specs(model: FlatModel) -> tuple[ParamSpec, ...]:
+    """Return the tensors of a model's shared part: what `save_model` writes."""
+    return tuple(spec for spec in model.specs if spec.role is not Role.CLASSIFIER)
+
+
+def save_tensors(
+    path: Path, model: FlatModel, specs: Sequence[ParamSpec], about: Mapping[str, object]
+) -> None:
+    """Write some of a model's tensors.
+
+    Parameters
+    ----------
+    path
+        Replaced when the new file is whole.
+    model, specs
+        The model, and those of its tensors that are written.
+    about
+        What the file is, for its metadata, which gets a digest as well.
+
+    Raises
+    ------
+    FedReIDError
+        If the file cannot be written; one that was there is untouched.
+    """
+    tensors = {spec.name: model.view(spec).detach().cpu().contiguous() for spec in specs}
+    entry = json.dumps({**about, "digest": _digest(about, tensors)})
+    # One entry: safetensors writes several in random order, and the same model must be the same bytes.
+    content = save(tensors, metadata={ABOUT: entry})
+    with write_errors(path), atomic_write(path) as temporary:
+        temporary.write_bytes(content)
+
+
+@torch.no_grad()
+def load_tensors(path: Path, model: FlatModel, specs: Sequence[ParamSpec]) -> None:
+    """Set some of a model's tensors, in place, to what `save_tensors` wrote.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or damaged, or holds other tensors.
+    """
+    try:
+        tensors = load_file(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such model file") from error
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: not a readable safetensors file: {error}") from error
+    _check_leaves(path, {spec.name: model.view(spec) for spec in specs}, tensors)
+    for spec in specs:
+        model.view(spec).copy_(tensors[spec.name])
+
+
+def load_model(path: Path) -> StoredModel:
+    """Read a model that `save_model` wrote.
+
+    Raises
+    ------
+    DataError
+        If the file is missing, of another kind or damaged, or does not fit its own settings.
+    """
+    try:
+        require_regular(path)
+        with safe_open(path, framework="pt") as file:
+            entry = (file.metadata() or {}).get(ABOUT, "{}")
+        tensors = load_file(path)
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such model file") from error
+    except (SafetensorError, OSError) as error:
+        raise DataError(f"{path}: not a readable safetensors file: {error}") from error
+    try:
+        about = json.loads(entry)
+        if about.get("format") != FORMAT:
+            raise DataError(f"{path}: format is {about.get('format')!r}, expected {FORMAT!r}")
+        if about.pop("digest", None) != _digest(about, tensors):
+            raise DataError(f"{path}: damaged or changed: its digest is not that of the model in it")
+        settings = config.Model.model_validate(about["settings"])
+        height, width = int(about["height"]), int(about["width"])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{path}: the model's description is damaged: {entry[:80]!r}") from error
+    network = build_network(settings, None, 0)
+    own = network.state_dict()
+    expected = {name: tensor for name, tensor in own.items() if not name.endswith("num_batches_tracked")}
+    _check_leaves(path, expected, tensors)
+    _require_finite(path, tensors)
+    network.load_state_dict({**own, **tensors})
+    return StoredModel(network.eval(), settings, height, width)
+
+
+def load_backbone_weights(path: Path, network: ReIDNetwork, architecture: str) -> None:
+    """Copy pre-trained weights into a network's backbone, in place.
+
+    Parameters
+    ----------
+    path
+        A ``state_dict`` as torchvision publishes it, ``.pth`` or ``.safetensors``; its classifier (``fc``) is
+        not part of the model. Nothing is unpickled but tensors.
+    network
+        Receives the weights.
+    architecture
+        Name of the backbone, for the message.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or unreadable, or is of another architecture: the first leaf that differs is
+        named.
+    """
+    try:
+        require_regular(path)
+        if path.suffix == ".safetensors":
+            weights = load_file(path)
+        else:
+            weights = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise DataError(f"model.weights: {path}: no such file") from error
+    except Exception as error:  # torch raises a dozen kinds for a damaged or foreign file
+        reason = str(error).partition("\n")[0]
+        raise DataError(f"model.weights: {path}: not a readable file of weights: {reason}") from error
+    if not isinstance(weights, Mapping) or not all(isinstance(leaf, Tensor) for leaf in weights.values()):
+        raise DataError(f"model.weights: {path}: expected a mapping of names to tensors (a state_dict)")
+    backbone = network.backbone
+    weights = {name: leaf for name, leaf in weights.items() if not name.startswith("fc.")}
+    own = backbone.state_dict()
+    counters = {name for name in own if name.endswith("num_batches_tracked")}
+    # Files from before torch 0.4.1 have no counters; no result depends on them.
+    _check_leaves(
+        path,
+        {name: leaf for name, leaf in own.items() if name not in counters},
+        {name: leaf for name, leaf in weights.items() if name not in counters},
+        f" of {architecture}",
+    )
+    _require_finite(path, weights)
+    backbone.load_state_dict({**own, **weights})
+
+
+def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, leaf in tensors.items():
+        if not leaf.isfinite().all():
+            raise DataError(f"{path}: tensor {name} holds values that are not finite")
+
+
+def _digest(about: Mapping[str, object], tensors: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of a model and its description, in hexadecimal."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"\0{name} {tensor.dtype} {list(tensor.shape)}\0".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _check_leaves(
+    path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor], of: str = ""
+) -> None:
+    """Compare names, shapes and kinds, and name the first leaf that differs."""
+    for name, leaf in expected.items():
+        if name not in found:
+            raise DataError(f"{path}: has no tensor {name}, expected one of shape {list(leaf.shape)}{of}")
+        if found[name].shape != leaf.shape:
+            shapes = f"{list(found[name].shape)}, expected {list(leaf.shape)}"
+            raise DataError(f"{path}: tensor {name} has shape {shapes}{of}")
+        if not found[name].is_floating_point():
+            raise DataError(f"{path}: tensor {name} is {found[name].dtype}, expected floating point")
+    surplus = [name for name in found if name not in expected]
+    if surplus:
+        raise DataError(f"{path}: tensor {surplus[0]} is not part of the model{of}")

@@ -1,0 +1,389 @@
+"""The values that flow through a run: frozen, checked when made, small enough to be sent by name.
+
+``ClientSpec`` says who takes part, ``RoundPlan`` what a round does, ``ClientReport`` what came of it on a
+client, ``Group`` whose models are joined, ``RoundRecord`` what is kept in the results archive.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+CMC_RANKS = 50
+"""Length of every CMC curve that is kept: rank-1 to rank-50."""
+
+EvaluationProtocol = Literal["standard", "published", "single-gallery-shot"]
+"""How a ranked gallery becomes scores; see `fedreid_mpi.evaluation.ranking`."""
+
+Weighting = Literal["samples", "cosine-distance", "uniform"]
+"""What a client's model weighs; see `fedreid_mpi.algorithms.weighting`."""
+
+BatchNormMode = Literal["average", "local", "reference"]
+"""What becomes of BatchNorm; see `fedreid_mpi.algorithms.weighting`."""
+
+DistillationLoss = Literal["squared-distance", "mse"]
+"""What the student's error is; see `fedreid_mpi.algorithms.distillation`."""
+
+Normalised = Literal["both", "teachers", "none"]
+"""Whose features are scaled to length 1 in distillation."""
+
+ClusteringFeature = Literal["concat", "mean"]
+"""What a client is clustered by; see `fedreid_mpi.federated.distillation`."""
+
+Schedule = Literal["constant", "step", "cosine"]
+"""How the learning rate runs over the rounds; see `fedreid_mpi.algorithms.schedule`."""
+
+Advance = Callable[[int], None]
+"""Called by long work with the number of items just finished; the command line draws a bar from it."""
+
+
+Heartbeat = Callable[[], None]
+"""Called by long work between two batches; raises `Abandoned` where the round is to be given up."""
+
+
+def no_heartbeat() -> None:
+    """Do nothing: the heartbeat of work that nobody waits for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSpec:
+    """One client of the federation: a site with its own images.
+
+    Attributes
+    ----------
+    id
+        From 0, in the order of ``data.archives``. Models are added in this order; ties go to the lower id.
+    name
+        Name of the dataset, as stored in its archive, with the camera or the share of the people where the
+        client has only those.
+    dataset
+        Number of the archive with the client's test split, a position in ``data.archives``; -1 for the pool
+        of all images, which has none.
+    images
+        Number of training images.
+    identities
+        Number of people among them: the size of the client's private classifier.
+    test_images
+        Number of query and gallery images; 0 where the client has no test split.
+    """
+
+    id: int
+    name: str
+    dataset: int
+    images: int
+    identities: int
+    test_images: int
+
+    def __post_init__(self) -> None:
+        """Refuse a client that cannot be trained."""
+        if self.images < 2 or self.identities < 1:
+            raise ValueError(f"client {self.name}: {self.images} images of {self.identities} identities")
+
+
+class Role(StrEnum):
+    """Where a tensor of the model belongs; the flat model is laid out in this order."""
+
+    BACKBONE = "backbone"
+    EMBEDDING = "embedding"
+    STATISTICS = "statistics"
+    CLASSIFIER = "classifier"
+
+
+@dataclass(frozen=True, slots=True)
+class ParamSpec:
+    """One floating-point tensor of the model and its place in the flat buffer.
+
+    Attributes
+    ----------
+    name
+        Dotted name in the module's ``state_dict``.
+    shape, stride
+        Of the tensor, in elements.
+    offset
+        First element in the flat buffer, a multiple of 16 (64 bytes).
+    role
+        Region of the buffer. All but ``CLASSIFIER`` are shared with the server.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+    role: Role
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+
+@dataclass(frozen=True, slots=True)
+class RoundPlan:
+    """What one round does; decided on the server, broadcast, never revised.
+
+    Attributes
+    ----------
+    round
+        Number of the round, from 1. Round 0 is the untrained model's evaluation.
+    participants
+        Ids of the clients that train, in the round's seeded order.
+    learning_rate
+        Of embedding and classifier, in this round.
+    evaluate
+        Whether the round ends with an evaluation.
+    cluster
+        Whether the participants are grouped anew before aggregation.
+    distil
+        Whether the server fine-tunes the aggregated models on the public dataset.
+    edge
+        Whether clients average with those of the same dataset alone.
+    """
+
+    round: int
+    participants: tuple[int, ...]
+    learning_rate: float
+    evaluate: bool
+    cluster: bool = False
+    distil: bool = False
+    edge: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How well a model ranks one dataset's gallery.
+
+    Attributes
+    ----------
+    cmc
+        Shape (`CMC_RANKS`,), float64: share of queries with a true match at or before each rank.
+    mean_ap, mean_inp
+        Mean average precision and mean inverse negative penalty, in [0, 1]; NaN where the protocol has none.
+    queries
+        Number of queries with at least one match.
+    unmatched
+        Number of queries without.
+    """
+
+    cmc: NDArray[np.float64]
+    mean_ap: float
+    mean_inp: float
+    queries: int
+    unmatched: int
+
+    def __post_init__(self) -> None:
+        """Refuse curves of another length: they could not be stacked in the archive."""
+        if self.cmc.shape != (CMC_RANKS,):
+            raise ValueError(f"cmc has shape {self.cmc.shape}, expected ({CMC_RANKS},)")
+
+
+@dataclass(frozen=True, slots=True)
+class ClientReport:
+    """What the server learns about one client's training: numbers, never parameters or images.
+
+    Attributes
+    ----------
+    client
+        Id of the client.
+    images
+        Number of training images it holds, its weight in plain FedPav.
+    steps
+        Number of optimiser steps taken.
+    loss
+        Mean training loss over the images seen.
+    finite
+        Whether loss, parameters and all that was measured of the trained model are finite.
+    seconds
+        Wall-clock time of the training.
+    local_scores
+        Scores of the just trained model on the client's own test split, where asked for.
+    cosine_distance
+        Mean distance between the logits before and after training, where it is the client's weight.
+    feature
+        What the client is clustered by: shape (values,), float32; where clients are clustered.
+    """
+
+    client: int
+    images: int
+    steps: int
+    loss: float
+    finite: bool
+    seconds: float
+    local_scores: Scores | None = None
+    cosine_distance: float | None = None
+    feature: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Clients that share one model from the end of a round on.
+
+    Attributes
+    ----------
+    members
+        Ids of the clients, ascending: those that trained it and those that were away and keep it.
+    weights
+        Id to weight of the models that are averaged: members', but for newcomers, who get the mean of all.
+        Empty: nobody in the group trained, the old model stays.
+    statistics_weights
+        The same for BatchNorm running statistics.
+    before
+        Position of the group, in the plan of the round before, whose model stays where nobody trained.
+    """
+
+    members: tuple[int, ...]
+    weights: Mapping[int, float]
+    statistics_weights: Mapping[int, float]
+    before: int
+
+
+class ModelKind(StrEnum):
+    """Which model an evaluation is of.
+
+    ``GLOBAL`` is the one that a client starts the next round from, its group's where clients are grouped;
+    ``LOCAL`` the client's own after training; ``AGGREGATED`` the global one before the server distilled;
+    ``REESTIMATED`` the global one with BatchNorm statistics of the client's training images.
+    """
+
+    GLOBAL = "global"
+    LOCAL = "local"
+    AGGREGATED = "aggregated"
+    REESTIMATED = "re-estimated"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scores of one model on one dataset after one round."""
+
+    round: int
+    client: int
+    model: ModelKind
+    scores: Scores
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something out of the ordinary that a reader of the results should know."""
+
+    round: int
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """What left a rank, as it is entered in the ledger: never its contents.
+
+    Attributes
+    ----------
+    kind
+        What it carries: ``"models"``, ``"features"``, the types of a small value's parts, joined by ``"+"``,
+        or ``"heartbeat"``, a sign of life.
+    dtype
+        ``"float32"``, ``"pickle"`` for a small value, or ``"int64"`` for a heartbeat.
+    shape
+        Of an array; empty for a small value.
+    bytes
+        Size of one such message.
+    """
+
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """All that is kept of one round.
+
+    ``phase_seconds``, ``bytes_sent``, ``messages``, ``events`` and the reports' ``seconds`` are volatile:
+    they differ from run to run. Everything else is stable: equal to the last bit for any number of ranks.
+
+    Attributes
+    ----------
+    plan
+        What was done.
+    reports
+        One a participant, in client-id order.
+    weights
+        Client id to the weight its model had within its group.
+    groups
+        Client id to the number of its group, for all clients; groups are numbered by their lowest client.
+    distillation_loss
+        Group to the student's mean loss, where the round distilled.
+    feature_distances
+        Where clients were grouped anew: cosine distance between the features of each two clients, shape
+        (clients, clients), float32, NaN for those that have none.
+    evaluations
+        In client-id order, the global model's before the local ones'.
+    events
+        In the order in which they happened.
+    phase_seconds
+        Wall-clock seconds of each phase as the server saw it.
+    bytes_sent
+        Bytes that travelled between ranks, by kind.
+    messages
+        Rank to the messages that left it, each with how often.
+    """
+
+    plan: RoundPlan
+    reports: tuple[ClientReport, ...] = ()
+    weights: Mapping[int, float] = field(default_factory=dict)
+    groups: Mapping[int, int] = field(default_factory=dict)
+    distillation_loss: Mapping[int, float] = field(default_factory=dict)
+    feature_distances: NDArray[np.float32] | None = None
+    evaluations: tuple[Evaluation, ...] = ()
+    events: tuple[Event, ...] = ()
+    phase_seconds: Mapping[str, float] = field(default_factory=dict)
+    bytes_sent: Mapping[str, int] = field(default_factory=dict)
+    messages: Mapping[int, Mapping[Message, int]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RankInfo:
+    """One MPI rank, where it runs and what it does; the rows of the table printed at the start."""
+
+    rank: int
+    host: str
+    role: str
+    device: str
+    clients: tuple[int, ...]
+    cores: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RunHeader:
+    """What is known of a run before its first round; stored as the archive's attributes.
+
+    Attributes
+    ----------
+    name, seed
+        From the configuration.
+    configuration
+        The resolved configuration as TOML.
+    clients
+        In id order.
+    ranks
+        In rank order (volatile).
+    versions
+        Library name to version (volatile).
+    git_commit
+        Commit of the package's source where it is a git checkout, else an empty string (volatile).
+    parameters
+        Number of floating-point values that a client shares with the server.
+    attempt
+        1 for the first start of a run (volatile).
+    """
+
+    name: str
+    seed: int
+    configuration: str
+    clients: tuple[ClientSpec, ...]
+    ranks: tuple[RankInfo, ...]
+    versions: Mapping[str, str]
+    git_commit: str
+    parameters: int
+    attempt: int = 1

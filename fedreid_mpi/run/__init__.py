@@ -1,0 +1,1 @@
+"""One run from start to end: setup, rounds, checkpoints, stopping, resuming, recovery; and suites of runs."""

@@ -1,0 +1,216 @@
+"""One run: set up, round after round, ended cleanly. The only loop over rounds."""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Protocol
+
+from fedreid_mpi.comm.contract import Communicator
+from fedreid_mpi.comm.errors import PhaseError, RanksLost
+from fedreid_mpi.config import Experiment
+from fedreid_mpi.errors import TooFewClientsError
+from fedreid_mpi.federated.plan import plan_round, trainers
+from fedreid_mpi.federated.rank_state import RankState
+from fedreid_mpi.federated.round import run_round
+from fedreid_mpi.records import Event, RankInfo, RoundRecord, RunHeader
+from fedreid_mpi.results import ResultsWriter
+from fedreid_mpi.run.commit import CheckpointWriter
+from fedreid_mpi.run.consistency import require_same_files
+from fedreid_mpi.run.recovery import FailureLog
+from fedreid_mpi.run.resume import acquire
+from fedreid_mpi.run.setup import (
+    describe_clients,
+    open_archives,
+    place_clients,
+    rank_info,
+    require_open,
+    set_up,
+)
+from fedreid_mpi.run.state import Directive, ResumePoint, RunResult
+from fedreid_mpi.run.stopping import StopController, StopRequest, heartbeat_or_abandon, strongest
+from fedreid_mpi.storage.run_directory import State, read_status, write_status
+
+LIBRARIES = ("fedreid_mpi", "torch", "numpy", "h5py", "mpi4py")
+
+LENGTHS = 10
+"""Last rounds by which it is told how long the next may take; by default every tenth evaluates."""
+
+
+class Observer(Protocol):
+    """Whoever watches a run, on the server."""
+
+    def started(self, header: RunHeader, notes: Sequence[str]) -> None:
+        """Be told who is where and what is special about this start, before the first round."""
+
+    def finished(self, record: RoundRecord) -> None:
+        """Be told what came of a round, once it is on disk."""
+
+
+def run_federation(
+    comm: Communicator,
+    experiment: Experiment,
+    run_dir: Path,
+    observer: Observer,
+    git_commit: str = "",
+    resume: bool = False,
+    stop: StopController | None = None,
+    losses: FailureLog | None = None,
+) -> RunResult:
+    """Run an experiment to its end, or until it is asked to stop; called alike on every rank.
+
+    Parameters
+    ----------
+    comm
+        The ranks.
+    experiment
+        The same on every rank.
+    run_dir
+        Receives ``results_*.h5``, ``checkpoints/``, ``models/`` and ``status.json``.
+    observer
+        Called on the server alone.
+    git_commit
+        Commit of the package's source, for the archive.
+    resume
+        Whether to go on with the run that ``run_dir`` holds, if it holds one; else that is an error.
+    stop
+        What may end the run early.
+    losses
+        What was lost of the ranks since these processes took up the run (`recovery.ElasticRunner`).
+
+    Raises
+    ------
+    PhaseError
+        On every rank alike, if any failed in a phase.
+    RanksLost
+        On every rank that is left, if some are gone; called again, it goes on from the last checkpoint.
+    """
+    stop, losses = stop or StopController(), losses or FailureLog()
+    comm.rank_timeout = experiment.reliability.rank_timeout
+    opened = comm.phase("datasets", partial(open_archives, experiment, comm.is_server))
+    specs = comm.decide("datasets", lambda: describe_clients(experiment, require_open(opened)))
+    datasets = comm.decide("datasets", lambda: tuple(a.content_digest for a in require_open(opened)))
+    with ExitStack() as held:
+        start = comm.decide(
+            "run directory",
+            partial(acquire, run_dir, experiment, specs, datasets, resume, held, losses.acquired),
+        )
+        losses.acquired = True
+        if start.after >= experiment.run.rounds:
+            return RunResult(True, start.after, f"all {experiment.run.rounds} rounds were played before")
+        try:
+            require_same_files(comm, run_dir, experiment.data.files, opened)
+            heartbeat = partial(heartbeat_or_abandon, comm.heartbeat, stop)
+            rank = set_up(comm, experiment, require_open(opened), specs, run_dir, start, heartbeat)
+            result = _run_rounds(rank, run_dir, start, datasets, observer, git_commit, stop, losses)
+            state: State = "done" if result.done else "interrupted"
+            comm.decide("status", partial(_put_status, run_dir, state, result.reason))
+        except RanksLost:
+            raise
+        except BaseException as error:
+            if comm.is_server:
+                with suppress(OSError):  # the error itself matters more
+                    _put_status(run_dir, "failed", str(error))
+            raise
+    return result
+
+
+def _put_status(run_dir: Path, state: State, reason: str) -> None:
+    write_status(run_dir, replace(read_status(run_dir), state=state, reason=reason))
+
+
+def _run_rounds(
+    state: RankState,
+    run_dir: Path,
+    start: ResumePoint,
+    datasets: tuple[str, ...],
+    observer: Observer,
+    git_commit: str,
+    stop: StopController,
+    losses: FailureLog,
+) -> RunResult:
+    """Play the rounds that follow the start."""
+    comm, experiment = state.comm, state.experiment
+    placement = partial(place_clients, experiment, state.specs)
+    dropped = losses.dropped(placement)
+    names = [spec.name for spec in state.specs]
+    lost = [losses.describe(loss, placement(loss.size), names) for loss in losses.untold(start.after)]
+    ranks = comm.gather(rank_info(state))
+    writer = None
+    if ranks is not None:
+        header = _header(state, ranks, git_commit, start.attempt)
+        writer = ResultsWriter(run_dir, header)
+        observer.started(header, (*lost, *start.notes))
+    checkpoints = CheckpointWriter(state, run_dir, start, writer, datasets)
+    lengths: deque[float] = deque(maxlen=LENGTHS)
+    last = experiment.run.rounds
+    for round in range(start.after + 1, last + 1):
+        began = time.monotonic()
+        requests = comm.gather(stop.request)
+        directive = comm.decide(
+            "plan", partial(_next_turn, state, run_dir, stop, requests or (), lengths, round, dropped)
+        )
+        if directive.plan is None:
+            if checkpoints.after < round - 1:
+                checkpoints.commit(round - 1, None, checkpoint=True)
+            return RunResult(False, checkpoints.after, directive.reason)
+        stop.begin_round(directive.seconds)
+        try:
+            record = run_round(state, directive.plan)
+        except PhaseError as error:
+            if not error.failure.abandoned:
+                raise
+            requests = comm.gather(stop.request)
+            return RunResult(
+                False, checkpoints.after, comm.decide("stop", partial(strongest, requests or ()))
+            )
+        if record is not None and round == start.after + 1:
+            before = [Event(round, "rank-lost", text) for text in lost]
+            before += [Event(round, "resumed", note) for note in start.notes]
+            record = replace(record, events=(*before, *record.events))
+        checkpoints.commit(round, record, round % experiment.checkpoint.every_rounds == 0 or round == last)
+        if record is not None:
+            observer.finished(record)
+        lengths.append(time.monotonic() - began)
+    return RunResult(True, checkpoints.after)
+
+
+def _next_turn(
+    state: RankState,
+    run_dir: Path,
+    stop: StopController,
+    requests: Sequence[StopRequest],
+    lengths: Sequence[float],
+    round: int,
+    dropped: frozenset[int],
+) -> Directive:
+    """Decide whether another round is played, and which."""
+    if reason := stop.reason_to_stop(run_dir, requests, lengths):
+        return Directive(None, reason)
+    experiment, specs = state.experiment, state.specs
+    left, least = set(trainers(experiment, specs)) - dropped, experiment.reliability.min_clients
+    if dropped and len(left) < least:
+        raise TooFewClientsError(
+            f"{len(left) or 'none'} of the clients are left after ranks were lost, expected at least {least} "
+            "(reliability.min_clients); --resume brings them back"
+        )
+    return Directive(plan_round(experiment, specs, round, dropped), "", stop.seconds_left())
+
+
+def _header(state: RankState, ranks: Sequence[RankInfo], git_commit: str, attempt: int) -> RunHeader:
+    experiment = state.experiment
+    return RunHeader(
+        name=experiment.run.name,
+        seed=experiment.run.seed,
+        configuration=experiment.to_toml(),
+        clients=state.specs,
+        ranks=tuple(ranks),
+        versions={library: version(library) for library in LIBRARIES},
+        git_commit=git_commit,
+        parameters=state.shared.shared.numel(),
+        attempt=attempt,
+    )

@@ -1,0 +1,114 @@
+"""Where a run begins: at its beginning, or after the newest round that is whole on disk."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from fedreid_mpi.config import Experiment, refused_changes, stored_experiment
+from fedreid_mpi.errors import ConfigurationError, DataError
+from fedreid_mpi.records import ClientSpec
+from fedreid_mpi.results import last_attempt, read_run
+from fedreid_mpi.run.checkpoint import (
+    MANIFEST,
+    Manifest,
+    folder_of,
+    list_checkpoints,
+    newest_whole,
+    publish_models,
+)
+from fedreid_mpi.run.state import ResumePoint
+from fedreid_mpi.run.stopping import STOP_FILE
+from fedreid_mpi.storage.run_directory import Status, hold, make_run_dir, write_status
+
+
+def acquire(
+    run_dir: Path,
+    experiment: Experiment,
+    specs: Sequence[ClientSpec],
+    datasets: Sequence[str],
+    resume: bool,
+    held: ExitStack,
+    recovering: bool = False,
+) -> ResumePoint:
+    """Take hold of the run directory, and find out where the run begins; the server's work.
+
+    Nothing in the directory is changed before all that could be refused has been looked at.
+
+    Parameters
+    ----------
+    run_dir, experiment, specs
+        The run.
+    datasets
+        Content digests of the archives, the public one last.
+    resume
+        Whether a run that is there is gone on with.
+    held
+        Keeps the lock until it is closed.
+    recovering
+        Whether these processes have acquired the directory before, and lost ranks since.
+
+    Raises
+    ------
+    ConfigurationError
+        The directory cannot be written, holds a run, is in use, or holds a run of another experiment.
+    DataError
+        What it holds is damaged.
+    """
+    make_run_dir(run_dir)
+    if not (resume or recovering) and (last_attempt(run_dir) or list_checkpoints(run_dir)):
+        raise ConfigurationError(
+            f"--run-dir {run_dir}: already holds a run, expected a new or empty folder, or --resume to go on"
+        )
+    held.enter_context(hold(run_dir, recovering))
+    start, manifest = _find_start(run_dir, experiment, specs, datasets)
+    if not recovering:  # else it is meant for this run
+        (run_dir / STOP_FILE).unlink(missing_ok=True)
+    if manifest is not None:
+        publish_models(run_dir, manifest)
+    done = start.after >= experiment.run.rounds
+    status = Status("done" if done else "running", start.after, experiment.run.rounds, start.attempt - done)
+    write_status(run_dir, status)
+    return start
+
+
+def _find_start(
+    run_dir: Path, experiment: Experiment, specs: Sequence[ClientSpec], datasets: Sequence[str]
+) -> tuple[ResumePoint, Manifest | None]:
+    attempt = 1 + last_attempt(run_dir)
+    manifest, damage = newest_whole(run_dir)
+    played = read_run(run_dir).rounds[-1] if attempt > 1 else -1
+    if manifest is None:
+        if played > 0:  # round 0 is always committed before round 1 is played
+            raise DataError(f"{run_dir}: has results up to round {played}, but no checkpoint to go on from")
+        everyone = tuple(spec.id for spec in specs)
+        return ResumePoint(attempt, -1, (everyone,), everyone), None
+    if changes := list(_changes(run_dir, manifest, experiment, specs, datasets)):
+        raise ConfigurationError(f"--resume of {run_dir}: " + "; ".join(changes))
+    notes = (*damage, f"attempt {attempt} goes on after round {manifest.round}")
+    return ResumePoint(attempt, manifest.round, manifest.groups, manifest.untrained, notes), manifest
+
+
+def _changes(
+    run_dir: Path,
+    manifest: Manifest,
+    experiment: Experiment,
+    specs: Sequence[ClientSpec],
+    datasets: Sequence[str],
+) -> Iterator[str]:
+    """Name whatever would make the resumed run another one."""
+    where = folder_of(run_dir, manifest.round) / MANIFEST
+    before = stored_experiment(manifest.configuration, where)
+    yield from refused_changes(before, experiment)
+    found, expected = len(experiment.data.archives), len(before.data.archives)
+    paths = [*experiment.data.archives, experiment.data.public]
+    if found != expected:
+        yield f"data.archives has {found} archives, expected {expected}"
+    elif (experiment.data.public is None) != (before.data.public is None):
+        yield "data.public was set or unset"
+    else:
+        for path, digest, known in zip(paths, datasets, manifest.datasets, strict=False):
+            if digest != known:
+                yield f"{path} has other content than when the run was begun"
+        names = tuple(spec.name for spec in specs)
+        if names != manifest.clients:
+            yield f"the clients are {', '.join(names)}, expected {', '.join(manifest.clients)}"

@@ -1,0 +1,216 @@
+"""Setting up a run: who the clients are, where each is placed, and what each rank loads."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from fedreid_mpi.algorithms.placement import place
+from fedreid_mpi.comm.contract import Communicator
+from fedreid_mpi.config import Experiment
+from fedreid_mpi.data.archive import DatasetArchive
+from fedreid_mpi.data.partition import partition, require_distinct
+from fedreid_mpi.data.staging import open_staged
+from fedreid_mpi.device import choose_device, set_arithmetic
+from fedreid_mpi.errors import ConfigurationError, DataError
+from fedreid_mpi.federated.client import build_client, describe_client
+from fedreid_mpi.federated.distillation import PublicImages
+from fedreid_mpi.federated.exchange import distribute
+from fedreid_mpi.federated.plan import trainers
+from fedreid_mpi.federated.rank_state import Progress, RankState
+from fedreid_mpi.model import FlatModel, build_network, load_backbone_weights, load_tensors
+from fedreid_mpi.records import ClientSpec, Heartbeat, RankInfo
+from fedreid_mpi.run.checkpoint import folder_of, group_files, load_client
+from fedreid_mpi.run.state import ResumePoint
+
+
+def open_archives(experiment: Experiment, is_server: bool) -> tuple[DatasetArchive | DataError, ...]:
+    """Open every archive of a run, the public one last; the only place where a run opens one.
+
+    Returns
+    -------
+    tuple of DatasetArchive or DataError
+        On ranks other than the server, an error in place of each archive that cannot be read there:
+        `require_same_files` puts it beside what the server sees.
+
+    Raises
+    ------
+    DataError
+        On the server, if an archive cannot be read.
+    """
+    opened: list[DatasetArchive | DataError] = []
+    for path in experiment.data.files:
+        try:
+            opened.append(DatasetArchive.open(path))
+        except DataError as error:
+            if is_server:
+                raise
+            opened.append(error)
+    return tuple(opened)
+
+
+def require_open(opened: Sequence[DatasetArchive | DataError]) -> tuple[DatasetArchive, ...]:
+    """Return the archives if all could be opened here.
+
+    Raises
+    ------
+    DataError
+        The first that there is in place of an archive.
+    """
+    for archive in opened:
+        if isinstance(archive, DataError):
+            raise archive
+    return tuple(archive for archive in opened if isinstance(archive, DatasetArchive))
+
+
+def describe_clients(experiment: Experiment, opened: Sequence[DatasetArchive]) -> tuple[ClientSpec, ...]:
+    """Check that the archives make the federation that was asked for, and say who its clients are.
+
+    Raises
+    ------
+    ConfigurationError, DataError
+        If they do not.
+    """
+    require_distinct(opened)
+    archives = opened[: len(experiment.data.archives)]
+    first = archives[0]
+    for archive in archives:
+        if (archive.height, archive.width) != (first.height, first.width):
+            raise DataError(
+                f"{archive.path}: images are {archive.height}x{archive.width}, "
+                f"expected {first.height}x{first.width} as in {first.path}: prepare all with one --size"
+            )
+    specs = tuple(
+        describe_client(id, part, archives) for id, part in enumerate(partition(archives, experiment))
+    )
+    federation, names = experiment.federation, [spec.name for spec in specs]
+    if federation.clients_per_round > len(specs):
+        raise ConfigurationError(
+            f"federation.clients_per_round is {federation.clients_per_round}, expected at most the "
+            f"{len(specs)} clients that there are"
+        )
+    for name in federation.availability:
+        if name not in names:
+            raise ConfigurationError(
+                f"federation.availability names {name!r}, expected one of {', '.join(names)}"
+            )
+    for spec in specs:
+        if federation.drop_last and spec.images < federation.batch_size:
+            raise ConfigurationError(
+                f"client {spec.name}: {spec.images} training images are less than federation.batch_size = "
+                f"{federation.batch_size}, and federation.drop_last leaves partial batches out"
+            )
+    return specs
+
+
+def place_clients(
+    experiment: Experiment, specs: Sequence[ClientSpec], ranks: int
+) -> tuple[tuple[int, ...], ...]:
+    """Return the ids of the clients that each of so many ranks hosts; the server none, unless it is alone."""
+    costs = [spec.images if spec.id in trainers(experiment, specs) else 0 for spec in specs]
+    return ((), *place(costs, ranks - 1)) if ranks > 1 else place(costs, 1)
+
+
+def set_up(
+    comm: Communicator,
+    experiment: Experiment,
+    opened: Sequence[DatasetArchive],
+    specs: tuple[ClientSpec, ...],
+    run_dir: Path,
+    start: ResumePoint,
+    heartbeat: Heartbeat,
+) -> RankState:
+    """Load this rank's part: its device, its clients, and the models that they start from.
+
+    Parameters
+    ----------
+    comm, experiment
+        The ranks and the resolved configuration.
+    opened
+        All archives, the public one last.
+    specs
+        All clients, in id order.
+    run_dir
+        Holds the checkpoint, where the run does not start at its beginning.
+    start
+        Where the run starts.
+    heartbeat
+        Is called between batches.
+    """
+    placement = place_clients(experiment, specs, comm.size)
+
+    def build() -> RankState:
+        where = comm.location
+        torch.cuda.empty_cache()  # after a loss this rank may be bound to another GPU
+        device = choose_device(experiment.compute, where.index, where.count, where.host)
+        set_arithmetic(experiment.compute, device)
+        staged = tuple(open_staged(archive, experiment.data.stage) for archive in opened)
+        archives, public = staged[: len(experiment.data.archives)], staged[len(experiment.data.archives) :]
+        parts = partition(archives, experiment)
+        network = build_network(experiment.model, None, experiment.run.seed, "shared")
+        if experiment.model.weights is not None and comm.is_server and start.after < 0:
+            load_backbone_weights(experiment.model.weights, network, experiment.model.backbone)
+        return RankState(
+            comm=comm,
+            experiment=experiment,
+            specs=specs,
+            placement=placement,
+            clients=tuple(
+                build_client(specs[id], parts[id], archives, experiment, device)
+                for id in placement[comm.rank]
+            ),
+            shared=FlatModel(network, device, experiment.compute.channels_last),
+            archives=archives,
+            public=PublicImages.open(public[0], experiment, device) if public else None,
+            heartbeat=heartbeat,
+            progress=Progress(start.groups, frozenset(start.untrained)),
+        )
+
+    state = comm.phase("start", build)
+    if start.after < 0:
+        if comm.is_server:
+            state.progress.models = (state.shared.shared.to("cpu", copy=True),)
+        _broadcast_models(state)
+    else:
+        folder = folder_of(run_dir, start.after)
+        if experiment.federation.mode != "local":
+            comm.phase("resume", partial(_load_groups, state, folder))
+            _broadcast_models(state)
+        comm.phase("resume", partial(_load_clients, state, folder))
+    return state
+
+
+def _broadcast_models(state: RankState) -> None:
+    """Give each client its group's model."""
+    for number, group in enumerate(state.progress.groups):
+        if state.comm.is_server:
+            state.shared.shared.copy_(state.progress.models[number])
+        distribute(state.comm, state.shared.shared)
+        for client in state.clients:
+            if client.spec.id in group:
+                client.model.load_shared(state.shared.shared)
+
+
+def _load_groups(state: RankState, folder: Path) -> None:
+    if state.comm.is_server:
+        models = []
+        for name in group_files(len(state.progress.groups)):
+            load_tensors(folder / name, state.shared, state.shared.specs)
+            models.append(state.shared.shared.to("cpu", copy=True))
+        state.progress.models = tuple(models)
+
+
+def _load_clients(state: RankState, folder: Path) -> None:
+    for client in state.clients:
+        load_client(folder, client, state.experiment)
+
+
+def rank_info(state: RankState) -> RankInfo:
+    """Say where this rank runs and what it does."""
+    comm, device = state.comm, state.shared.buffer.device
+    clients = state.placement[comm.rank]
+    tasks = ["server"] * comm.is_server + ["client"] * bool(clients)
+    name = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)
+    where = comm.location
+    return RankInfo(comm.rank, where.host, " and ".join(tasks) or "idle", name, clients, where.cores)

@@ -1,0 +1,106 @@
+"""A study: the runs of a suite, one after the other on the same ranks; finished ones are not run again."""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+from fedreid_mpi.comm.contract import Communicator
+from fedreid_mpi.comm.errors import PhaseError
+from fedreid_mpi.config import Experiment, StudyRun, refused_changes, stored_experiment
+from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.results import read_run
+from fedreid_mpi.results.segments import find_segments
+from fedreid_mpi.run.loop import Observer, run_federation
+from fedreid_mpi.run.recovery import ElasticRunner, FailureLog
+from fedreid_mpi.run.state import RunResult
+from fedreid_mpi.run.stopping import StopController
+
+
+class StudyObserver(Protocol):
+    """Whoever watches a study, on every rank; only the server's says anything."""
+
+    def starts(self, run: StudyRun) -> Observer:
+        """Be told that a run starts; return who watches it."""
+
+    def skipped(self, run: StudyRun) -> None:
+        """Be told that a run was finished before."""
+
+    def stopped(self, run: StudyRun, outcome: RunResult) -> None:
+        """Be told that a run was asked to stop, and the study with it."""
+
+    def failed(self, run: StudyRun, error: PhaseError) -> None:
+        """Be told that a run failed; the next one goes on."""
+
+
+def run_study(
+    runner: ElasticRunner,
+    runs: Sequence[StudyRun],
+    folder: Path,
+    observer: StudyObserver,
+    git_commit: str = "",
+    stop: StopController | None = None,
+) -> int:
+    """Play the runs of a study that are not finished; called alike on every rank.
+
+    A run that was stopped or killed is gone on with.
+
+    Parameters
+    ----------
+    runner
+        The ranks; if some are lost, those that are left go on with the run and play the next ones.
+    runs
+        The same on every rank.
+    folder
+        Each run has a folder of its name in it.
+    observer
+        Is told of each run.
+    git_commit
+        For the archives.
+    stop
+        What may end the study early.
+
+    Returns
+    -------
+    int
+        Exit code: 0, or that of the first run that failed.
+    """
+
+    def start(run: StudyRun, comm: Communicator, losses: FailureLog) -> RunResult:
+        run_dir = folder / run.name
+        if comm.decide("study", partial(is_finished, run_dir, run.experiment)):
+            observer.skipped(run)
+            return RunResult(True, run.experiment.run.rounds)
+        watching = observer.starts(run)
+        return run_federation(comm, run.experiment, run_dir, watching, git_commit, True, stop, losses)
+
+    code = 0
+    for run in runs:
+        try:
+            outcome = runner.run(partial(start, run))
+            if not outcome.done:
+                observer.stopped(run, outcome)
+                break
+        except PhaseError as error:  # agreed on by all ranks, which are ready for the next run
+            observer.failed(run, error)
+            code = code or error.exit_code
+    return code
+
+
+def is_finished(run_dir: Path, experiment: Experiment) -> bool:
+    """Tell whether a run directory holds all rounds of an experiment.
+
+    Raises
+    ------
+    ConfigurationError
+        If it holds a run with other settings, where they could not be changed in a resume either.
+    DataError
+        If its results cannot be read.
+    """
+    if not (run_dir.is_dir() and find_segments(run_dir)):
+        return False
+    results = read_run(run_dir)
+    before = stored_experiment(results.settings, results.files[-1])
+    if changes := "; ".join(refused_changes(before, experiment)):
+        raise ConfigurationError(f"{run_dir}: holds a run with other settings: {changes}")
+    return int(results.rounds[-1]) >= experiment.run.rounds

@@ -1,0 +1,1 @@
+"""Files that are whole at any moment: atomic writes, the run directory, HDF5 containers."""
