@@ -98,9 +98,9 @@ def test_where_no_model_of_a_group_moved_its_clients_count_alike():
     assert [group.weights for group in groups] == [{0: 0.0, 1: 0.25}, {2: 1.0, 3: 1.0}]
 
 
-def test_newcomers_get_the_mean_of_all_that_trained():
+def test_untrained_clients_get_the_mean_of_all_that_trained():
     reports = reports_of({0: 5, 2: 6, 3: 7})
-    groups = plan_groups(ALL, {0: 0, 2: 0, 3: 1}, reports, (3, 2, 0), "samples", "average", newcomers=(0, 1))
+    groups = plan_groups(ALL, {0: 0, 2: 0, 3: 1}, reports, (3, 2, 0), "samples", "average", untrained=(0, 1))
     assert [group.members for group in groups] == [(0, 2), (1,), (3,), (4,)]
     assert groups[1].weights == {0: 5.0, 2: 6.0, 3: 7.0}
     assert groups[3].weights == {}

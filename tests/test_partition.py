@@ -143,7 +143,7 @@ def test_a_round_in_which_everybody_is_away_changes_nothing(play):
         assert scores[0].cmc.tolist() == scores[1].cmc.tolist()
 
 
-def test_a_newcomer_starts_from_the_mean_of_all_groups(play, tmp_path):
+def test_an_untrained_client_starts_from_the_mean_of_all_groups(play, tmp_path):
     public = write_public(tmp_path / "public.h5")
     sections = {
         "data": {"public": str(public)},

@@ -31,7 +31,7 @@ def plan_groups(
     participants: Sequence[int],
     weights: Weighting,
     bn: BatchNormMode,
-    newcomers: Collection[int] = (),
+    untrained: Collection[int] = (),
     min_clients: int = 1,
 ) -> tuple[Group, ...]:
     """Decide which models are joined, and with what weights.
@@ -55,7 +55,7 @@ def plan_groups(
         ``"average"`` and ``"local"``: running statistics have the parameters' weights (with ``"local"``,
         clients replace the averaged ones by their own: FedBN, Li et al., ICLR 2021). ``"reference"``: they
         are those of the group's first client in the round's order.
-    newcomers
+    untrained
         Clients that never trained before this round. Where the clients are grouped anew, those still away get
         the weighted mean of all models, to start from when they come.
     min_clients
@@ -74,7 +74,7 @@ def plan_groups(
     """
     finite = {report.client: report for report in reports if report.finite}
     require_finite_models(reports, min_clients)
-    waiting = sorted(set(newcomers) - set(finite)) if labels is not None else []
+    waiting = sorted(set(untrained) - set(finite)) if labels is not None else []
     if labels is None:
         members = [(tuple(sorted(group)), before) for before, group in enumerate(previous)]
     else:

@@ -28,7 +28,7 @@ __all__ = [
     "describe_library",
 ]
 
-JOINING = 300.0
+START_LIMIT = 300.0
 """Seconds within which all ranks must have started, where losses are survived."""
 
 
@@ -81,7 +81,7 @@ def connect(fault_tolerant: bool = False, abandon_requested: Callable[[], bool] 
             f"--on-rank-loss: {library()} was not launched to survive losses, "
             "expected mpirun --with-ft ulfm of Open MPI 5"
         )
-    with _bounded(JOINING if fault_tolerant else 0.0):
+    with _bounded(START_LIMIT if fault_tolerant else 0.0):
         if not MPI.Is_initialized():
             MPI.Init_thread()
             atexit.register(MPI.Finalize)  # which `MPICommunicator` calls off where a rank was lost

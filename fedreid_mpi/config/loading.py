@@ -88,8 +88,8 @@ def resolve(content: Mapping[str, Any], label: str, path: Path) -> Experiment:
         experiment = Experiment.model_validate(merged)
     except ValidationError as error:
         raise ConfigurationError(f"{label}: " + "; ".join(explain(error))) from error
-    if idle := list(unused_settings(experiment)):
-        raise ConfigurationError(f"{label}: " + "; ".join(idle))
+    if unused := list(unused_settings(experiment)):
+        raise ConfigurationError(f"{label}: " + "; ".join(unused))
     return _with_absolute_paths(experiment, path.resolve().parent)
 
 

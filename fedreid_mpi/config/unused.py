@@ -11,7 +11,7 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
     unshared, central = experiment.federation.mode != "federated", experiment.federation.mode == "centralised"
     kinds = experiment.federation.clients
     distilled, clustered = experiment.distillation.enabled, experiment.clustering.enabled
-    idle: tuple[tuple[str, Iterable[str], bool, str], ...] = (
+    unused: tuple[tuple[str, Iterable[str], bool, str], ...] = (
         ("federation", ("clients_per_round", "availability", "edge_rounds"), unshared, mode),
         ("federation", ("clients", "identity_clients"), central, mode),
         ("federation", ("identity_clients",), kinds != "identity", f'federation.clients = "{kinds}"'),
@@ -34,7 +34,7 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
         ("clustering", tuple(Clustering.model_fields)[1:], not clustered, "clustering.enabled = false"),
         ("data", ("public", "exclude_overlap"), not experiment.uses_public, "no distillation or clustering"),
     )
-    for section, keys, nothing, why in idle:
+    for section, keys, nothing, why in unused:
         for key in keys:
             model = getattr(experiment, section)
             default = (

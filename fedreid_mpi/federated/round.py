@@ -95,9 +95,9 @@ def _train(state: RankState, plan: RoundPlan) -> tuple[tuple[ClientReport, ...],
     teacher_features_of: dict[int, Tensor] = {}
 
     def one(client: Client) -> ClientReport:
-        report, teaching = _train_client(state, client, plan)
-        if teaching is not None:
-            teacher_features_of[client.spec.id] = teaching
+        report, features = _train_client(state, client, plan)
+        if features is not None:
+            teacher_features_of[client.spec.id] = features
         return report
 
     with state.timed("train"):
@@ -111,9 +111,9 @@ def _train(state: RankState, plan: RoundPlan) -> tuple[tuple[ClientReport, ...],
 def _train_client(state: RankState, client: Client, plan: RoundPlan) -> tuple[ClientReport, Tensor | None]:
     """Train one client; one that diverges is left as it was before the round, its classifier included."""
     kept = client.model.buffer.clone()
-    report, teaching = _train_and_measure(state, client, plan)
+    report, features = _train_and_measure(state, client, plan)
     if report.finite:
-        return report, teaching
+        return report, features
     client.model.buffer.copy_(kept)
     return replace(report, cosine_distance=None, feature=None, local_scores=None), None
 
@@ -136,15 +136,15 @@ def _train_and_measure(
         if not np.isfinite(after).all():
             return diverged, None
         report = replace(report, cosine_distance=cosine_distance_weight(before, after))
-    public, teaching = state.public, None
+    public, taught = state.public, None
     if public is not None and plan.cluster:
         feature = public.clustering_feature(network, plan)
         if not np.isfinite(feature).all():
             return diverged, None
         report = replace(report, feature=feature)
     if public is not None and plan.distil:
-        teaching = public.teach(network, plan, state.heartbeat).cpu()
-        if not teaching.isfinite().all():
+        taught = public.teach(network, plan, state.heartbeat).cpu()
+        if not taught.isfinite().all():
             return diverged, None
     if plan.evaluate and experiment.evaluation.local_models and client.spec.test_images:
         archive, settings = state.archives[client.spec.dataset], experiment.evaluation
@@ -155,7 +155,7 @@ def _train_and_measure(
             return diverged, None
         ranking = rank_gallery(features, archive, settings.protocol, experiment.run.seed)
         report = replace(report, local_scores=ranking.scores())
-    return report, teaching
+    return report, taught
 
 
 def _plan_groups(state: RankState, plan: RoundPlan, reports: Sequence[ClientReport]) -> tuple[Group, ...]:
@@ -218,7 +218,7 @@ def _distil(
     losses: dict[int, float] = {}
 
     def mean(clients: Sequence[int]) -> Tensor | None:
-        flat = {client: teaching.flatten() for client, teaching in teacher_features_of.items()}
+        flat = {client: features.flatten() for client, features in teacher_features_of.items()}
         weights = dict.fromkeys(clients, 1.0)
         average = aggregate(comm, state.placement, flat, weights, len(public) * width, "features")
         return None if average is None else torch.from_numpy(average).view(-1, width)

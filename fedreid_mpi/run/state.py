@@ -1,4 +1,4 @@
-"""The course of a run, as the server tells it to the other ranks: its start, its turns, its outcome."""
+"""What the server decides about a run and tells the other ranks: where it begins, what comes next, how it ended."""
 
 from dataclasses import dataclass
 
