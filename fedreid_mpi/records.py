@@ -225,8 +225,8 @@ class Group:
     members
         Ids of the clients, ascending: those that trained it and those that were away and keep it.
     weights
-        Id to weight of the models that are averaged: members', but for untrained clients, which get the mean of all.
-        Empty: nobody in the group trained, the old model stays.
+        Id to weight of the models that are averaged: members', but for untrained clients, which get the mean
+        of all. Empty: nobody in the group trained, the old model stays.
     statistics_weights
         The same for BatchNorm running statistics.
     before

@@ -1,4 +1,4 @@
-"""What the server decides about a run and tells the other ranks: where it begins, what comes next, how it ended."""
+"""What the server tells the other ranks about a run: where it begins, what comes next, how it ended."""
 
 from dataclasses import dataclass
 
