@@ -17,7 +17,7 @@ from fedreid_mpi import cli
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.archive.layout import DATASET
 from fedreid_mpi.results import features
-from fedreid_mpi.results.layout import FEATURES, RESULTS, STUDY
+from fedreid_mpi.results.file_kinds import FEATURES, RESULTS, STUDY
 from fedreid_mpi.results.schema import FIELDS, SCALES
 
 PAGE = Path(__file__).parent.parent / "docs" / "format.md"
