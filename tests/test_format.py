@@ -182,7 +182,7 @@ def test_the_digests_are_as_the_page_says(archives):
 
 
 def test_the_digest_of_results_is_as_the_page_says(segment):
-    from fedreid_mpi.data.archive import digest
+    from fedreid_mpi.storage.hdf5 import digest
 
     with h5py.File(segment) as file:
         computed = digest.content_digest(file)
