@@ -217,6 +217,19 @@ class ClientReport:
 
 
 @dataclass(frozen=True, slots=True)
+class GridSum:
+    """A sum of updates on a grid: the one kind of integers that may travel; see `algorithms.averaging`.
+
+    Attributes
+    ----------
+    values
+        Shape (elements,), int64.
+    """
+
+    values: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """Clients that share one model from the end of a round on.
 
@@ -282,7 +295,7 @@ class Message:
         What it carries: ``"models"``, ``"features"``, the types of a small value's parts, joined by ``"+"``,
         or ``"heartbeat"``, a sign of life.
     dtype
-        ``"float32"``, ``"pickle"`` for a small value, or ``"int64"`` for a heartbeat.
+        ``"float32"``; ``"int64"`` for sums of updates and for a heartbeat; ``"pickle"`` for a small value.
     shape
         Of an array; empty for a small value.
     bytes

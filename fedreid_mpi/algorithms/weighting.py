@@ -1,39 +1,39 @@
 """How much each client's model counts in the average."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fedreid_mpi.records import ClientReport, Weighting
 
+LEAST_DISTANCE = 2.0**-12
+"""Floor of the cosine distance weight: below it a mean of integers would lose the
+model (`averaging`). It also gives all clients one weight where training moved none of them."""
 
-def sample_weights(images: Mapping[int, int]) -> dict[int, float]:
-    """Weigh each client by its number of training images n_k, as FedPav does; in client-id order.
 
-    Source: Zhuang et al., "Performance Optimization for Federated Person Re-identification via Benchmark
-    Analysis", ACM MM 2020.
+@dataclass(frozen=True, slots=True)
+class WeightRule:
+    """A client's weight, and the largest that there can be.
+
+    Attributes
+    ----------
+    weight
+        Of a client that has reported.
+    reference
+        No weight of the round is larger; from the participants' numbers of images, known to all ranks before
+        anyone has trained.
     """
-    return {client: float(images[client]) for client in sorted(images)}
+
+    weight: Callable[[ClientReport], float]
+    reference: Callable[[Collection[int]], float]
 
 
-def uniform_weights(clients: Iterable[int]) -> dict[int, float]:
-    """Weigh all clients alike; in client-id order."""
-    return dict.fromkeys(sorted(clients), 1.0)
-
-
-def cosine_distance_weights(distances: Mapping[int, float]) -> dict[int, float]:
-    """Weigh each client by how far its training moved it; all alike where none moved. In client-id order.
+def cosine_distance(before: ArrayLike, after: ArrayLike) -> float:
+    """Measure how far a client's training moved its model: the mean of 1 - cos over a batch of logits.
 
     Source: Zhuang et al., ACM TOMM 19(1s), 2023, cosine distance weight.
-    """
-    if not any(distances.values()):
-        return uniform_weights(distances)
-    return {client: float(distances[client]) for client in sorted(distances)}
-
-
-def cosine_distance_weight(before: ArrayLike, after: ArrayLike) -> float:
-    """Measure how far a client's training moved its model: the mean of 1 - cos over a batch of logits.
 
     Parameters
     ----------
@@ -73,14 +73,18 @@ def weigh(reports: Sequence[ClientReport], weights: Weighting) -> dict[int, floa
     weights
         What a client's weight is.
     """
-    return WEIGHTINGS[weights](reports)
+    rule = WEIGHTINGS[weights]
+    return {
+        report.client: rule.weight(report) for report in sorted(reports, key=lambda report: report.client)
+    }
 
 
-WEIGHTINGS: dict[Weighting, Callable[[Sequence[ClientReport]], dict[int, float]]] = {
-    "samples": lambda reports: sample_weights({report.client: report.images for report in reports}),
-    "uniform": lambda reports: uniform_weights(report.client for report in reports),
-    "cosine-distance": lambda reports: cosine_distance_weights(
-        {report.client: report.cosine_distance or 0.0 for report in reports}
+WEIGHTINGS: Mapping[Weighting, WeightRule] = {
+    # n_k, FedPav's weight (Zhuang et al., ACM MM 2020).
+    "samples": WeightRule(lambda report: float(report.images), lambda images: float(max(images))),
+    "uniform": WeightRule(lambda report: 1.0, lambda images: 1.0),
+    "cosine-distance": WeightRule(
+        lambda report: max(report.cosine_distance or 0.0, LEAST_DISTANCE), lambda images: 2.0
     ),
 }
-"""Name in the configuration to what it makes of the round's reports."""
+"""Name in the configuration to its rule."""

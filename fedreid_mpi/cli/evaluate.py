@@ -87,7 +87,7 @@ def command(
 
     from fedreid_mpi import config
     from fedreid_mpi.data.archive import DatasetArchive
-    from fedreid_mpi.device import choose_device, set_arithmetic
+    from fedreid_mpi.device import choose_device, memory_format, set_arithmetic
     from fedreid_mpi.evaluation import (
         Scoring,
         extract_parts,
@@ -104,7 +104,7 @@ def command(
     stored = load_model(model)
     where = choose_device(compute, 0, 1, socket.gethostname())
     set_arithmetic(compute, where)
-    network = stored.network.to(where)
+    network = stored.network.place(where, memory_format(compute, where))
     datasets = [DatasetArchive.open(path) for path in archives]
     for archive in datasets:
         if (archive.height, archive.width) != (stored.height, stored.width):

@@ -4,11 +4,10 @@ Two back ends keep it: `single` (one process plays all roles) and `mpi`. The ran
 ranks host clients; a lone process is both.
 """
 
-import math
 import traceback
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -16,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedreid_mpi.comm.errors import Failure, PhaseError, RanksLost
-from fedreid_mpi.comm.payload import check_rows, check_value, kind_of
+from fedreid_mpi.comm.payload import check_rows, check_sum, check_value, kind_of
 from fedreid_mpi.errors import Abandoned, FedReIDError
-from fedreid_mpi.records import Message
+from fedreid_mpi.records import GridSum, Message
 
 T = TypeVar("T")
 Rows = NDArray[np.float32]
@@ -216,35 +215,26 @@ class Communicator(ABC):
         check_rows(rows, kind)
         return self._gather_rows(rows, counts, root, kind)
 
-    def stream_to_server(
-        self, vectors: Sequence[Rows], counts: Sequence[int], length: int, chunk: int, kind: str
-    ) -> Iterator[tuple[slice, list[Rows]]]:
-        """Send equally long vectors to the server, a chunk of each at a time.
-
-        Every rank must exhaust the iterator. The next chunk travels while the caller works on this one.
+    def reduce_sum(self, own: GridSum | None, length: int, kind: str) -> NDArray[np.int64] | None:
+        """Add the sums of all ranks on the server.
 
         Parameters
         ----------
-        vectors
-            This rank's vectors: counts[rank] of shape (length,), float32.
-        counts
-            Number of vectors that each rank sends.
+        own
+            This rank's sum, of shape (length,); None: it has nothing to add.
         length
-            Elements in a vector.
-        chunk
-            Elements of a vector that travel at a time.
+            Elements of the sum.
         kind
-            Under which they are entered in the ledger.
+            Under which it is entered in the ledger.
 
         Returns
         -------
-        iterator of tuple of slice and list of ndarray
-            The part of the vectors, and on the server that part of every vector, in rank order, then in the
-            sender's order (an empty list elsewhere). The arrays are reused: they hold until the next step.
+        ndarray or None
+            Shape (length,), int64, on the server; None elsewhere.
         """
-        for vector in vectors:
-            check_rows(vector, kind)
-        return self._stream_to_server(vectors, counts, length, chunk, kind)
+        if own is not None:
+            check_sum(own, kind)
+        return self._reduce_sum(own, length, kind)
 
     @abstractmethod
     def heartbeat(self) -> bool:
@@ -298,14 +288,12 @@ class Communicator(ABC):
     def _gather_rows(self, rows: Rows, counts: Sequence[int], root: int, kind: str) -> Rows | None: ...
 
     @abstractmethod
-    def _stream_to_server(
-        self, vectors: Sequence[Rows], counts: Sequence[int], length: int, chunk: int, kind: str
-    ) -> Iterator[tuple[slice, list[Rows]]]: ...
+    def _reduce_sum(self, own: GridSum | None, length: int, kind: str) -> NDArray[np.int64] | None: ...
 
-    def _enter_rows(self, kind: str, shape: tuple[int, ...], count: int = 1) -> None:
-        """Enter arrays that are being sent in the ledger."""
-        if count and 0 not in shape:
-            self.ledger[Message(kind, "float32", shape, 4 * math.prod(shape))] += count
+    def _enter_array(self, kind: str, array: NDArray[Any], count: int = 1) -> None:
+        """Enter an array that is being sent in the ledger."""
+        if count and array.size:
+            self.ledger[Message(kind, array.dtype.name, array.shape, array.nbytes)] += count
 
     def _enter_value(self, value: object, size: int, count: int) -> None:
         """Enter a small value of so many pickled bytes in the ledger."""
@@ -315,9 +303,3 @@ class Communicator(ABC):
 
 def _nothing() -> Any:  # noqa: ANN401 (stands in for a value that only the server has)
     """Do no work."""
-
-
-def spans(length: int, chunk: int) -> Iterator[slice]:
-    """Cut ``range(length)`` into slices of at most ``chunk``."""
-    for start in range(0, length, chunk):
-        yield slice(start, min(start + chunk, length))

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from fedreid_mpi.records import GridSum
+
 PACKAGE = __name__.partition(".")[0]
 
 NUMBERS = 100
@@ -39,6 +41,23 @@ def check_rows(rows: object, kind: str) -> None:
     if not isinstance(rows, np.ndarray) or rows.dtype != np.float32 or rows.ndim not in (1, 2):
         raise ForbiddenMessageError(
             f"tried to send {_describe(rows)} as {kind}, expected a float32 array of one or two axes"
+        )
+
+
+def check_sum(value: object, kind: str) -> None:
+    """Refuse to send any array of integers but a sum of updates on a grid.
+
+    Raises
+    ------
+    ForbiddenMessageError
+        If it is of another type: labels are integers as well.
+    """
+    values = value.values if isinstance(value, GridSum) else value
+    if values is value or not (
+        isinstance(values, np.ndarray) and values.dtype == np.int64 and values.ndim == 1
+    ):
+        raise ForbiddenMessageError(
+            f"tried to send {_describe(values)} as {kind}, expected a sum of updates of one axis"
         )
 
 

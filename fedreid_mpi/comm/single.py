@@ -2,10 +2,14 @@
 
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from fedreid_mpi.comm.contract import Communicator, Location, Rows, never, spans
+import numpy as np
+from numpy.typing import NDArray
+
+from fedreid_mpi.comm.contract import Communicator, Location, Rows, never
+from fedreid_mpi.records import GridSum
 
 T = TypeVar("T")
 
@@ -36,12 +40,9 @@ class SingleCommunicator(Communicator):
         """Return the rows."""
         return rows
 
-    def _stream_to_server(
-        self, vectors: Sequence[Rows], counts: Sequence[int], length: int, chunk: int, kind: str
-    ) -> Iterator[tuple[slice, list[Rows]]]:
-        """Yield views of the vectors."""
-        for part in spans(length, chunk):
-            yield part, [vector[part] for vector in vectors]
+    def _reduce_sum(self, own: GridSum | None, length: int, kind: str) -> NDArray[np.int64]:
+        """Return the sum."""
+        return np.zeros(length, np.int64) if own is None else own.values
 
     def heartbeat(self) -> bool:
         """Remember the request."""

@@ -162,6 +162,14 @@ class Optimizer(Section):
         return self
 
 
+class Objective(Section):
+    """What a client minimises, beside the cross-entropy."""
+
+    proximal: NonNegative = Field(
+        0.0, description="FedProx: strength μ that holds parameters near the round's; 0 = off"
+    )
+
+
 class Augmentation(Section):
     """What is done to training images, batched on the device."""
 
@@ -240,6 +248,11 @@ class Checkpoint(Section):
         1, ge=1, description="rounds between two checkpoints; the last round and a stop always make one"
     )
     keep: int = Field(2, ge=1, description="number of checkpoints that are kept, the newest ones")
+    local_models: Literal["last", "every", "none"] = Field(
+        "last",
+        description="checkpoints that hold each client's own model, as it was before aggregation, for "
+        "models/local",
+    )
 
 
 class Reliability(Section):
@@ -260,7 +273,9 @@ class Compute(Section):
     precision: Literal["fp32", "tf32", "bf16"] = Field(
         "fp32", description="arithmetic of training and features"
     )
-    channels_last: bool = Field(False, description="memory layout NHWC for images and filters")
+    channels_last: bool | Literal["auto"] = Field(
+        "auto", description="memory layout NHWC for images and filters; auto: on CPUs, where it is faster"
+    )
     threads: int = Field(1, ge=1, description="threads of each rank on the CPU; changes the last bits")
     deterministic: bool = Field(True, description="the same bits on the same GPU model and versions")
     share_gpus: bool = Field(False, description="allow more client ranks than GPUs on a node")
@@ -275,6 +290,7 @@ class Experiment(Section):
     federation: Federation = Federation()
     model: Model = Model()
     optimizer: Optimizer = Optimizer()
+    objective: Objective = Objective()
     augmentation: Augmentation = Augmentation()
     aggregation: Aggregation = Aggregation()
     distillation: Distillation = Distillation()

@@ -2,7 +2,14 @@
 
 from collections.abc import Iterable, Iterator
 
-from fedreid_mpi.config.sections import PRESETS, Aggregation, Clustering, Distillation, Experiment
+from fedreid_mpi.config.sections import (
+    PRESETS,
+    Aggregation,
+    Clustering,
+    Distillation,
+    Experiment,
+    Objective,
+)
 
 
 def unused_settings(experiment: Experiment) -> Iterator[str]:
@@ -19,6 +26,7 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
         ("federation", ("edge_rounds",), clustered, "clustering.enabled = true"),
         ("reliability", ("min_clients",), central, mode),
         ("aggregation", Aggregation.model_fields, unshared, mode),
+        ("objective", Objective.model_fields, unshared, mode),
         ("distillation", ("enabled",), unshared and distilled, mode),
         ("clustering", ("enabled",), unshared and clustered, mode),
         ("evaluation", ("local_models",), unshared, mode),

@@ -74,7 +74,7 @@ def extract_features(
     indices
         Which images, shape (n,).
     compute
-        Precision and memory layout.
+        Precision.
     advance
         Told of every batch.
 
@@ -86,13 +86,12 @@ def extract_features(
     network.eval()
     weight = network.embedding.weight
     device, width = weight.device, weight.shape[0]
-    memory_format = torch.channels_last if compute.channels_last else torch.contiguous_format
     features = torch.empty(len(indices), width, device=device)
     size = BATCH[device.type]
     for start in range(0, len(indices), size):
         chosen = indices[start : start + size]
         images = normalise(torch.from_numpy(archive.images[chosen]).to(device))
-        both = torch.cat([images, images.flip(3)]).contiguous(memory_format=memory_format)
+        both = torch.cat([images, images.flip(3)])
         with autocast(compute, device):
             embeddings = network.features(both).float()
         plain, mirrored = embeddings[: len(images)], embeddings[len(images) :]

@@ -1,6 +1,5 @@
-"""Local training: what a client does with the model in one round."""
+"""A client: its images and what it keeps to itself, and its local training in the rank's working model."""
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,22 +9,31 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import ImageStore, augment, epoch_batches, normalise
 from fedreid_mpi.data.partition import Part
-from fedreid_mpi.device import autocast, torch_randomness
+from fedreid_mpi.device import autocast
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.model import FlatModel, build_network
-from fedreid_mpi.records import ClientReport, ClientSpec, Heartbeat, Role, RoundPlan, no_heartbeat
+from fedreid_mpi.federated.objectives import ClientTurn, corrections_of, objective_of
+from fedreid_mpi.federated.sgd import Batch, descend, make_sgd
+from fedreid_mpi.model import FlatModel, initial_classifier
+from fedreid_mpi.records import (
+    ClientReport,
+    ClientSpec,
+    Heartbeat,
+    ParamSpec,
+    Role,
+    RoundPlan,
+    no_heartbeat,
+)
 from fedreid_mpi.seeds import derive, generator
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client as its rank holds it: the images, the labels and the model.
+    """A client's data as its rank holds them.
 
     Attributes
     ----------
@@ -36,14 +44,11 @@ class Client:
     labels
         Shape (images,), int64, on the device: identities numbered in the order of their sorted person ids,
         and of the archives where there are several.
-    model
-        Shared part and private classifier; what the client remembers from round to round.
     """
 
     spec: ClientSpec
     images: ImageStore
     labels: Tensor
-    model: FlatModel
 
 
 def describe_client(id: int, part: Part, archives: Sequence[DatasetArchive]) -> ClientSpec:
@@ -71,20 +76,14 @@ def describe_client(id: int, part: Part, archives: Sequence[DatasetArchive]) -> 
     )
 
 
-def build_client(
-    spec: ClientSpec,
-    part: Part,
-    archives: Sequence[DatasetArchive],
-    experiment: Experiment,
-    device: torch.device,
+def load_data(
+    spec: ClientSpec, part: Part, archives: Sequence[DatasetArchive], device: torch.device
 ) -> Client:
-    """Load a client: its images and a model with a freshly drawn classifier."""
-    network = build_network(experiment.model, spec.identities, experiment.run.seed, "client", spec.id)
+    """Open a client's training images and label them."""
     return Client(
         spec=spec,
         images=ImageStore([(archives[n].images, indices) for n, indices in part.sources], device),
         labels=torch.from_numpy(_labels(part, archives)).to(device),
-        model=FlatModel(network, device, experiment.compute.channels_last),
     )
 
 
@@ -103,18 +102,69 @@ def label_identities(pids: NDArray[np.int64]) -> NDArray[np.int64]:
     return np.unique(pids, return_inverse=True)[1].astype(np.int64)
 
 
-def train(
-    client: Client, plan: RoundPlan, experiment: Experiment, heartbeat: Heartbeat = no_heartbeat
-) -> ClientReport:
-    """Train a client's model, in place, for one round: FedPav's local step (Zhuang et al., ACM TOMM 2023).
+def private_specs(model: FlatModel, spec: ClientSpec, experiment: Experiment) -> tuple[ParamSpec, ...]:
+    """Return the tensors that a client keeps to itself.
 
-    Mini-batch SGD on the cross-entropy over the client's own identities. Every random choice comes from
-    (seed, round, client). The optimiser's momentum starts from zero, as the model it belonged to is gone.
+    Its classifier; with ``aggregation.bn = "local"`` also its BatchNorm (FedBN, Li et al., ICLR 2021); in
+    mode ``"local"``, where nothing is shared, its whole model.
+    """
+    if experiment.federation.mode == "local":
+        return model.specs_for(spec.identities)
+    own = {each.name for each in model.normalisation} if experiment.aggregation.bn == "local" else set()
+    return tuple(
+        each for each in model.specs_for(spec.identities) if each.role is Role.CLASSIFIER or each.name in own
+    )
+
+
+def initial_private(model: FlatModel, spec: ClientSpec, experiment: Experiment) -> Tensor:
+    """Return what a client keeps before it has trained; the model holds the shared part that all begin with.
+
+    Returns
+    -------
+    Tensor
+        Shape (elements of `private_specs`,), float32, on the host.
+    """
+    model.use_identities(spec.identities)
+    drawn = initial_classifier(experiment.model, spec.identities, experiment.run.seed, spec.id)
+    for each in model.specs_for(spec.identities):
+        if each.role is Role.CLASSIFIER:
+            model.view(each).copy_(drawn[each.name])
+    return take_private(model, spec, experiment)
+
+
+def load_client(
+    model: FlatModel, spec: ClientSpec, shared: Tensor | None, private: Tensor, experiment: Experiment
+) -> None:
+    """Make the working model a client's: the shared part first, then what is the client's own."""
+    model.use_identities(spec.identities)
+    if shared is not None:
+        model.shared.copy_(shared)
+    model.write(private_specs(model, spec, experiment), private)
+
+
+def take_private(model: FlatModel, spec: ClientSpec, experiment: Experiment) -> Tensor:
+    """Take out of the working model what its client keeps to itself, onto the host."""
+    return model.read(private_specs(model, spec, experiment)).cpu()
+
+
+def train(
+    client: Client,
+    model: FlatModel,
+    plan: RoundPlan,
+    experiment: Experiment,
+    heartbeat: Heartbeat = no_heartbeat,
+) -> ClientReport:
+    """Train a client in the working model for one round: FedPav's local step (Zhuang et al., ACM TOMM 2023).
+
+    Mini-batch SGD on the client's own identities. Every random choice comes from (seed, round, client). The
+    optimiser's momentum starts from zero, as the model it belonged to is gone.
 
     Parameters
     ----------
     client
-        Its model already holds the round's shared part.
+        Its data.
+    model
+        Loaded with the client's shared and private parts.
     plan
         Gives the round and the learning rate.
     experiment
@@ -125,65 +175,57 @@ def train(
     Returns
     -------
     ClientReport
-        Without scores.
+        Without what probes measure; not finite where the loss is not.
     """
     began = time.perf_counter()
-    settings, model = experiment.optimizer, client.model
-    device = model.buffer.device
     stream = (experiment.run.seed, "train", plan.round, client.spec.id)
-    random = generator(*stream)
-    groups = (
-        {"params": model.parameters(Role.BACKBONE), "lr": plan.learning_rate * settings.backbone_lr_factor},
-        {"params": model.parameters(Role.EMBEDDING, Role.CLASSIFIER), "lr": plan.learning_rate},
+    turn = ClientTurn(experiment, model, model.shared.clone())
+    optimizer = make_sgd(
+        (
+            {
+                "params": model.parameters(Role.BACKBONE),
+                "lr": plan.learning_rate * experiment.optimizer.backbone_lr_factor,
+            },
+            {"params": model.parameters(Role.EMBEDDING, Role.CLASSIFIER), "lr": plan.learning_rate},
+        ),
+        experiment.optimizer,
     )
-    optimizer = torch.optim.SGD(
-        groups,
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
-    )
-    memory_format = torch.channels_last if experiment.compute.channels_last else torch.contiguous_format
-    total, seen, steps = torch.zeros((), dtype=torch.float64, device=device), 0, 0
     model.network.train()
-    with torch_randomness(device, derive(*stream, "dropout")):
-        for _ in range(experiment.federation.local_epochs):
-            for rows in epoch_batches(
-                len(client.images), experiment.federation.batch_size, experiment.federation.drop_last, random
-            ):
-                heartbeat()
-                images = augment(client.images.batch(rows), experiment.augmentation, random)
-                images = images.contiguous(memory_format=memory_format)
-                labels = client.labels[torch.from_numpy(rows).to(device)]
-                with autocast(experiment.compute, device):
-                    logits = model.network(images)
-                loss = F.cross_entropy(logits.float(), labels, label_smoothing=settings.label_smoothing)
-                optimizer.zero_grad()
-                torch.autograd.backward(loss)
-                optimizer.step()
-                total += loss.detach() * len(rows)
-                seen += len(rows)
-                steps += 1
-    optimizer.zero_grad()
-    loss_mean = float(total) / seen
-    finite = math.isfinite(loss_mean) and model.is_finite()
+    descent = descend(
+        model,
+        optimizer,
+        _batches(client, experiment, generator(*stream)),
+        objective_of(turn),
+        derive(*stream, "dropout"),
+        corrections_of(turn),
+        heartbeat,
+    )
     return ClientReport(
         client=client.spec.id,
         images=client.spec.images,
-        steps=steps,
-        loss=loss_mean,
-        finite=finite,
+        steps=descent.steps,
+        loss=descent.loss,
+        finite=bool(np.isfinite(descent.loss)),
         seconds=time.perf_counter() - began,
     )
 
 
+def _batches(client: Client, experiment: Experiment, random: np.random.Generator) -> Iterator[Batch]:
+    """Yield the augmented batches of a client's local epochs."""
+    federation = experiment.federation
+    for _ in range(federation.local_epochs):
+        for rows in epoch_batches(len(client.images), federation.batch_size, federation.drop_last, random):
+            images = augment(client.images.batch(rows), experiment.augmentation, random)
+            yield images, client.labels[torch.from_numpy(rows).to(client.labels.device)]
+
+
 @contextmanager
-def reestimated(client: Client, experiment: Experiment) -> Iterator[None]:
-    """Lend a client's model BatchNorm statistics of its own training images; undone at the end.
+def reestimated(client: Client, model: FlatModel, experiment: Experiment) -> Iterator[None]:
+    """Lend the working model BatchNorm statistics of a client's training images; undone at the end.
 
     The statistics are the means of those of the batches of the images, unaugmented, in their order; nothing
     else of the model changes. What a global model loses by the averaging of statistics shows in the scores.
     """
-    model = client.model
     kept = model.buffer[model.statistics].clone()
     layers = [
         module for module in model.network.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
@@ -200,31 +242,10 @@ def reestimated(client: Client, experiment: Experiment) -> Iterator[None]:
             for rows in np.array_split(np.arange(len(client.images)), batches):
                 images = normalise(client.images.batch(rows))
                 with autocast(experiment.compute, images.device):
-                    model.network(images)
+                    model.network.features(images)
         model.network.eval()
         yield
     finally:
         for layer, momentum in zip(layers, momenta, strict=True):
             layer.momentum = momentum
         model.buffer[model.statistics] = kept
-
-
-@torch.no_grad()
-def probe(client: Client, plan: RoundPlan, experiment: Experiment) -> NDArray[np.float32]:
-    """Return the client's logits of one batch of its training images, drawn by (seed, round, client).
-
-    The images are not augmented and the model is in evaluation mode, so that two probes in one round differ
-    by the training between them alone.
-
-    Returns
-    -------
-    ndarray
-        Shape (at most batch_size, identities), float32.
-    """
-    random = generator(experiment.run.seed, "probe", plan.round, client.spec.id)
-    rows = random.permutation(len(client.images))[: experiment.federation.batch_size]
-    images = normalise(client.images.batch(rows))
-    client.model.network.eval()
-    with autocast(experiment.compute, images.device):
-        logits = client.model.network(images)
-    return np.asarray(logits.float().cpu())

@@ -17,8 +17,9 @@ from fedreid_mpi.algorithms.distillation import distillation_loss, teacher_featu
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import ImageStore, augment, epoch_batches, normalise
-from fedreid_mpi.device import autocast, torch_randomness
+from fedreid_mpi.device import autocast
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.federated.sgd import Batch, descend, make_sgd
 from fedreid_mpi.model import FlatModel, ReIDNetwork
 from fedreid_mpi.records import Heartbeat, Role, RoundPlan, no_heartbeat
 from fedreid_mpi.seeds import derive, generator
@@ -122,32 +123,31 @@ class PublicImages:
         float
             Mean loss over the images, each batch's before its step; NaN if the student diverged.
         """
-        settings, optimizer = self.experiment.distillation, self.experiment.optimizer
-        sgd = torch.optim.SGD(
-            student.parameters(Role.BACKBONE, Role.EMBEDDING),
-            lr=plan.learning_rate * settings.lr_factor,
-            momentum=optimizer.momentum,
-            nesterov=optimizer.nesterov,
-            weight_decay=optimizer.weight_decay,
-        )
-        device = student.buffer.device
-        total, seen = torch.zeros((), dtype=torch.float64, device=device), 0
+        settings, run = self.experiment.distillation, self.experiment.run
         # Frozen statistics by default: the public images' would replace those of the clients' datasets.
         student.network.train(settings.batchnorm == "train")
-        with torch_randomness(
-            device, derive(self.experiment.run.seed, "distillation", plan.round, "dropout")
-        ):
-            for images in self.batches(plan, heartbeat):
-                target = targets[seen : seen + len(images)].to(device)
-                with autocast(self.experiment.compute, device):
-                    # Dropout is part of the published step; in evaluation mode it does nothing.
-                    features = student.network.dropout(student.network.features(images))
-                loss = distillation_loss(features.float(), target, settings.loss, settings.normalize)
-                sgd.zero_grad()
-                torch.autograd.backward(loss)
-                sgd.step()
-                total += loss.detach() * len(images)
+        optimizer = make_sgd(
+            [
+                {
+                    "params": student.parameters(Role.BACKBONE, Role.EMBEDDING),
+                    "lr": plan.learning_rate * settings.lr_factor,
+                }
+            ],
+            self.experiment.optimizer,
+        )
+
+        def batches() -> Iterator[Batch]:
+            seen = 0
+            for images in self.batches(plan):
+                yield images, targets[seen : seen + len(images)].to(images.device)
                 seen += len(images)
-        sgd.zero_grad()
-        loss_mean = float(total) / seen
-        return loss_mean if math.isfinite(loss_mean) and student.is_finite() else math.nan
+
+        def loss_of(images: Tensor, target: Tensor) -> Tensor:
+            with autocast(self.experiment.compute, images.device):
+                # Dropout is part of the published step; in evaluation mode it does nothing.
+                features = student.network.dropout(student.network.features(images))
+            return distillation_loss(features.float(), target, settings.loss, settings.normalize)
+
+        seed = derive(run.seed, "distillation", plan.round, "dropout")
+        loss = descend(student, optimizer, batches(), loss_of, seed, heartbeat=heartbeat).loss
+        return loss if math.isfinite(loss) and student.is_finite() else math.nan

@@ -1,4 +1,8 @@
-"""The model exchange: one model out to all, many models in, features to whoever scores them."""
+"""The exchange: one model out to all, one sum per group in, features to whoever scores them.
+
+It is written against the contract of `comm`, in terms of tensors on any device. Sums go through
+`Communicator.reduce_sum`.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,14 +11,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedreid_mpi.algorithms.averaging import weighted_average
 from fedreid_mpi.comm.contract import Communicator
 
-CHUNK = 256 * 1024
-"""Elements of each model that travel at a time: 1 MiB stays in the cache while it is added."""
 
-
-def distribute(comm: Communicator, model: Tensor) -> None:
+def broadcast_model(comm: Communicator, model: Tensor) -> None:
     """Overwrite every rank's vector with the server's, in place.
 
     Parameters
@@ -30,51 +30,31 @@ def distribute(comm: Communicator, model: Tensor) -> None:
         model.copy_(torch.from_numpy(host))
 
 
-def aggregate(
-    comm: Communicator,
-    placement: Sequence[Sequence[int]],
-    updates: Mapping[int, Tensor],
-    weights: Mapping[int, float],
-    length: int,
-    kind: str = "models",
-) -> NDArray[np.float32] | None:
-    """Average the clients' vectors on the server, in client-id order whoever holds them.
-
-    The average is `weighted_average` of each chunk. As that works element by element in a fixed order, the
-    result has the same bits for any number of ranks, any placement and any chunk.
+def send_to_server(comm: Communicator, vector: Tensor | None, host: int, length: int) -> Tensor | None:
+    """Send one rank's vector to the server, as it is.
 
     Parameters
     ----------
     comm
-        The ranks.
-    placement
-        Ids of the clients on each rank; known to all.
-    updates
-        This rank's clients: id to vector of shape (length,), float32, on any device.
-    weights
-        Id to weight of the clients that count; known to all. The others' vectors do not travel.
+        The ranks; all call this.
+    vector
+        On rank ``host``: shape (length,), float32, on the host's memory. Ignored elsewhere.
+    host
+        The rank that has it.
     length
-        Elements in a vector.
-    kind
-        Under which the bytes are counted.
+        Elements of the vector.
 
     Returns
     -------
-    ndarray or None
+    Tensor or None
         Shape (length,), float32, on the server; None elsewhere.
     """
-    senders = [[client for client in clients if client in weights] for clients in placement]
-    arriving = [client for clients in senders for client in clients]
-    order = sorted(range(len(arriving)), key=arriving.__getitem__)
-    ordered_weights = [weights[arriving[position]] for position in order]
-    vectors = [updates[client].detach().cpu().numpy() for client in senders[comm.rank]]
-    average = np.empty(length, np.float32) if comm.is_server else None
-    counts = [len(clients) for clients in senders]
-    for part, chunks in comm.stream_to_server(vectors, counts, length, CHUNK, kind):
-        if average is not None:
-            ordered = [chunks[position] for position in order]
-            weighted_average(ordered, ordered_weights, out=average[part])
-    return average
+    rows = np.empty((0, length), np.float32)
+    if comm.rank == host:
+        assert vector is not None
+        rows = vector.numpy().reshape(1, length)
+    gathered = comm.gather_rows(rows, [int(rank == host) for rank in range(comm.size)], 0, "models")
+    return None if gathered is None else torch.from_numpy(gathered[0])
 
 
 def collect_features(

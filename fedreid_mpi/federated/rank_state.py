@@ -1,7 +1,7 @@
 """What one rank holds of the federation between two rounds."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -27,15 +27,26 @@ class Progress:
     untrained
         Ids of the clients that have not trained yet.
     models
-        On the server, the model of each group: shape (shared,), float32, on the host.
+        The shared model of each group: shape (shared,), float32, on the rank's device. None where a rank that
+        is not the server hosts none of the group's clients, and in mode ``"local"``.
+    private
+        Of each client that this rank hosts, what it keeps to itself; see `client.private_specs`: float32, on
+        the host.
     seconds
         Wall-clock seconds of this round's steps so far.
     """
 
     groups: tuple[tuple[int, ...], ...]
     untrained: frozenset[int]
-    models: tuple[Tensor, ...] = ()
+    models: tuple[Tensor | None, ...] = ()
+    private: dict[int, Tensor] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+
+    def shared_of(self, client: int) -> Tensor | None:
+        """Return the shared model that a client trains from; None: it shares nothing."""
+        if not self.models:
+            return None
+        return next(model for group, model in zip(self.groups, self.models, strict=True) if client in group)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +64,10 @@ class RankState:
     placement
         Ids of the clients that each rank hosts.
     clients
-        The clients that this rank hosts, in id order. Between two rounds each holds the shared model that it
-        starts the next round from, beside its own classifier.
-    shared
-        A model without classifier, through which shared models pass on their way to clients and scores.
+        The data of the clients that this rank hosts, in id order.
+    model
+        The rank's one model, which serves its clients in turn, and scores. What is in it between two uses
+        means nothing.
     archives
         All datasets, in the order of ``data.archives``: any client rank can score any of them.
     public
@@ -64,7 +75,7 @@ class RankState:
     heartbeat
         Is called between batches; raises `Abandoned` where the round is to be given up.
     progress
-        All of it that changes from round to round, beside the clients' own models.
+        All of it that changes from round to round.
     """
 
     comm: Communicator
@@ -72,11 +83,20 @@ class RankState:
     specs: tuple[ClientSpec, ...]
     placement: tuple[tuple[int, ...], ...]
     clients: tuple[Client, ...]
-    shared: FlatModel
+    model: FlatModel
     archives: tuple[DatasetArchive, ...]
     public: PublicImages | None
     heartbeat: Heartbeat
     progress: Progress
+
+    def needs_model_of(self, group: Collection[int]) -> bool:
+        """Tell whether this rank keeps the shared model of a group of clients."""
+        return self.comm.is_server or any(client.spec.id in group for client in self.clients)
+
+    @property
+    def hosts(self) -> dict[int, int]:
+        """The rank of each client."""
+        return {client: rank for rank, clients in enumerate(self.placement) for client in clients}
 
     def advance(self, count: int) -> None:
         """Take note of a finished batch of images."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from fedreid_mpi.algorithms.placement import place
 from fedreid_mpi.evaluation import EvalShard, extract_features, query_then_gallery, rank_gallery, shards
-from fedreid_mpi.federated.client import Client, reestimated
+from fedreid_mpi.federated.client import Client, load_client, reestimated
 from fedreid_mpi.federated.exchange import collect_features
 from fedreid_mpi.federated.rank_state import RankState
 from fedreid_mpi.records import ClientSpec, Evaluation, ModelKind, Scores
@@ -16,7 +16,7 @@ from fedreid_mpi.records import ClientSpec, Evaluation, ModelKind, Scores
 def score_shared(
     state: RankState, clients: Collection[int], round: int, kind: ModelKind = ModelKind.GLOBAL
 ) -> tuple[Evaluation, ...]:
-    """Score the model in ``state.shared`` on some clients' test splits, with the help of all client ranks.
+    """Score the shared part of ``state.model`` on some clients' test splits; all client ranks help.
 
     Features of a dataset are extracted in shards wherever there is time, and ranked on the rank that hosts
     the first of its clients, once for all of them. No image leaves the rank that read it.
@@ -44,14 +44,13 @@ def score_shared(
     work = [unit for spec in tested.values() for unit in shards(spec.dataset, spec.test_images)]
     placed = place([unit.stop - unit.start for unit in work], len(comm.client_ranks))
     owner = {n: rank for rank, numbers in zip(comm.client_ranks, placed, strict=True) for n in numbers}
-    hosts = {client: rank for rank, clients in enumerate(state.placement) for client in clients}
 
     def extract() -> dict[int, Tensor]:
         return {n: _features_of(state, unit).cpu() for n, unit in enumerate(work) if owner[n] == comm.rank}
 
     def rank(features: dict[int, Tensor]) -> dict[int, Scores]:
         protocol, seed = experiment.evaluation.protocol, experiment.run.seed
-        device = state.shared.buffer.device
+        device = state.model.buffer.device
         return {
             dataset: rank_gallery(rows.to(device), state.archives[dataset], protocol, seed).scores()
             for dataset, rows in features.items()
@@ -69,7 +68,7 @@ def score_shared(
                 [owner[n] for n in numbers],
                 [work[n].stop - work[n].start for n in numbers],
                 experiment.model.embedding_dim,
-                hosts[spec.id],
+                state.hosts[spec.id],
             )
             if features is not None:
                 mine[dataset] = torch.from_numpy(features)
@@ -85,7 +84,7 @@ def score_shared(
 def score_reestimated(state: RankState, round: int) -> tuple[Evaluation, ...]:
     """Score the clients' global models with BatchNorm statistics of their own training images.
 
-    Each client's rank does it, as the images are there: the clients' models must be the global ones.
+    Each client's rank does it, as the images are there.
 
     Returns
     -------
@@ -95,9 +94,12 @@ def score_reestimated(state: RankState, round: int) -> tuple[Evaluation, ...]:
 
     def score(client: Client) -> Evaluation | None:
         archive, experiment = state.archives[client.spec.dataset], state.experiment
-        with reestimated(client, experiment):
+        shared = state.progress.shared_of(client.spec.id)
+        private = state.progress.private[client.spec.id]
+        load_client(state.model, client.spec, shared, private, experiment)
+        with reestimated(client, state.model, experiment):
             features = extract_features(
-                client.model.network,
+                state.model.network,
                 archive,
                 query_then_gallery(archive),
                 experiment.compute,
@@ -118,4 +120,4 @@ def score_reestimated(state: RankState, round: int) -> tuple[Evaluation, ...]:
 def _features_of(state: RankState, unit: EvalShard) -> Tensor:
     archive = state.archives[unit.dataset]
     indices = query_then_gallery(archive)[unit.start : unit.stop]
-    return extract_features(state.shared.network, archive, indices, state.experiment.compute, state.advance)
+    return extract_features(state.model.network, archive, indices, state.experiment.compute, state.advance)

@@ -4,23 +4,30 @@ from fedreid_mpi.model.files import (
     StoredModel,
     load_backbone_weights,
     load_model,
+    load_shared,
     load_tensors,
     save_model,
     save_tensors,
     shared_specs,
+    tensors_of,
+    values_of,
 )
 from fedreid_mpi.model.flat_model import FlatModel
-from fedreid_mpi.model.network import ReIDNetwork, build_network
+from fedreid_mpi.model.network import ReIDNetwork, build_network, initial_classifier
 
 __all__ = [
     "FlatModel",
     "ReIDNetwork",
     "StoredModel",
     "build_network",
+    "initial_classifier",
     "load_backbone_weights",
     "load_model",
+    "load_shared",
     "load_tensors",
     "save_model",
     "save_tensors",
     "shared_specs",
+    "tensors_of",
+    "values_of",
 ]

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +74,22 @@ def save_model(
         "width": width,
         "round": round,
     }
-    save_tensors(path, model, shared_specs(model), about)
+    save_tensors(path, {spec.name: model.view(spec) for spec in shared_specs(model)}, about)
+
+
+@torch.no_grad()
+def load_shared(path: Path, model: FlatModel) -> None:
+    """Set the shared part of a model, in place, to what `save_model` wrote.
+
+    Raises
+    ------
+    DataError
+        As `load_tensors` does.
+    """
+    specs = shared_specs(model)
+    tensors = load_tensors(path, {spec.name: spec.shape for spec in specs})
+    for spec in specs:
+        model.view(spec).copy_(tensors[spec.name])
 
 
 def shared_specs(model: FlatModel) -> tuple[ParamSpec, ...]:
@@ -82,17 +97,31 @@ def shared_specs(model: FlatModel) -> tuple[ParamSpec, ...]:
     return tuple(spec for spec in model.specs if spec.role is not Role.CLASSIFIER)
 
 
-def save_tensors(
-    path: Path, model: FlatModel, specs: Sequence[ParamSpec], about: Mapping[str, object]
-) -> None:
-    """Write some of a model's tensors.
+def tensors_of(specs: Sequence[ParamSpec], values: Tensor) -> Iterator[tuple[str, Tensor]]:
+    """Name the tensors in a vector that `FlatModel.read` returned: views of it."""
+    start = 0
+    for spec in specs:
+        yield spec.name, torch.as_strided(values, spec.shape, spec.stride, start)
+        start += spec.size
+
+
+def values_of(specs: Sequence[ParamSpec], tensors: Sequence[Tensor]) -> Tensor:
+    """Put tensors one after the other as `FlatModel.write` takes them; what `tensors_of` undoes."""
+    values = torch.empty(sum(spec.size for spec in specs))
+    for (_, view), tensor in zip(tensors_of(specs, values), tensors, strict=True):
+        view.copy_(tensor)
+    return values
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], about: Mapping[str, object]) -> None:
+    """Write named tensors.
 
     Parameters
     ----------
     path
         Replaced when the new file is whole.
-    model, specs
-        The model, and those of its tensors that are written.
+    tensors
+        On any device.
     about
         What the file is, for its metadata, which gets a digest as well.
 
@@ -101,7 +130,7 @@ def save_tensors(
     FedReIDError
         If the file cannot be written; one that was there is untouched.
     """
-    tensors = {spec.name: model.view(spec).detach().cpu().contiguous() for spec in specs}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     entry = json.dumps({**about, "digest": _digest(about, tensors)})
     # One entry: safetensors writes several in random order, and the same model must be the same bytes.
     content = save(tensors, metadata={ABOUT: entry})
@@ -109,24 +138,32 @@ def save_tensors(
         temporary.write_bytes(content)
 
 
-@torch.no_grad()
-def load_tensors(path: Path, model: FlatModel, specs: Sequence[ParamSpec]) -> None:
-    """Set some of a model's tensors, in place, to what `save_tensors` wrote.
+def load_tensors(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, Tensor]:
+    """Read some of the tensors that `save_tensors` wrote.
+
+    Parameters
+    ----------
+    path
+        The file.
+    shapes
+        Name to shape of those that are wanted; others in the file are not read.
 
     Raises
     ------
     DataError
-        If the file is missing or damaged, or holds other tensors.
+        If the file is missing or damaged, or lacks one of them.
     """
     try:
-        tensors = load_file(path)
+        require_regular(path)
+        with safe_open(path, framework="pt") as file:
+            there = set(file.keys())
+            tensors = {name: file.get_tensor(name) for name in shapes if name in there}
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such model file") from error
     except (SafetensorError, OSError) as error:
         raise DataError(f"{path}: not a readable safetensors file: {error}") from error
-    _check_leaves(path, {spec.name: model.view(spec) for spec in specs}, tensors)
-    for spec in specs:
-        model.view(spec).copy_(tensors[spec.name])
+    _check_leaves(path, shapes, tensors)
+    return tensors
 
 
 def load_model(path: Path) -> StoredModel:
@@ -158,7 +195,9 @@ def load_model(path: Path) -> StoredModel:
         raise DataError(f"{path}: the model's description is damaged: {entry[:80]!r}") from error
     network = build_network(settings, None, 0)
     own = network.state_dict()
-    expected = {name: tensor for name, tensor in own.items() if not name.endswith("num_batches_tracked")}
+    expected = {
+        name: tensor.shape for name, tensor in own.items() if not name.endswith("num_batches_tracked")
+    }
     _check_leaves(path, expected, tensors)
     _require_finite(path, tensors)
     network.load_state_dict({**own, **tensors})
@@ -204,7 +243,7 @@ def load_backbone_weights(path: Path, network: ReIDNetwork, architecture: str) -
     # Files from before torch 0.4.1 have no counters; no result depends on them.
     _check_leaves(
         path,
-        {name: leaf for name, leaf in own.items() if name not in counters},
+        {name: leaf.shape for name, leaf in own.items() if name not in counters},
         {name: leaf for name, leaf in weights.items() if name not in counters},
         f" of {architecture}",
     )
@@ -229,14 +268,14 @@ def _digest(about: Mapping[str, object], tensors: Mapping[str, Tensor]) -> str:
 
 
 def _check_leaves(
-    path: Path, expected: Mapping[str, Tensor], found: Mapping[str, Tensor], of: str = ""
+    path: Path, expected: Mapping[str, Sequence[int]], found: Mapping[str, Tensor], of: str = ""
 ) -> None:
     """Compare names, shapes and kinds, and name the first leaf that differs."""
-    for name, leaf in expected.items():
+    for name, shape in expected.items():
         if name not in found:
-            raise DataError(f"{path}: has no tensor {name}, expected one of shape {list(leaf.shape)}{of}")
-        if found[name].shape != leaf.shape:
-            shapes = f"{list(found[name].shape)}, expected {list(leaf.shape)}"
+            raise DataError(f"{path}: has no tensor {name}, expected one of shape {list(shape)}{of}")
+        if tuple(found[name].shape) != tuple(shape):
+            shapes = f"{list(found[name].shape)}, expected {list(shape)}"
             raise DataError(f"{path}: tensor {name} has shape {shapes}{of}")
         if not found[name].is_floating_point():
             raise DataError(f"{path}: tensor {name} is {found[name].dtype}, expected floating point")

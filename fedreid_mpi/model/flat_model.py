@@ -1,10 +1,16 @@
 """The flat model: all floating-point state of a network in one buffer, so that it travels as one message.
 
 The buffer is laid out ``[backbone | embedding | statistics | classifier]``. What the server averages is the
-front part, what the client keeps for itself the rest; both are contiguous. The network's parameters and
-buffers are views of it. Integer counters of BatchNorm stay in the module: they count a client's own batches,
-never enter a result, and are not sent.
+front part, what a client keeps for itself the rest; both are contiguous. The network's parameters and
+buffers are views of it. Integer counters of BatchNorm stay in the module: they count batches, never enter a
+result, and are not sent.
+
+One model serves all clients of a rank in turn: its classifier has room for the largest of them, and a client
+uses the first rows.
 """
+
+from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +31,8 @@ class FlatModel:
         Is moved to the device. Never call ``.to()`` on it afterwards: that silently breaks the views.
     device
         Where the buffer lives.
-    channels_last
-        Whether convolution filters are stored as NHWC.
+    memory_format
+        How filters are laid out.
 
     Attributes
     ----------
@@ -40,9 +46,13 @@ class FlatModel:
         Shape (elements,), float32; the gaps between tensors are zero.
     """
 
-    def __init__(self, network: ReIDNetwork, device: torch.device, channels_last: bool = False) -> None:
-        layout = torch.channels_last if channels_last else torch.contiguous_format
-        self.network = network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    def __init__(
+        self,
+        network: ReIDNetwork,
+        device: torch.device,
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> None:
+        self.network = network.place(device, memory_format)
         self.specs, size = lay_out(network)
         self.buffer = torch.zeros(size, dtype=torch.float32, device=device)
         modules = dict(network.named_modules())
@@ -60,6 +70,11 @@ class FlatModel:
             for spec in self.specs
             if isinstance(modules[spec.name.rpartition(".")[0]], nn.BatchNorm1d | nn.BatchNorm2d)
         )
+        self._classifier = {
+            name: parameter
+            for name, parameter in network.named_parameters()
+            if _role(name) is Role.CLASSIFIER
+        }
 
     def region(self, *roles: Role) -> slice:
         """Return the part of the buffer that holds the given neighbouring roles."""
@@ -82,21 +97,38 @@ class FlatModel:
         """Return one tensor as a view of the buffer."""
         return torch.as_strided(self.buffer, spec.shape, spec.stride, spec.offset)
 
-    @torch.no_grad()
-    def load_shared(self, shared: Tensor, keep_normalisation: bool = False) -> None:
-        """Set the shared part.
+    def specs_for(self, identities: int) -> tuple[ParamSpec, ...]:
+        """Return the specs of a client's tensors: its classifier is the first rows of the largest one."""
+        return tuple(
+            replace(spec, shape=(identities, *spec.shape[1:])) if spec.role is Role.CLASSIFIER else spec
+            for spec in self.specs
+        )
 
-        Parameters
-        ----------
-        shared
-            Shape (shared,), float32, on any device.
-        keep_normalisation
-            Keep this model's own BatchNorm statistics, scale and shift (FedBN, Li et al., ICLR 2021).
-        """
-        kept = [(spec, self.view(spec).clone()) for spec in self.normalisation if keep_normalisation]
-        self.shared.copy_(shared)
-        for spec, value in kept:
-            self.view(spec).copy_(value)
+    @torch.no_grad()
+    def use_identities(self, identities: int) -> None:
+        """Make the classifier that of a client with so many people; what it does not use is zeroed."""
+        for spec in self.specs_for(identities):
+            if spec.role is Role.CLASSIFIER:
+                parameter = self._classifier[spec.name]
+                parameter.grad = None
+                parameter.data = self.view(spec)
+        held = [spec for spec in self.specs if spec.role is Role.CLASSIFIER]
+        for spec in held:
+            used = spec.size // spec.shape[0] * identities
+            self.buffer[spec.offset + used : spec.offset + spec.size] = 0
+
+    @torch.no_grad()
+    def read(self, specs: Sequence[ParamSpec]) -> Tensor:
+        """Copy some tensors, one after the other in their order in memory: shape (elements,), float32."""
+        return torch.cat([self.buffer[spec.offset : spec.offset + spec.size] for spec in specs])
+
+    @torch.no_grad()
+    def write(self, specs: Sequence[ParamSpec], values: Tensor) -> None:
+        """Set some tensors to what `read` returned, on any device."""
+        start = 0
+        for spec in specs:
+            self.buffer[spec.offset : spec.offset + spec.size].copy_(values[start : start + spec.size])
+            start += spec.size
 
     def parameters(self, *roles: Role) -> list[nn.Parameter]:
         """Return the trainable parameters of the given roles, in buffer order."""

@@ -27,6 +27,7 @@ class ReIDNetwork(nn.Module):
 
     def __init__(self, settings: config.Model, identities: int | None) -> None:
         super().__init__()
+        self.memory_format = torch.contiguous_format
         biased = settings.neck == "none"
         self.backbone, dimension = build_backbone(settings.backbone, settings.last_stride)
         self.embedding = nn.Linear(dimension, settings.embedding_dim, bias=biased)
@@ -44,16 +45,26 @@ class ReIDNetwork(nn.Module):
             if biased:
                 nn.init.zeros_(self.classifier.bias)
 
+    def place(self, device: torch.device, memory_format: torch.memory_format) -> "ReIDNetwork":
+        """Move the network to a device and lay out its filters; images are laid out like them."""
+        self.memory_format = memory_format
+        return self.to(device=device, memory_format=memory_format)  # type: ignore[call-overload,no-any-return]
+
     def features(self, images: Tensor) -> Tensor:
         """Map normalised images (B, 3, H, W) to embeddings (B, embedding_dim)."""
+        images = images.contiguous(memory_format=self.memory_format)
         embeddings: Tensor = self.embedding_bn(self.embedding(self.backbone(images)))
         return embeddings
 
+    def classify(self, features: Tensor) -> Tensor:
+        """Map embeddings (B, embedding_dim) to logits (B, identities)."""
+        assert self.classifier is not None
+        logits: Tensor = self.classifier(self.dropout(features))
+        return logits
+
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (B, 3, H, W) to logits (B, identities)."""
-        assert self.classifier is not None
-        logits: Tensor = self.classifier(self.dropout(self.features(images)))
-        return logits
+        return self.classify(self.features(images))
 
 
 def build_network(settings: config.Model, identities: int | None, seed: int, *path: str | int) -> ReIDNetwork:
@@ -64,3 +75,17 @@ def build_network(settings: config.Model, identities: int | None, seed: int, *pa
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "model", *path))
         return ReIDNetwork(settings, identities)
+
+
+def initial_classifier(settings: config.Model, identities: int, seed: int, client: int) -> dict[str, Tensor]:
+    """Draw a client's first classifier from the stream (seed, "classifier", client).
+
+    Returns
+    -------
+    dict
+        Name of each tensor in the network to its value, float32: N(0, 0.001²), without shift.
+    """
+    random = torch.Generator().manual_seed(derive(seed, "classifier", client))
+    weight = torch.empty(identities, settings.embedding_dim).normal_(0.0, 0.001, generator=random)
+    shift = {"classifier.bias": torch.zeros(identities)} if settings.neck == "none" else {}
+    return {"classifier.weight": weight, **shift}

@@ -1,8 +1,8 @@
 """Checkpoints: all that the future of a run depends on, whole or not there at all.
 
-A checkpoint is a folder ``checkpoints/round_<n>``. Each rank writes its clients' files, the server those of
-the shared models, and last of all a manifest that names every file with its size and digest. A folder without
-a manifest is none. No file of a checkpoint is ever changed.
+A checkpoint is a folder ``checkpoints/round_<n>``. Each rank writes one file with what its clients keep to
+themselves, the server those of the shared models, and last of all a manifest that names every file with its
+size and digest. A folder without a manifest is none. No file of a checkpoint is ever changed.
 """
 
 import hashlib
@@ -16,19 +16,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from torch import Tensor
 
-from fedreid_mpi.config import Experiment
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.federated.client import Client
-from fedreid_mpi.model import FlatModel, load_tensors, save_model, save_tensors, shared_specs
-from fedreid_mpi.records import ParamSpec, Role
+from fedreid_mpi.federated.client import private_specs
+from fedreid_mpi.federated.rank_state import RankState
+from fedreid_mpi.model import load_tensors, save_model, save_tensors, tensors_of, values_of
+from fedreid_mpi.records import ClientSpec
 from fedreid_mpi.storage.atomic import atomic_write, flush, write_errors
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 
 VERSION = 2
-CLIENT_FORMAT = "fedreid_mpi client 1"
+PRIVATE_FORMAT = "fedreid_mpi private 1"
 
 _NAME = re.compile(r"round_(\d{6,})")
 
@@ -63,6 +64,8 @@ class Manifest(BaseModel):
         Content digests of the archives, the public one last.
     models
         Those of the files that are models as `save_model` writes them; ``models/`` shows them.
+    private
+        The file that holds what each client keeps to itself, in id order.
     files
         All files, in order of their names.
     """
@@ -78,6 +81,7 @@ class Manifest(BaseModel):
     clients: tuple[str, ...]
     datasets: tuple[str, ...]
     models: tuple[str, ...]
+    private: tuple[str, ...]
     files: tuple[StoredFile, ...]
 
 
@@ -102,48 +106,63 @@ def begin_checkpoint(folder: Path) -> None:
         flush(folder.parent)
 
 
-def save_group(folder: Path, name: str, model: FlatModel, experiment: Experiment, *size: int) -> StoredFile:
-    """Write the model of a group of clients; ``size`` is height, width and round."""
-    save_model(folder / name, model, experiment.model, *size)
-    return _stored(folder / name)
+def save_shared(folder: Path, name: str, state: RankState, shared: Tensor, round: int) -> StoredFile:
+    """Write the shared model of a group of clients."""
+    state.model.shared.copy_(shared)
+    return save_loaded(folder, name, state, round)
 
 
-def save_client(folder: Path, client: Client, experiment: Experiment, *size: int) -> list[StoredFile]:
-    """Write what a client keeps to itself; ``size`` is height, width and round.
-
-    That is its classifier; BatchNorm with ``aggregation.bn = "local"``; and where nothing is shared its whole
-    model, in a file of its own that can be evaluated.
-    """
-    path = folder / f"client_{client.spec.id}.safetensors"
-    about = {"format": CLIENT_FORMAT, "client": client.spec.id, "round": size[-1]}
-    save_tensors(path, client.model, _private(client.model, experiment), about)
-    files = [_stored(path)]
-    if experiment.federation.mode == "local":
-        files.append(save_group(folder, _own_model(client), client.model, experiment, *size))
-    return files
+def save_loaded(folder: Path, name: str, state: RankState, round: int) -> StoredFile:
+    """Write the model that is loaded, without its classifier: a model that can be evaluated."""
+    path, archive = folder / name, state.archives[0]
+    with write_errors(path):
+        path.parent.mkdir(exist_ok=True)
+    save_model(path, state.model, state.experiment.model, archive.height, archive.width, round)
+    return _stored(folder, path)
 
 
-def load_client(folder: Path, client: Client, experiment: Experiment) -> None:
-    """Give a client back what `save_client` wrote; the shared part must be there already.
+def local_file(spec: ClientSpec) -> str:
+    """Name the file of a client's own model."""
+    return f"local/{spec.id}_{spec.name}.safetensors"
+
+
+def private_file(rank: int) -> str:
+    """Name the file of what the clients of a rank keep to themselves."""
+    return f"rank_{rank}.safetensors"
+
+
+def save_private(folder: Path, state: RankState, round: int) -> StoredFile:
+    """Write what this rank's clients keep to themselves; see `client.private_specs`."""
+    path = folder / private_file(state.comm.rank)
+    tensors = {
+        f"{id}/{name}": tensor
+        for id, values in sorted(state.progress.private.items())
+        for name, tensor in tensors_of(private_specs(state.model, state.specs[id], state.experiment), values)
+    }
+    save_tensors(path, tensors, {"format": PRIVATE_FORMAT, "round": round})
+    return _stored(folder, path)
+
+
+def load_private(folder: Path, files: Sequence[str], state: RankState) -> dict[int, Tensor]:
+    """Read what the clients of this rank kept to themselves, whichever ranks hosted them before.
+
+    Returns
+    -------
+    dict
+        Client to values as `client.take_private` returns them.
 
     Raises
     ------
     DataError
         A file is missing or damaged.
     """
-    if experiment.federation.mode == "local":
-        load_tensors(folder / _own_model(client), client.model, shared_specs(client.model))
-    path = folder / f"client_{client.spec.id}.safetensors"
-    load_tensors(path, client.model, _private(client.model, experiment))
-
-
-def _private(model: FlatModel, experiment: Experiment) -> list[ParamSpec]:
-    own = model.normalisation if experiment.aggregation.bn == "local" else ()
-    return [spec for spec in model.specs if spec.role is Role.CLASSIFIER or spec in own]
-
-
-def _own_model(client: Client) -> str:
-    return f"{client.spec.id}_{client.spec.name}.safetensors"
+    loaded = {}
+    for client in state.clients:
+        id = client.spec.id
+        specs = private_specs(state.model, client.spec, state.experiment)
+        tensors = load_tensors(folder / files[id], {f"{id}/{spec.name}": spec.shape for spec in specs})
+        loaded[id] = values_of(specs, [tensors[f"{id}/{spec.name}"] for spec in specs])
+    return loaded
 
 
 def conclude_checkpoint(folder: Path, manifest: Manifest) -> None:
@@ -207,7 +226,10 @@ def read_manifest(folder: Path) -> Manifest:
     if digest != _digest(content):
         raise DataError(f"{path}: is damaged: its digest is {digest!r}, expected {_digest(content)!r}")
     if content.get("version") != VERSION:
-        raise DataError(f"{path}: has version {content.get('version')}, this program reads {VERSION}")
+        raise DataError(
+            f"{path}: a checkpoint of version {content.get('version')}, expected {VERSION}: "
+            "the version of this program that began the run can go on with it"
+        )
     try:
         return Manifest.model_validate(content)
     except ValidationError as error:
@@ -218,7 +240,7 @@ def _verify(folder: Path, manifest: Manifest) -> None:
     for file in manifest.files:
         path = folder / file.name
         try:
-            found = _stored(path)
+            found = _stored(folder, path)
         except OSError as error:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
         if found.size != file.size:
@@ -244,20 +266,21 @@ def publish_models(run_dir: Path, manifest: Manifest) -> None:
     folder.mkdir(exist_ok=True)
     for name in manifest.models:
         source = folder_of(run_dir, manifest.round) / name
+        (folder / name).parent.mkdir(exist_ok=True)
         with write_errors(folder / name), atomic_write(folder / name) as temporary:
             try:
                 os.link(source, temporary)
             except OSError:
                 shutil.copyfile(source, temporary)
-    for path in sorted(folder.glob("*.safetensors")):
-        if path.name not in manifest.models:  # groups of an earlier round
+    for path in sorted(folder.rglob("*.safetensors")):
+        if str(path.relative_to(folder)) not in manifest.models:  # of an earlier round
             path.unlink()
 
 
-def _stored(path: Path) -> StoredFile:
+def _stored(folder: Path, path: Path) -> StoredFile:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return StoredFile(path.name, os.fstat(file.fileno()).st_size, digest)
+        return StoredFile(str(path.relative_to(folder)), os.fstat(file.fileno()).st_size, digest)
 
 
 def _digest(content: dict[str, Any]) -> str:

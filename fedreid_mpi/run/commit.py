@@ -4,7 +4,9 @@ from functools import partial
 from pathlib import Path
 
 from fedreid_mpi.federated.rank_state import RankState
-from fedreid_mpi.records import RoundRecord
+from fedreid_mpi.federated.round import KeepLocal
+from fedreid_mpi.model import FlatModel
+from fedreid_mpi.records import ClientSpec, RoundRecord
 from fedreid_mpi.results import ResultsWriter
 from fedreid_mpi.run.checkpoint import (
     Manifest,
@@ -13,10 +15,13 @@ from fedreid_mpi.run.checkpoint import (
     conclude_checkpoint,
     folder_of,
     group_files,
+    local_file,
+    private_file,
     publish_models,
     retire_checkpoints,
-    save_client,
-    save_group,
+    save_loaded,
+    save_private,
+    save_shared,
 )
 from fedreid_mpi.run.state import ResumePoint
 from fedreid_mpi.storage.run_directory import Status, write_status
@@ -58,6 +63,33 @@ class CheckpointWriter:
         self._attempt = start.attempt
         self._writer = writer
         self._datasets = datasets
+        self._begun = -1
+        self._files: list[StoredFile] = []
+
+    def begin(self, round: int, checkpoint: bool) -> KeepLocal | None:
+        """Prepare for the commit of a round that is about to be played.
+
+        Returns
+        -------
+        callable or None
+            Writes a client's own model into the checkpoint; None where the checkpoint holds none.
+        """
+        if not checkpoint:
+            return None
+        self._make_folder(round)
+        experiment = self._state.experiment
+        wanted, last = experiment.checkpoint.local_models, round == experiment.run.rounds
+        # In mode "local" they are all that there is to show.
+        wanted = "every" if experiment.federation.mode == "local" else wanted
+        return partial(self._keep_local, round) if wanted == "every" or (wanted == "last" and last) else None
+
+    def _make_folder(self, round: int) -> None:
+        self._state.comm.decide("commit", partial(begin_checkpoint, folder_of(self._run_dir, round)))
+        self._begun, self._files = round, []
+
+    def _keep_local(self, round: int, spec: ClientSpec, model: FlatModel) -> None:
+        folder = folder_of(self._run_dir, round)
+        self._files.append(save_loaded(folder, local_file(spec), self._state, round))
 
     def commit(self, round: int, record: RoundRecord | None, checkpoint: bool) -> None:
         """Write a round's record and, where asked for, a checkpoint of the state that it left.
@@ -82,9 +114,10 @@ class CheckpointWriter:
         comm, server = self._state.comm, self._state.comm.is_server
         files: list[list[StoredFile]] | None = None
         if checkpoint:
-            folder = folder_of(self._run_dir, round)
-            comm.decide("commit", partial(begin_checkpoint, folder))
-            files = comm.gather(comm.phase("commit", partial(self._save, folder, round)))
+            if self._begun != round:
+                self._make_folder(round)
+            save = partial(self._save, folder_of(self._run_dir, round), round)
+            files = comm.gather(comm.phase("commit", save))
         stored = sorted(file for part in files or () for file in part)
         comm.phase("commit", lambda: self._conclude(round, record, stored) if server else None)
         if checkpoint:
@@ -92,33 +125,31 @@ class CheckpointWriter:
 
     def _save(self, folder: Path, round: int) -> list[StoredFile]:
         """Write this rank's files."""
-        state, experiment = self._state, self._state.experiment
-        size = (state.archives[0].height, state.archives[0].width, round)
-        files: list[StoredFile] = []
-        if state.comm.is_server and experiment.federation.mode != "local":
-            for name, model in zip(
-                group_files(len(state.progress.groups)), state.progress.models, strict=True
-            ):
-                state.shared.shared.copy_(model)
-                files.append(save_group(folder, name, state.shared, experiment, *size))
-        for client in state.clients:
-            files += save_client(folder, client, experiment, *size)
-        return files
+        state = self._state
+        if state.comm.is_server:
+            names = group_files(len(state.progress.groups))
+            for name, shared in zip(names, state.progress.models, strict=False):
+                if shared is not None:
+                    self._files.append(save_shared(folder, name, state, shared, round))
+        if state.progress.private:
+            self._files.append(save_private(folder, state, round))
+        return self._files
 
     def _conclude(self, round: int, record: RoundRecord | None, files: list[StoredFile]) -> None:
         """Do the server's part: the record, then the manifest, then what follows from it."""
-        experiment = self._state.experiment
+        state, experiment = self._state, self._state.experiment
         if record is not None and self._writer is not None:
             self._writer.write(record)
         if files:
             manifest = Manifest(
                 round=round,
-                groups=tuple(self._state.progress.groups),
-                untrained=tuple(sorted(self._state.progress.untrained)),
+                groups=state.progress.groups,
+                untrained=tuple(sorted(state.progress.untrained)),
                 configuration=experiment.model_dump(mode="json"),
-                clients=tuple(spec.name for spec in self._state.specs),
+                clients=tuple(spec.name for spec in state.specs),
                 datasets=self._datasets,
-                models=tuple(file.name for file in files if not file.name.startswith("client_")),
+                models=tuple(file.name for file in files if not file.name.startswith("rank_")),
+                private=tuple(private_file(state.hosts[spec.id]) for spec in state.specs),
                 files=tuple(files),
             )
             conclude_checkpoint(folder_of(self._run_dir, round), manifest)

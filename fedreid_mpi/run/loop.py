@@ -159,8 +159,9 @@ def _run_rounds(
                 checkpoints.commit(round - 1, None, checkpoint=True)
             return RunResult(False, checkpoints.after, directive.reason)
         stop.begin_round(directive.seconds)
+        checkpoint = round % experiment.checkpoint.every_rounds == 0 or round == last
         try:
-            record = run_round(state, directive.plan)
+            record = run_round(state, directive.plan, checkpoints.begin(round, checkpoint))
         except PhaseError as error:
             if not error.failure.abandoned:
                 raise
@@ -172,7 +173,7 @@ def _run_rounds(
             before = [Event(round, "rank-lost", text) for text in lost]
             before += [Event(round, "resumed", note) for note in start.notes]
             record = replace(record, events=(*before, *record.events))
-        checkpoints.commit(round, record, round % experiment.checkpoint.every_rounds == 0 or round == last)
+        checkpoints.commit(round, record, checkpoint)
         if record is not None:
             observer.finished(record)
         lengths.append(time.monotonic() - began)
@@ -211,6 +212,6 @@ def _header(state: RankState, ranks: Sequence[RankInfo], git_commit: str, attemp
         ranks=tuple(ranks),
         versions={library: version(library) for library in LIBRARIES},
         git_commit=git_commit,
-        parameters=state.shared.shared.numel(),
+        parameters=state.model.shared.numel(),
         attempt=attempt,
     )

@@ -85,7 +85,8 @@ def _find_start(
     if changes := list(_changes(run_dir, manifest, experiment, specs, datasets)):
         raise ConfigurationError(f"--resume of {run_dir}: " + "; ".join(changes))
     notes = (*damage, f"attempt {attempt} goes on after round {manifest.round}")
-    return ResumePoint(attempt, manifest.round, manifest.groups, manifest.untrained, notes), manifest
+    point = ResumePoint(attempt, manifest.round, manifest.groups, manifest.untrained, manifest.private, notes)
+    return point, manifest
 
 
 def _changes(

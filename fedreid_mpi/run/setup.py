@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from fedreid_mpi.algorithms.placement import place
 from fedreid_mpi.comm.contract import Communicator
@@ -12,16 +13,16 @@ from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.partition import partition, require_distinct
 from fedreid_mpi.data.staging import open_staged
-from fedreid_mpi.device import choose_device, set_arithmetic
+from fedreid_mpi.device import choose_device, memory_format, set_arithmetic
 from fedreid_mpi.errors import ConfigurationError, DataError
-from fedreid_mpi.federated.client import build_client, describe_client
+from fedreid_mpi.federated.client import describe_client, initial_private, load_data
 from fedreid_mpi.federated.distillation import PublicImages
-from fedreid_mpi.federated.exchange import distribute
+from fedreid_mpi.federated.exchange import broadcast_model
 from fedreid_mpi.federated.plan import trainers
 from fedreid_mpi.federated.rank_state import Progress, RankState
-from fedreid_mpi.model import FlatModel, build_network, load_backbone_weights, load_tensors
+from fedreid_mpi.model import FlatModel, build_network, load_backbone_weights, load_shared
 from fedreid_mpi.records import ClientSpec, Heartbeat, RankInfo
-from fedreid_mpi.run.checkpoint import folder_of, group_files, load_client
+from fedreid_mpi.run.checkpoint import folder_of, group_files, load_private
 from fedreid_mpi.run.state import ResumePoint
 
 
@@ -148,7 +149,8 @@ def set_up(
         staged = tuple(open_staged(archive, experiment.data.stage) for archive in opened)
         archives, public = staged[: len(experiment.data.archives)], staged[len(experiment.data.archives) :]
         parts = partition(archives, experiment)
-        network = build_network(experiment.model, None, experiment.run.seed, "shared")
+        largest = max(spec.identities for spec in specs)
+        network = build_network(experiment.model, largest, experiment.run.seed, "shared")
         if experiment.model.weights is not None and comm.is_server and start.after < 0:
             load_backbone_weights(experiment.model.weights, network, experiment.model.backbone)
         return RankState(
@@ -156,11 +158,8 @@ def set_up(
             experiment=experiment,
             specs=specs,
             placement=placement,
-            clients=tuple(
-                build_client(specs[id], parts[id], archives, experiment, device)
-                for id in placement[comm.rank]
-            ),
-            shared=FlatModel(network, device, experiment.compute.channels_last),
+            clients=tuple(load_data(specs[id], parts[id], archives, device) for id in placement[comm.rank]),
+            model=FlatModel(network, device, memory_format(experiment.compute, device)),
             archives=archives,
             public=PublicImages.open(public[0], experiment, device) if public else None,
             heartbeat=heartbeat,
@@ -169,46 +168,45 @@ def set_up(
 
     state = comm.phase("start", build)
     if start.after < 0:
-        if comm.is_server:
-            state.progress.models = (state.shared.shared.to("cpu", copy=True),)
-        _broadcast_models(state)
+        begin(state)
     else:
-        folder = folder_of(run_dir, start.after)
-        if experiment.federation.mode != "local":
-            comm.phase("resume", partial(_load_groups, state, folder))
-            _broadcast_models(state)
-        comm.phase("resume", partial(_load_clients, state, folder))
+        resume(state, folder_of(run_dir, start.after), start.private)
     return state
 
 
-def _broadcast_models(state: RankState) -> None:
-    """Give each client its group's model."""
-    for number, group in enumerate(state.progress.groups):
-        if state.comm.is_server:
-            state.shared.shared.copy_(state.progress.models[number])
-        distribute(state.comm, state.shared.shared)
-        for client in state.clients:
-            if client.spec.id in group:
-                client.model.load_shared(state.shared.shared)
+def begin(state: RankState) -> None:
+    """Give every rank the initial model, and every client what it keeps to itself."""
+    broadcast_model(state.comm, state.model.shared)
+    shares = state.experiment.federation.mode != "local"
+    keeps = shares and state.needs_model_of(state.progress.groups[0])
+    state.progress.models = (state.model.shared.clone() if keeps else None,) if shares else ()
+    state.progress.private = {
+        client.spec.id: initial_private(state.model, client.spec, state.experiment)
+        for client in state.clients
+    }
 
 
-def _load_groups(state: RankState, folder: Path) -> None:
-    if state.comm.is_server:
-        models = []
-        for name in group_files(len(state.progress.groups)):
-            load_tensors(folder / name, state.shared, state.shared.specs)
-            models.append(state.shared.shared.to("cpu", copy=True))
-        state.progress.models = tuple(models)
+def resume(state: RankState, folder: Path, private: Sequence[str]) -> None:
+    """Give every rank the shared models of a checkpoint, and its clients what they kept to themselves."""
+    comm, model, progress = state.comm, state.model, state.progress
+    if state.experiment.federation.mode != "local":
+        kept: list[Tensor | None] = []
+        for name, group in zip(group_files(len(progress.groups)), progress.groups, strict=True):
 
+            def load(name: str = name) -> None:
+                if comm.is_server:
+                    load_shared(folder / name, model)
 
-def _load_clients(state: RankState, folder: Path) -> None:
-    for client in state.clients:
-        load_client(folder, client, state.experiment)
+            comm.phase("resume", load)
+            broadcast_model(comm, model.shared)
+            kept.append(model.shared.clone() if state.needs_model_of(group) else None)
+        progress.models = tuple(kept)
+    progress.private = comm.phase("resume", partial(load_private, folder, private, state))
 
 
 def rank_info(state: RankState) -> RankInfo:
     """Say where this rank runs and what it does."""
-    comm, device = state.comm, state.shared.buffer.device
+    comm, device = state.comm, state.model.buffer.device
     clients = state.placement[comm.rank]
     tasks = ["server"] * comm.is_server + ["client"] * bool(clients)
     name = f"{device} ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else str(device)

@@ -19,6 +19,8 @@ class ResumePoint:
         Members of each group of clients that share a model.
     untrained
         Ids of the clients that have not trained yet, ascending.
+    private
+        File of the checkpoint that holds what each client keeps to itself, in id order.
     notes
         What a reader of the results should know of this start.
     """
@@ -27,6 +29,7 @@ class ResumePoint:
     after: int
     groups: tuple[tuple[int, ...], ...]
     untrained: tuple[int, ...]
+    private: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 

@@ -62,7 +62,7 @@ def command(
 
     from fedreid_mpi import config
     from fedreid_mpi.data.archive import DatasetArchive
-    from fedreid_mpi.device import choose_device, set_arithmetic
+    from fedreid_mpi.device import choose_device, memory_format, set_arithmetic
     from fedreid_mpi.evaluation import Scoring, extract_parts, images_to_score, score_split
     from fedreid_mpi.model import load_model
     from fedreid_mpi.report.ranked_lists import rank_lists, worst_queries, write_ranked_lists
@@ -92,7 +92,9 @@ def command(
     where = choose_device(compute, 0, 1, socket.gethostname())
     set_arithmetic(compute, where)
     with progress_bar("images", sum(map(len, parts)) + queries) as advance:
-        extracted = extract_parts(stored.network.to(where), dataset, parts, compute, advance)
+        extracted = extract_parts(
+            stored.network.place(where, memory_format(compute, where)), dataset, parts, compute, advance
+        )
         ranking = score_split(extracted, split, Scoring(), advance)
     chosen += worst_queries(ranking, worst or 0) + [int(query) for query in random]
     unique = list(dict.fromkeys(chosen))

@@ -11,17 +11,19 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn, TypeVar
 
 import numpy as np
 from mpi4py import MPI
+from numpy.typing import NDArray
 
-from fedreid_mpi.comm.contract import Communicator, Location, Rows, never, spans
+from fedreid_mpi.comm.contract import Communicator, Location, Rows, never
 from fedreid_mpi.comm.errors import RanksLost, SilentRankError
 from fedreid_mpi.comm.mpi.heartbeat import NOBODY, HeartbeatMonitor
 from fedreid_mpi.comm.mpi.processes import Process
-from fedreid_mpi.records import Message
+from fedreid_mpi.records import GridSum, Message
 
 T = TypeVar("T")
 
@@ -34,6 +36,12 @@ TEND = 0.02
 
 LAST_WORDS = 0.2
 """Seconds that signs and messages get to leave this process before it ends all."""
+
+CHUNK = 1 << 17
+"""Elements of a sum that travel at a time: 1 MiB."""
+
+UNDER_WAY = 4
+"""Chunks that travel at the same time."""
 
 GRACE = 10.0
 """Seconds after which a hung rank that was killed must be known to MPI as lost."""
@@ -245,7 +253,7 @@ class MPICommunicator(Communicator):
     def _broadcast_rows(self, rows: Rows, kind: str) -> None:
         self._meet()
         if self.is_server:
-            self._enter_rows(kind, rows.shape, self.size - 1)
+            self._enter_array(kind, rows, self.size - 1)
         with self._surviving():
             self._wait(self._comm.Ibcast(rows).Test, asleep=False)
 
@@ -254,43 +262,35 @@ class MPICommunicator(Communicator):
         width = rows.shape[1]
         received = np.empty((sum(counts), width), np.float32) if self.rank == root else None
         if self.rank != root:
-            self._enter_rows(kind, rows.shape)
+            self._enter_array(kind, rows)
         layout = [count * width for count in counts]
         with self._surviving():
             request = self._comm.Igatherv(rows, None if received is None else [received, layout], root)
             self._wait(request.Test, asleep=False)
         return received
 
-    def _stream_to_server(
-        self, vectors: Sequence[Rows], counts: Sequence[int], length: int, chunk: int, kind: str
-    ) -> Iterator[tuple[slice, list[Rows]]]:
-        """Gather chunk by chunk through two sets of buffers: one is filled while the other is worked on."""
+    def _reduce_sum(self, own: GridSum | None, length: int, kind: str) -> NDArray[np.int64] | None:
+        """Add chunk by chunk, a few of them on their way at a time: MPI works on small ones in the cache."""
         self._meet()
-        sending = np.empty((2, len(vectors) * chunk), np.float32)
-        receiving = np.empty((2, sum(counts) * chunk if self.is_server else 0), np.float32)
-        parts = list(spans(length, chunk))
-        if not self.is_server:
-            self._enter_rows(kind, (length,), len(vectors))
+        total = np.empty(length, np.int64) if self.is_server else None
+        nothing = np.zeros(min(CHUNK, length), np.int64)
+        if own is not None and not self.is_server:
+            self._enter_array(kind, own.values)
 
-        def start(step: int) -> MPI.Request:
-            part = parts[step]
-            size = part.stop - part.start
-            packed = sending[step % 2][: len(vectors) * size]
-            for row, vector in zip(packed.reshape(len(vectors), size), vectors, strict=True):
-                row[:] = vector[part]
-            layout = [receiving[step % 2], [count * size for count in counts]] if self.is_server else None
-            return self._comm.Igatherv(packed, layout)
+        def start(place: int) -> MPI.Request:
+            part = slice(place, min(place + CHUNK, length))
+            sent = nothing[: part.stop - part.start] if own is None else own.values[part]
+            return self._comm.Ireduce(sent, None if total is None else total[part], MPI.SUM)
 
+        under_way: deque[MPI.Request] = deque()
         with self._surviving():
-            request = start(0)
-        for step, part in enumerate(parts):
-            with self._surviving():
-                self._wait(request.Test, asleep=False)
-                if step + 1 < len(parts):
-                    request = start(step + 1)
-            size = part.stop - part.start
-            arrived = receiving[step % 2][: sum(counts) * size] if self.is_server else receiving[0]
-            yield part, list(arrived.reshape(-1, size))
+            for place in range(0, length, CHUNK):
+                if len(under_way) == UNDER_WAY:
+                    self._wait(under_way.popleft().Test, asleep=False)
+                under_way.append(start(place))
+            while under_way:
+                self._wait(under_way.popleft().Test, asleep=False)
+        return total
 
     # Lives and ends.
 

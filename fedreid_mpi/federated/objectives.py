@@ -1,0 +1,110 @@
+"""What a client minimises: a sum of terms, and corrections of its gradient.
+
+A term or a correction is made anew for each turn of a client, from what it may need: its settings, the
+model, and the shared part that the round began with. To add one is to write it in a file of its own and to
+name it in `TERMS` or `CORRECTIONS`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedreid_mpi.algorithms.fedprox import proximal_gradient
+from fedreid_mpi.config import Experiment
+from fedreid_mpi.device import autocast
+from fedreid_mpi.federated.sgd import Correction, LossOf
+from fedreid_mpi.model import FlatModel
+from fedreid_mpi.records import Role
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTurn:
+    """One client's turn in a round, before its first step.
+
+    Attributes
+    ----------
+    experiment
+        The resolved configuration.
+    model
+        The rank's working model, loaded with the client's shared and private parts.
+    start
+        The shared part that the turn begins with: shape (shared,), float32, on the model's device.
+    """
+
+    experiment: Experiment
+    model: FlatModel
+    start: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What the network makes of a batch.
+
+    Attributes
+    ----------
+    images
+        Shape (B, 3, H, W), float32.
+    features
+        Embeddings, shape (B, embedding_dim), float32.
+    logits
+        Shape (B, identities), float32.
+    labels
+        Shape (B,), int64.
+    """
+
+    images: Tensor
+    features: Tensor
+    logits: Tensor
+    labels: Tensor
+
+
+Term = Callable[[Outputs], Tensor]
+
+
+def cross_entropy(turn: ClientTurn) -> Term | None:
+    """Tell the client's identities apart: FedPav's loss, with label smoothing where it is asked for."""
+    smoothing = turn.experiment.optimizer.label_smoothing
+    return lambda outputs: F.cross_entropy(outputs.logits, outputs.labels, label_smoothing=smoothing)
+
+
+def proximal(turn: ClientTurn) -> Correction | None:
+    """Hold the parameters near those that the round began with: FedProx."""
+    strength, model = turn.experiment.objective.proximal, turn.model
+    if not strength:
+        return None
+    trained = model.parameters(Role.BACKBONE, Role.EMBEDDING)
+    specs = [spec for spec in model.specs if spec.role in (Role.BACKBONE, Role.EMBEDDING)]
+    names = {id(parameter): name for name, parameter in model.network.named_parameters()}
+    places = {spec.name: turn.start.as_strided(spec.shape, spec.stride, spec.offset) for spec in specs}
+    pairs = [(parameter, places[names[id(parameter)]]) for parameter in trained]
+    return lambda: proximal_gradient(pairs, strength)
+
+
+TERMS: Sequence[Callable[[ClientTurn], Term | None]] = (cross_entropy,)
+"""What makes up the loss; a term that is not asked for makes itself None."""
+
+CORRECTIONS: Sequence[Callable[[ClientTurn], Correction | None]] = (proximal,)
+"""What changes the gradients before a step."""
+
+
+def objective_of(turn: ClientTurn) -> LossOf:
+    """Return the loss of a client's turn: the sum of its terms, each a mean over the batch."""
+    terms = [term for make in TERMS if (term := make(turn)) is not None]
+    network, compute = turn.model.network, turn.experiment.compute
+
+    def loss_of(images: Tensor, labels: Tensor) -> Tensor:
+        with autocast(compute, images.device):
+            features = network.features(images)
+            logits = network.classify(features)
+        outputs = Outputs(images, features.float(), logits.float(), labels)
+        first, *others = (term(outputs) for term in terms)
+        return sum(others, start=first)
+
+    return loss_of
+
+
+def corrections_of(turn: ClientTurn) -> tuple[Correction, ...]:
+    """Return the corrections of the gradient in a client's turn."""
+    return tuple(correct for make in CORRECTIONS if (correct := make(turn)) is not None)

@@ -1,0 +1,159 @@
+"""What is measured of a client's model before and after its training, while it is loaded.
+
+A probe is made anew for each turn of a client, where the round asks for it. It looks at the model before
+the training, after it, or both, and says what it found: fields of the client's report, and vectors that are
+averaged over the clients. To add one is to write a class and to name it in `PROBES`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedreid_mpi.algorithms.weighting import cosine_distance
+from fedreid_mpi.data.batches import normalise
+from fedreid_mpi.device import autocast
+from fedreid_mpi.evaluation import extract_features, query_then_gallery, rank_gallery
+from fedreid_mpi.federated.client import Client
+from fedreid_mpi.federated.rank_state import RankState
+from fedreid_mpi.records import RoundPlan
+from fedreid_mpi.seeds import generator
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What a probe found.
+
+    Attributes
+    ----------
+    report
+        Fields of the `ClientReport`.
+    sums
+        Kind to vector, shape (elements,), float32: averaged over the clients of a group.
+    """
+
+    report: Mapping[str, Any] = field(default_factory=dict)
+    sums: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Probe(Protocol):
+    """Looks at the working model around a client's training."""
+
+    def before(self) -> None:
+        """Look at the model that the client begins with."""
+
+    def after(self) -> Measurement | None:
+        """Look at the trained model; None: what was found is not finite, the client has diverged."""
+
+
+class CosineDistance:
+    """How far the training moved the client's logits: the cosine distance weight's measure.
+
+    Both looks are at one unaugmented batch of its training images, drawn by (seed, round, client), in
+    evaluation mode, so that they differ by the training between them alone.
+    """
+
+    def __init__(self, state: RankState, plan: RoundPlan, client: Client) -> None:
+        self._state = state
+        random = generator(state.experiment.run.seed, "probe", plan.round, client.spec.id)
+        rows = random.permutation(len(client.images))[: state.experiment.federation.batch_size]
+        self._images = normalise(client.images.batch(rows))
+
+    @torch.no_grad()
+    def logits(self) -> NDArray[np.float32]:
+        """Return the client's logits of the batch: shape (at most batch_size, identities), float32."""
+        network = self._state.model.network.eval()
+        with autocast(self._state.experiment.compute, self._images.device):
+            logits = network(self._images)
+        return np.asarray(logits.float().cpu())
+
+    def before(self) -> None:
+        """Keep the logits."""
+        self._before = self.logits()
+
+    def after(self) -> Measurement | None:
+        """Compare the logits with those before."""
+        logits = self.logits()
+        if not np.isfinite(logits).all():
+            return None
+        return Measurement({"cosine_distance": cosine_distance(self._before, logits)})
+
+
+@dataclass(frozen=True, slots=True)
+class _After:
+    """A probe that has nothing to look at before."""
+
+    state: RankState
+    plan: RoundPlan
+    client: Client
+
+    def before(self) -> None:
+        """Do nothing."""
+
+
+class ClusteringFeature(_After):
+    """What the client is clustered by: what its model makes of public images."""
+
+    def after(self) -> Measurement | None:
+        """Describe the trained model."""
+        assert self.state.public is not None
+        feature = self.state.public.clustering_feature(self.state.model.network, self.plan)
+        return Measurement({"feature": feature}) if np.isfinite(feature).all() else None
+
+
+class TeacherFeatures(_After):
+    """What the client's model makes of the round's public images, to be distilled."""
+
+    def after(self) -> Measurement | None:
+        """Teach."""
+        assert self.state.public is not None
+        features = self.state.public.teach(self.state.model.network, self.plan, self.state.heartbeat)
+        return Measurement(sums={"features": features.flatten()})
+
+
+class LocalScores(_After):
+    """How well the client's own model ranks its test split."""
+
+    def after(self) -> Measurement | None:
+        """Score the trained model."""
+        state, experiment = self.state, self.state.experiment
+        archive = state.archives[self.client.spec.dataset]
+        features = extract_features(
+            state.model.network, archive, query_then_gallery(archive), experiment.compute, state.advance
+        )
+        if not features.isfinite().all():
+            return None
+        ranking = rank_gallery(features, archive, experiment.evaluation.protocol, experiment.run.seed)
+        return Measurement({"local_scores": ranking.scores()})
+
+
+def _is_weighed_by_distance(state: RankState, plan: RoundPlan, client: Client) -> bool:
+    experiment = state.experiment
+    return experiment.aggregation.weights == "cosine-distance" and experiment.federation.mode == "federated"
+
+
+def _is_scored(state: RankState, plan: RoundPlan, client: Client) -> bool:
+    return plan.evaluate and state.experiment.evaluation.local_models and client.spec.test_images > 0
+
+
+PROBES: Sequence[
+    tuple[
+        Callable[[RankState, RoundPlan, Client], bool],
+        Callable[[RankState, RoundPlan, Client], Probe],
+    ]
+] = (
+    (_is_weighed_by_distance, CosineDistance),
+    (lambda state, plan, client: plan.cluster, ClusteringFeature),
+    (lambda state, plan, client: plan.distil, TeacherFeatures),
+    (_is_scored, LocalScores),
+)
+"""When a probe is asked for, and how it is made; in the order in which they look."""
+
+
+def probes_of(state: RankState, plan: RoundPlan, client: Client) -> tuple[Probe, ...]:
+    """Return the probes of a client's turn."""
+    return tuple(make(state, plan, client) for asked, make in PROBES if asked(state, plan, client))

@@ -1,0 +1,125 @@
+"""What the clients of a rank add to a round's averages, until the server has said who is averaged with whom.
+
+A client is added as soon as all that is measured of it is finite, in whatever order clients finish: sums
+know no order (`algorithms.averaging`). Only what depends on who is left is kept aside: the vectors of
+clients that are to be grouped by what they have learnt, that of a client that is alone, and BatchNorm
+statistics that are taken from one client.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from fedreid_mpi.algorithms.averaging import Grid, add_contribution, fits, mean_of
+from fedreid_mpi.records import GridSum, Group
+
+MODELS, FEATURES = "models", "features"
+"""Kinds of vectors; also what they are called in the ledger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of a vector, and the grid that its values are summed on."""
+
+    part: slice
+    grid: Grid
+
+
+@dataclass(frozen=True, slots=True)
+class Vectors:
+    """What is averaged under one kind: its length, and its segments in order."""
+
+    length: int
+    segments: tuple[Segment, ...]
+
+    def fits(self, values: Tensor) -> bool:
+        """Tell whether all values are finite and on their grids."""
+        return all(fits(values[segment.part], segment.grid) for segment in self.segments)
+
+    def add(self, total: Tensor, values: Tensor, share: float) -> None:
+        """Add a client's contribution to a sum, in place."""
+        for segment in self.segments:
+            add_contribution(total[segment.part], values[segment.part], share, segment.grid)
+
+    def mean(self, total: Tensor, shares: float) -> Tensor:
+        """Divide a sum by the sum of the shares: shape (length,), float32, on the host."""
+        parts = [mean_of(total[segment.part].numpy(), shares, segment.grid) for segment in self.segments]
+        return torch.cat([torch.from_numpy(part) for part in parts])
+
+
+@dataclass(slots=True)
+class RankSums:
+    """The sums of one rank in one round.
+
+    Attributes
+    ----------
+    vectors
+        What is averaged, by kind.
+    keys
+        Participant to the number of the group that it is averaged in, alike on all ranks; empty where the
+        participants are yet to be grouped.
+    order
+        The participants in the round's seeded order.
+    lends_statistics
+        Whether a group takes BatchNorm statistics from its first client in that order.
+    """
+
+    vectors: Mapping[str, Vectors]
+    keys: dict[int, int]
+    order: Sequence[int]
+    lends_statistics: bool = False
+    _sizes: Counter[int] = field(init=False)
+    _sums: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+    _aside: dict[tuple[str, int], tuple[float, Tensor]] = field(default_factory=dict)
+    _statistics: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Count who is with whom."""
+        self._sizes = Counter(self.keys.values())
+
+    def add(self, client: int, kind: str, share: float, values: Tensor) -> None:
+        """Add a client that has not diverged; its vector may change afterwards."""
+        if client not in self.keys or (kind == MODELS and self.is_alone(client)):
+            self._aside[kind, client] = share, values.to("cpu", copy=True)
+        else:
+            self._add(client, kind, share, values)
+
+    def _add(self, client: int, kind: str, share: float, values: Tensor) -> None:
+        vectors, key = self.vectors[kind], self.keys[client]
+        if (kind, key) not in self._sums:
+            self._sums[kind, key] = torch.zeros(vectors.length, dtype=torch.int64, device=values.device)
+        vectors.add(self._sums[kind, key], values, share)
+        place = self.order.index(client)
+        if kind == MODELS and self.lends_statistics and place <= self._statistics.get(key, (place,))[0]:
+            self._statistics[key] = place, values[vectors.segments[-1].part].to("cpu", copy=True)
+
+    def is_alone(self, client: int) -> bool:
+        """Tell whether nobody else is in a client's group: then its model comes back unchanged."""
+        return self._sizes[self.keys[client]] == 1
+
+    def settle(self, groups: Sequence[Group]) -> None:
+        """Add what was kept until the participants were grouped, now that they are."""
+        for number, group in enumerate(groups):
+            self.keys.update({client: number for client in group.weights if client in group.members})
+        self._sizes = Counter(self.keys.values())
+        for kind, client in sorted(self._aside):
+            if not (kind == MODELS and self.is_alone(client)):
+                self._add(client, kind, *self._aside.pop((kind, client)))
+
+    def total(self, kind: str, key: int) -> GridSum | None:
+        """Return this rank's sum of a group; None: it has nothing to add."""
+        total = self._sums.get((kind, key))
+        return None if total is None else GridSum(total.cpu().numpy())
+
+    def lone_model(self, client: int) -> Tensor | None:
+        """Return the model of a client that is alone in its group, if this rank hosts it."""
+        kept = self._aside.get((MODELS, client))
+        return None if kept is None else kept[1]
+
+    def statistics(self, client: int) -> Tensor | None:
+        """Return the statistics that a client lends its group, if this rank hosts it."""
+        place, values = self._statistics.get(self.keys[client], (-1, None))
+        return values if place == self.order.index(client) else None
