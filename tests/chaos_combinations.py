@@ -5,7 +5,7 @@ from pathlib import Path
 
 from chaos import Trial
 from launching import launch_program
-from mpi_runs import EVERYONE, GROUPS, combinations, sample
+from mpi_runs import EVERYONE, SIZES, combinations, sample
 from small import Silent, write_experiment, write_public, write_sites
 from test_invariant import assert_did, assert_same_run
 
@@ -49,7 +49,7 @@ def _compare(folder: Path, name: str, path: Path) -> str:
     try:
         run_federation(SingleCommunicator(), load_experiment(path), alone, Silent())
         assert_did(alone, name)
-        for ranks in (*GROUPS, EVERYONE):
+        for ranks in SIZES:
             assert_same_run(folder / "ranks" / name / str(ranks), alone)
     except Exception as error:  # noqa: BLE001 (goes into the table)
         return f"{type(error).__name__}: {str(error)[:300]}"

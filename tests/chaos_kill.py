@@ -117,7 +117,7 @@ def _check(run_dir: Path) -> str:
             return f"damaged checkpoint: {damage[0]}"
         committed = -1 if manifest is None else manifest.round
         rounds = read_run(run_dir).rounds.tolist() if list(run_dir.glob("results_*.h5")) else []
-        for model in sorted(run_dir.glob("models/*.safetensors")):
+        for model in sorted(run_dir.glob("models/**/*.safetensors")):
             load_model(model)
     except FedReIDError as error:
         return f"{type(error).__name__}: {error}"

@@ -14,13 +14,9 @@ import pytest
 
 from fedreid_mpi.comm import Communicator, ForbiddenMessageError, PhaseError
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.records import ClientReport
+from fedreid_mpi.records import ClientReport, GridSum
 
 REPORT = ClientReport(0, 300, 10, 2.5, True, 1.5, feature=np.arange(8, dtype=np.float32))
-
-
-def vector(rank: int, number: int, length: int):
-    return np.arange(length, dtype=np.float32) + np.float32(1000 * rank + 100 * number)
 
 
 def sent(comm: Communicator, kind: str) -> int:
@@ -95,36 +91,6 @@ def gather_rows_on_each_rank(comm):
 def gather_no_rows_at_all(comm):
     stacked = comm.gather_rows(np.empty((0, 4), np.float32), [0] * comm.size, comm.size - 1, "features")
     assert (stacked is None) if comm.rank < comm.size - 1 else stacked.shape == (0, 4)
-
-
-def stream(comm, length, chunk, counts):
-    comm.ledger.clear()
-    vectors = [vector(comm.rank, number, length) for number in range(counts[comm.rank])]
-    expected = [vector(rank, number, length) for rank in range(comm.size) for number in range(counts[rank])]
-    parts = []
-    for part, chunks in comm.stream_to_server(vectors, counts, length, chunk, "models"):
-        parts.append((part.start, part.stop))
-        assert len(chunks) == (len(expected) if comm.is_server else 0)
-        for arrived, whole in zip(chunks, expected, strict=False):
-            np.testing.assert_array_equal(arrived, whole[part])
-    assert parts == [(start, min(start + chunk, length)) for start in range(0, length, chunk)]
-    assert sent(comm, "models") == (0 if comm.is_server else 4 * length * len(vectors))
-
-
-def stream_one_vector_a_rank(comm):
-    for length, chunk in ((10, 3), (10, 5), (10, 10), (10, 64), (1, 1), (7, 1)):
-        stream(comm, length, chunk, [1] * comm.size)
-
-
-def stream_several_vectors_on_a_rank_and_none_on_others(comm):
-    for counts in ([3, 0, 2, 0], [1, 4, 0, 1], [2, 0, 0, 0]):
-        for chunk in (4, 11, 30):
-            stream(comm, 11, chunk, counts[: comm.size])
-
-
-def stream_from_clients_alone(comm):
-    if comm.size > 1:
-        stream(comm, 100, 32, [0] + [2] * (comm.size - 1))
 
 
 def phase_that_goes_well(comm):
@@ -204,7 +170,15 @@ def only_what_may_travel_travels(comm):
         with pytest.raises(ForbiddenMessageError):
             comm.gather_rows(rows, [1] * comm.size, 0, "models")
         with pytest.raises(ForbiddenMessageError):
-            comm.stream_to_server([rows], [1] * comm.size, 9, 9, "models")
+            comm.reduce_sum(rows, 9, "models")
+    for sums in (
+        np.arange(9),
+        GridSum(np.zeros((3, 3), np.int64)),
+        GridSum(np.zeros(9, np.int32)),
+        GridSum([1]),
+    ):
+        with pytest.raises(ForbiddenMessageError, match=r"tried to send .* expected a sum of updates"):
+            comm.reduce_sum(sums, 9, "models")
     if comm.is_server:
         for value in (b"image", np.arange(3.0), object(), print):
             with pytest.raises(ForbiddenMessageError):
@@ -273,9 +247,6 @@ CASES = {
         broadcast_rows,
         gather_rows_on_each_rank,
         gather_no_rows_at_all,
-        stream_one_vector_a_rank,
-        stream_several_vectors_on_a_rank_and_none_on_others,
-        stream_from_clients_alone,
         phase_that_goes_well,
         unexpected_error_on_the_server,
         unexpected_error_on_the_last_rank,

@@ -3,41 +3,23 @@
 Usage: mpirun -n RANKS python -m mpi4py mpi_exchange.py SIZE...
 """
 
+import math
 import sys
-from functools import reduce
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 from mpi_contract import sent
 
+from fedreid_mpi.algorithms.averaging import grid_of
 from fedreid_mpi.comm import Communicator
 from fedreid_mpi.federated import exchange
+from fedreid_mpi.federated.aggregation import average_models
+from fedreid_mpi.federated.sums import MODELS, RankSums, Segment, Vectors
+from fedreid_mpi.records import GridSum, Group
 from fedreid_mpi.seeds import generator
 
 DRAWS = 40
-
-
-def drawn_models(draw: int):
-    """Vectors of very different magnitudes, some weights, and clients that are left out."""
-    random = generator(draw, "models")
-    clients, length = int(random.integers(1, 8)), int(random.integers(1, 3000))
-    scale = 10.0 ** random.integers(-20, 20, (clients, 1))
-    models = (random.normal(size=(clients, length)) * scale).astype(np.float32)
-    models[:, random.random(length) < 0.1] = -0.0
-    # Numbers that cancel out: their sum tells in which order it was taken, whatever the last rounding.
-    cancelling = random.random(length) < 0.3
-    models[:, cancelling] = random.choice(np.float32([1e30, -1e30, 3.0]), (clients, int(cancelling.sum())))
-    counted = sorted(random.choice(clients, int(random.integers(1, clients + 1)), replace=False).tolist())
-    equal = draw % 2 == 0
-    weights = {client: 1.0 if equal else float(random.integers(1, 40000)) / 3 for client in counted}
-    return models, weights
-
-
-def expected_average(models, weights):
-    """Products and sum in float64 in client-id order, one division, one rounding."""
-    rounded = [(client, np.float64(np.float32(weights[client]))) for client in sorted(weights)]
-    products = [models[client].astype(np.float64) * weight for client, weight in rounded]
-    return (reduce(np.add, products) / sum(weight for _, weight in rounded)).astype(np.float32)
 
 
 def placed(clients: int, comm: Communicator, random: np.random.Generator):
@@ -48,46 +30,120 @@ def placed(clients: int, comm: Communicator, random: np.random.Generator):
     return placement
 
 
-def averages_do_not_depend_on_placement_or_chunk(comm):
+def drawn_round(draw: int):
+    """Clients in groups, some of them alone, some left out; models with statistics at the end."""
+    random = generator(draw, "models")
+    clients, length = int(random.integers(1, 9)), int(random.integers(2, 3000))
+    models = (random.normal(size=(clients, length)) * 10.0 ** random.uniform(-9, 1, length)).astype(
+        np.float32
+    )
+    keys = {client: int(random.integers(0, 3)) for client in range(clients)}
+    finite = sorted(random.choice(clients, int(random.integers(1, clients + 1)), replace=False).tolist())
+    shares = {client: float(np.float32(random.uniform(1e-3, 1))) for client in finite}
+    order = random.permutation(clients).tolist()
+    return models, keys, finite, shares, order, int(random.integers(1, length))
+
+
+def groups_of(keys, finite, order, lends):
+    """Group the clients; those of group 2 that did not train begin with the mean of all."""
+    found = []
+    for key in sorted(set(keys.values())):
+        members = tuple(client for client in keys if keys[client] == key)
+        trained = [client for client in members if client in finite]
+        weighed = finite if key == 2 and not trained else trained
+        first = next((client for client in order if client in weighed), None)
+        statistics = {first: 1.0} if lends and weighed else dict.fromkeys(weighed, 1.0)
+        found.append(Group(members, dict.fromkeys(weighed, 1.0), statistics, 0))
+    return found
+
+
+def expected_model(group, models, keys, shares, split, lends, grids):
+    """Integers in Python, in client order."""
+    weighed = sorted(group.weights)
+    if len(weighed) == 1 and list(keys.values()).count(keys[weighed[0]]) == 1:
+        return models[weighed[0]]
+    parts = []
+    for part, grid in ((slice(split), grids[0]), (slice(split, None), grids[1])):
+        columns = models[weighed, part].astype(np.float64)
+        factors = np.array([[shares[client]] for client in weighed])
+        total = np.rint(columns * factors * 2.0**grid.bits).astype(np.int64).sum(0)
+        parts.append((total / (math.fsum(shares[c] for c in weighed) * 2.0**grid.bits)).astype(np.float32))
+    if lends:
+        (first,) = group.statistics_weights
+        parts[1] = models[first, split:]
+    return np.concatenate(parts)
+
+
+def averages_do_not_depend_on_placement_or_order(comm):
+    grids = grid_of("parameters", 9), grid_of("statistics", 9)
     for draw in range(DRAWS):
-        models, weights = drawn_models(draw)
+        models, keys, finite, shares, order, split = drawn_round(draw)
         random = generator(draw, "placement", comm.size)
-        placement = placed(len(models), comm, random)
-        exchange.CHUNK = int(random.integers(max(models.shape[1] // 9, 1), models.shape[1] + 50))
-        updates = {client: torch.from_numpy(models[client]) for client in placement[comm.rank]}
-        before = {client: update.clone() for client, update in updates.items()}
-        average = exchange.aggregate(comm, placement, updates, weights, models.shape[1])
-        if comm.is_server:
-            assert average.tobytes() == expected_average(models, weights).tobytes(), f"draw {draw}"
-        else:
-            assert average is None
-        assert all(torch.equal(updates[client], before[client]) for client in updates)
+        placement, length = placed(len(models), comm, random), models.shape[1]
+        clustered, lends = draw % 3 == 0, draw % 2 == 0
+        vectors = Vectors(
+            length, (Segment(slice(0, split), grids[0]), Segment(slice(split, length), grids[1]))
+        )
+        groups = groups_of(keys, finite, order, lends)
+        sums = RankSums({MODELS: vectors}, {} if clustered else dict(keys), order, lends)
+        for client in placement[comm.rank]:
+            if client in finite:
+                values = torch.from_numpy(models[client].copy())
+                sums.add(client, MODELS, shares[client], values)
+                values.fill_(torch.nan)  # the working model goes to the next client
+        if clustered:
+            sums.settle(groups)
+        hosts = {client: rank for rank, clients in enumerate(placement) for client in clients}
+        old = torch.full((length,), 7.0)
+        state = SimpleNamespace(comm=comm, hosts=hosts, progress=SimpleNamespace(models=(old,)))
+        averaged = average_models(state, sums, groups, shares if comm.is_server else {})
+        alone = sums.keys if clustered else keys
+        for group, model in zip(groups, averaged, strict=True):
+            if not comm.is_server:
+                assert model is None
+            elif not group.weights:
+                assert torch.equal(model, old)
+            else:
+                expected = expected_model(group, models, alone, shares, split, lends, grids)
+                assert model.numpy().tobytes() == expected.tobytes(), f"draw {draw}, group {group}"
 
 
-def a_lone_clients_model_comes_back_unchanged(comm):
+def a_lone_vector_comes_unchanged(comm):
     random = generator(0, "bits")
     bits = random.integers(0, 2**32, 5000, dtype=np.uint32)  # any float there is, subnormals included
-    model = bits.view(np.float32)
-    model[~np.isfinite(model)] = -0.0
-    exchange.CHUNK = 512
-    placement = [[] for _ in range(comm.size - 1)] + [[4]]
-    updates = {4: torch.from_numpy(model)} if comm.rank == comm.size - 1 else {}
-    average = exchange.aggregate(comm, placement, updates, {4: 12936.0}, 5000)
-    assert not comm.is_server or average.tobytes() == model.tobytes()
+    vector = torch.from_numpy(bits.view(np.float32))
+    for host in range(comm.size):
+        own = vector if comm.rank == host else None
+        received = exchange.send_to_server(comm, own, host, 5000)
+        assert not comm.is_server or received.numpy().tobytes() == bits.tobytes()
+        assert comm.is_server or received is None
 
 
-def only_what_counts_travels(comm):
+def sums_of_all_ranks_are_added(comm):
+    for length in (1, 1000, (1 << 17) - 1, (1 << 17) + 1, 5 * (1 << 17) + 3):
+        mine = GridSum(np.arange(length) * (comm.rank + 1) - 2**40)
+        has = comm.rank % 2 == 0
+        total = comm.reduce_sum(mine if has else None, length, "models")
+        if comm.is_server:
+            counted = range(0, comm.size, 2)
+            expected = np.arange(length) * sum(r + 1 for r in counted) - 2**40 * len(counted)
+            assert (total == expected).all()
+        else:
+            assert total is None
+
+
+def a_rank_sends_one_sum_whatever_the_number_of_clients(comm):
     comm.ledger.clear()
-    placement = [[] for _ in range(comm.size - 1)] + [[0, 1, 2]]
-    held = placement[comm.rank]
-    updates = {client: torch.ones(10) for client in held}
-    exchange.aggregate(comm, placement, updates, {1: 1.0}, 10)
-    assert sent(comm, "models") == (40 if held and not comm.is_server else 0)
+    comm.reduce_sum(GridSum(np.arange(10)), 10, "models")
+    assert sent(comm, "models") == (0 if comm.is_server else 80)
+    comm.ledger.clear()
+    comm.reduce_sum(None, 10, "models")
+    assert sent(comm, "models") == 0
 
 
 def the_servers_model_reaches_all(comm):
     model = torch.arange(1000.0) if comm.is_server else torch.full((1000,), torch.nan)
-    exchange.distribute(comm, model)
+    exchange.broadcast_model(comm, model)
     assert torch.equal(model, torch.arange(1000.0))
 
 
@@ -95,7 +151,7 @@ def the_servers_part_of_a_buffer_reaches_all(comm):
     buffer = torch.full((100,), -1.0)
     if comm.is_server:
         buffer[:60] = torch.arange(60.0)
-    exchange.distribute(comm, buffer[:60])
+    exchange.broadcast_model(comm, buffer[:60])
     assert torch.equal(buffer, torch.cat([torch.arange(60.0), torch.full((40,), -1.0)]))
 
 
@@ -118,9 +174,10 @@ def features_are_put_together_in_the_order_of_the_pieces(comm):
 CASES = {
     case.__name__: case
     for case in (
-        averages_do_not_depend_on_placement_or_chunk,
-        a_lone_clients_model_comes_back_unchanged,
-        only_what_counts_travels,
+        averages_do_not_depend_on_placement_or_order,
+        a_lone_vector_comes_unchanged,
+        sums_of_all_ranks_are_added,
+        a_rank_sends_one_sum_whatever_the_number_of_clients,
         the_servers_model_reaches_all,
         the_servers_part_of_a_buffer_reaches_all,
         features_are_put_together_in_the_order_of_the_pieces,

@@ -1,21 +1,26 @@
 """Whole runs of several experiments, each on groups of ranks of several sizes, in one launch.
 
-Usage: mpirun -n 7 python -m mpi4py mpi_runs.py FOLDER EXPERIMENT.toml...
+Usage: mpirun -n 10 python -m mpi4py mpi_runs.py FOLDER EXPERIMENT.toml...
 
-The ranks are divided into groups of `GROUPS` ranks that run side by side, then all play together. Runs are
-written to FOLDER/<experiment>/<ranks>. Last, each group plays a third of them once more, stops after round 0
-or 1, and goes on with those of another group: FOLDER/<experiment>/resumed.
+The ranks are divided into groups of `GROUPS` ranks that run side by side, then the first four play, with clients
+placed and ordered otherwise, then all together. Runs are written to FOLDER/<experiment>/<ranks>. Last, each group
+plays a third of them once more, stops after round 0 or 1, and goes on with those of another group:
+FOLDER/<experiment>/resumed.
 """
 
 import itertools
 import random
 import sys
+from contextlib import nullcontext
 from pathlib import Path
+from unittest import mock
 
 from small import Silent, StopAfter
 
-GROUPS = (1, 2, 4)
-EVERYONE = sum(GROUPS)  # a server, five clients, and one rank that is idle
+GROUPS = (1, 2, 7)  # seven: a server, five clients, and one rank that is idle
+OTHERWISE = 4  # ranks whose clients are placed and ordered otherwise
+EVERYONE = sum(GROUPS)
+SIZES = (*GROUPS, OTHERWISE, EVERYONE)
 
 VARIANTS = {
     "plain": {},
@@ -94,6 +99,11 @@ def sample(count: int, seed: int) -> dict[str, dict[str, dict[str, object]]]:
     return {name: everything[name] for name in random.Random(seed).sample(sorted(everything), count)}
 
 
+def otherwise(costs, ranks):
+    """Place clients by their number, the last first, however much there is to do for each."""
+    return tuple(tuple(range(len(costs) - 1 - rank, -1, -ranks)) for rank in range(ranks))
+
+
 def main(folder: Path, experiments: list[Path]) -> None:
     from mpi4py import MPI
 
@@ -106,10 +116,14 @@ def main(folder: Path, experiments: list[Path]) -> None:
     world = MPI.COMM_WORLD
     group = next(number for number in range(len(GROUPS)) if world.rank < sum(GROUPS[: number + 1]))
     some, everyone = MPICommunicator(world.Split(group)), MPICommunicator(world)
-    for comm in (some, everyone):
-        for path in experiments:
-            run_dir = folder / path.stem / str(comm.size)
-            run_federation(comm, load_experiment(path), run_dir, Silent())
+    four = MPICommunicator(world.Split(world.rank < OTHERWISE))
+    for comm in (some, four, everyone):
+        placed = mock.patch("fedreid_mpi.run.setup.place", otherwise) if comm is four else nullcontext()
+        if comm is not four or comm.size == OTHERWISE:
+            with placed:
+                for path in experiments:
+                    run_dir = folder / path.stem / str(comm.size)
+                    run_federation(comm, load_experiment(path), run_dir, Silent())
         everyone.broadcast(None)  # asleep until the other groups are done
     for resume in (False, True):
         first = (group + resume) % len(GROUPS)

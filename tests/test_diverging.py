@@ -61,7 +61,7 @@ def test_a_client_that_diverges_is_left_out_and_the_run_goes_on(archives, tmp_pa
         assert results.score(round + 1, client, ModelKind.LOCAL) is None
     grouped = np.isfinite(results.distances).any(2)
     np.testing.assert_array_equal(grouped, finite)
-    for path in (run_dir / "models").iterdir():
+    for path in (run_dir / "models").rglob("*.safetensors"):
         assert_finite(path)
 
 
@@ -94,7 +94,7 @@ def test_alone_a_client_that_diverges_keeps_its_last_model(archives, tmp_path):
     assert 0 < len(diverged) < len(SITES)
     assert [event.round for event in results.events] == [1] * len(diverged)
     for number, name in enumerate(SITES):
-        assert_finite(run_dir / "models" / f"{number}_{name}.safetensors")
+        assert_finite(run_dir / "models" / "local" / f"{number}_{name}.safetensors")
 
 
 @pytest.mark.parametrize("mode", ["local", "centralised"])

@@ -3,7 +3,6 @@ from launching import launch_program
 from mpi_exchange import CASES
 
 from fedreid_mpi.comm import SingleCommunicator
-from fedreid_mpi.federated import exchange
 
 SIZES = (1, 2, 4)
 
@@ -15,7 +14,6 @@ def over_mpi(tmp_path_factory):
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_exchange_alone(name, monkeypatch):
-    monkeypatch.setattr(exchange, "CHUNK", exchange.CHUNK)  # put back what the cases set
     CASES[name](SingleCommunicator())
 
 

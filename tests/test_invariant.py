@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from launching import fedreid, launch_program, mpich
-from mpi_runs import EVERYONE, GROUPS, VARIANTS, sample
+from mpi_runs import EVERYONE, SIZES, VARIANTS, sample
 from small import PUBLIC_IMAGES, Silent, write_experiment, write_public
 
 from fedreid_mpi.comm import SingleCommunicator
@@ -49,9 +49,15 @@ def together(experiments, tmp_path_factory):
     return folder
 
 
+def model_files(run_dir):
+    """The bytes of all models of a run, those of its clients included."""
+    folder = run_dir / "models"
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.safetensors")}
+
+
 def assert_same_run(run_dir, reference):
-    models = {path.name: path.read_bytes() for path in (run_dir / "models").iterdir()}
-    expected = {path.name: path.read_bytes() for path in (reference / "models").iterdir()}
+    models = model_files(run_dir)
+    expected = model_files(reference)
     assert models.keys() == expected.keys()
     assert [name for name in expected if models[name] != expected[name]] == []
     figures, expected_figures = stable_figures(run_dir), stable_figures(reference)
@@ -79,7 +85,7 @@ def assert_did(run_dir, name):
     assert f'bn = "{bn}"' in results.header.configuration
 
 
-@pytest.mark.parametrize("ranks", [*GROUPS, EVERYONE])
+@pytest.mark.parametrize("ranks", SIZES)
 @pytest.mark.parametrize("variant", [*VARIANTS, *SAMPLE])
 def test_any_number_of_ranks_gives_the_same_bits(variant, ranks, together, alone):
     assert_same_run(together / variant / str(ranks), alone[variant])
@@ -96,17 +102,8 @@ def test_a_resume_on_another_number_of_ranks_gives_the_same_bits(variant, togeth
 
 
 KINDS = {
-    "models",
-    "features",
-    "heartbeat",
-    "NoneType",
-    "bool",
-    "int",
-    "float",
-    "str",
-    "list",
-    "dict",
-    "tuple",
+    *("models", "features", "heartbeat"),
+    *("NoneType", "bool", "int", "float", "str", "list", "dict", "tuple"),
 }
 RECORDS = {
     *("ClientReport", "ClientSpec", "Evaluation", "Experiment", "Group", "Message", "Process", "RankInfo"),
@@ -121,7 +118,8 @@ def test_the_ledger_holds_models_features_and_small_records_alone(variant, toget
     for _, _, message, count in entries:
         assert count > 0
         assert set(message.kind.split("+")) <= KINDS | RECORDS, message
-        assert (message.dtype == "float32") == (message.kind in ("models", "features"))
+        assert (message.dtype != "pickle") == (message.kind in ("models", "features", "heartbeat"))
+        assert message.dtype in ("float32", "int64", "pickle")
         assert len(message.shape) <= 2
 
 
@@ -154,7 +152,7 @@ def test_a_combination_does_all_that_its_name_says(name, alone):
 
 def test_the_variants_differ(alone):
     """Else the comparisons above would show less than they seem to."""
-    files = {name: sorted((alone[name] / "models").iterdir()) for name in VARIANTS}
+    files = {name: sorted((alone[name] / "models").rglob("*.safetensors")) for name in VARIANTS}
     assert len({files[name][0].read_bytes() for name in VARIANTS}) == len(VARIANTS)
     assert len(files["optimised"]) > 1  # a model a group
     assert len(files["alone"]) == 5
@@ -188,18 +186,27 @@ def sent(results, round, kind):
 
 @pytest.mark.parametrize("ranks", [2, 4, EVERYONE])
 @pytest.mark.parametrize(("variant", "teachers"), [("distilled", 3), ("optimised", 9)])
-def test_distillation_sends_features_and_not_a_model_more(variant, teachers, ranks, together):
+def test_a_rank_sends_a_sum_for_each_group_and_not_a_model_a_client(variant, teachers, ranks, together):
     """Three of five datasets, and nine of ten cameras, in a round that is not evaluated.
 
-    FedPav sends each participant's model to the server, and each group's model to all other ranks.
+    A rank sends two bytes for each byte of a model, as its sums are of 64 bits, for each group that clients
+    of its took part in; a client that is alone in its group sends its model. Each group's model goes to all
+    other ranks. Distillation adds features, and not a model.
     """
     results = read_run(together / variant / str(ranks))
     model, groups = 4 * results.header.parameters, len(set(results.group[1]))
-    assert results.participated[1].sum() == teachers
-    assert np.isfinite(results.distillation_loss[1][results.participated[1]]).all()
-    assert sent(results, 1, "features") == teachers * PUBLIC_IMAGES * 16 * 4
-    averaged = teachers + (9 if variant == "optimised" else 0)
-    assert sent(results, 1, "models") == (averaged + groups * (ranks - 1)) * model
+    trained = np.flatnonzero(results.participated[1]).tolist()
+    assert len(trained) == teachers
+    assert np.isfinite(results.distillation_loss[1][trained]).all()
+    up = features = 0
+    for group in set(results.group[1][trained].tolist()):
+        members = [client for client in trained if results.group[1, client] == group]
+        senders = sum(bool(set(members) & set(rank.clients)) for rank in results.header.ranks if rank.rank)
+        alone = len(members) == 1 and variant == "optimised"  # by the grouping
+        up += model * (1 if alone else 2 * senders)
+        features += senders * PUBLIC_IMAGES * 16 * 8
+    assert sent(results, 1, "features") == features
+    assert sent(results, 1, "models") == up + groups * (ranks - 1) * model
 
 
 def test_alone_nothing_is_sent(together):
@@ -223,7 +230,7 @@ def test_local_training_shares_nothing(alone, experiments, tmp_path):
     one = load_experiment(experiments["alone"])
     lone = one.model_copy(update={"data": one.data.model_copy(update={"archives": one.data.archives[:1]})})
     run_federation(SingleCommunicator(), lone, tmp_path / "run", Silent())
-    name = "models/0_harbour.safetensors"
+    name = "models/local/0_harbour.safetensors"
     assert (tmp_path / "run" / name).read_bytes() == (alone["alone"] / name).read_bytes()
     results = read_run(alone["alone"])
     assert np.isnan(results.weight).all()

@@ -28,7 +28,7 @@ def test_ranks_lost_in_each_call_are_left_behind():
         "gather": "stop",
         "broadcast_rows": "vanish",
         "gather_rows": "kill",
-        "stream_to_server": "stop",
+        "reduce_sum": "stop",
         "phase": "sleep",
         "decide": "kill",
         "shrink": "kill",

@@ -7,6 +7,7 @@ mode "local" are the updates that the federation's server got.
 import numpy as np
 import pytest
 import torch
+from oracles import assert_same_model, averaged
 from safetensors.numpy import load_file
 from small import PUBLIC_IMAGES, Silent, write_experiment, write_public
 
@@ -48,27 +49,10 @@ def play(archives, tmp_path):
 def updates(play, **sections):
     """What each client trains in the first round, by id: tensors by name, float32."""
     run_dir, _ = play("alone", federation={"mode": "local"}, **sections)
-    files = sorted((run_dir / "models").iterdir(), key=lambda path: int(path.name.partition("_")[0]))
+    files = sorted(
+        (run_dir / "models" / "local").iterdir(), key=lambda path: int(path.name.partition("_")[0])
+    )
     return [load_file(path) for path in files]
-
-
-def averaged(models, weights):
-    """The weighted mean in float64, weights rounded to float32 first."""
-    weights = [float(np.float32(weight)) for weight in weights]
-    return {
-        name: (
-            sum(
-                weight * model[name].astype(np.float64) for weight, model in zip(weights, models, strict=True)
-            )
-            / sum(weights)
-        ).astype(np.float32)
-        for name in models[0]
-    }
-
-
-def assert_same_model(found, expected):
-    assert found.keys() == expected.keys()
-    assert [name for name in expected if found[name].tobytes() != expected[name].tobytes()] == []
 
 
 def test_cosine_distance_weight_replaces_the_number_of_images(play):
@@ -77,7 +61,7 @@ def test_cosine_distance_weight_replaces_the_number_of_images(play):
     assert (results.cosine_distance[1] > 0).all()
     assert results.weight[1].tolist() == results.cosine_distance[1].tolist()
     assert len(set(results.weight[1])) == 5
-    expected = averaged(updates(play), results.weight[1])
+    expected = averaged(updates(play), results.weight[1], reference=2.0)
     assert_same_model(load_file(run_dir / "models" / "global.safetensors"), expected)
 
 
@@ -93,7 +77,9 @@ def test_clustering_averages_within_the_groups_of_finch(play, public, feature):
     archive = DatasetArchive.open(public)
     drawn = generator(3, "clustering", 1).permutation(PUBLIC_IMAGES)[:32]
     features = []
-    for path in sorted((run_dir.parent / "alone" / "models").iterdir(), key=lambda p: int(p.name[0])):
+    for path in sorted(
+        (run_dir.parent / "alone" / "models" / "local").iterdir(), key=lambda p: int(p.name[0])
+    ):
         network = load_model(path).network
         with torch.no_grad():
             if feature == "concat":
@@ -113,7 +99,9 @@ def test_clustering_averages_within_the_groups_of_finch(play, public, feature):
     images = [client.images for client in results.header.clients]
     for group in range(labels.max() + 1):
         members = np.flatnonzero(labels == group)
-        expected = averaged([trained[k] for k in members], [images[k] for k in members])
+        expected = averaged(
+            [trained[k] for k in members], [images[k] for k in members], max(images), len(images)
+        )
         name = "global" if labels.max() == 0 else f"group_{group}"
         assert_same_model(load_file(run_dir / "models" / f"{name}.safetensors"), expected)
     assert experiment.uses_public
@@ -134,7 +122,9 @@ def test_distillation_equals_a_plain_rederivation(play, public):
     results = read_run(run_dir)
     teachers = [
         load_model(path).network
-        for path in sorted((run_dir.parent / "alone" / "models").iterdir(), key=lambda p: int(p.name[0]))
+        for path in sorted(
+            (run_dir.parent / "alone" / "models" / "local").iterdir(), key=lambda p: int(p.name[0])
+        )
     ]
     archive = DatasetArchive.open(public)
     student = load_model(run_dir / "models" / "global.safetensors").network

@@ -164,5 +164,5 @@ def check(run_dir, committed):
         assert found == -1
     if manifest is not None:
         load_model(folder_of(run_dir, found) / "global.safetensors")
-    for model in sorted(run_dir.glob("models/*.safetensors")):
+    for model in sorted(run_dir.glob("models/**/*.safetensors")):
         load_model(model)

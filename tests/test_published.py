@@ -29,16 +29,17 @@ features with the mirror image         test_evaluate: test_features_are_those_of
 import numpy as np
 import pytest
 import torch
+from learners import learner
+from oracles import averaged
 from safetensors.numpy import load_file
 from small import PUBLIC_IMAGES, Silent, write_experiment, write_public
-from test_optimisations import averaged
 
 from fedreid_mpi.algorithms.clustering import cluster_clients
 from fedreid_mpi.algorithms.participants import select_participants
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import PRESETS, Experiment, load_experiment
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.federated.client import Client, build_client, describe_client, label_identities, probe, train
+from fedreid_mpi.federated.client import label_identities
 from fedreid_mpi.federated.distillation import PublicImages
 from fedreid_mpi.federated.plan import plan_round
 from fedreid_mpi.model import FlatModel, build_network
@@ -238,23 +239,15 @@ def test_the_rounds_participants_teach(preset, experiment, play, monkeypatch):
         torch.testing.assert_close(targets[round].double(), mean, rtol=0, atol=1e-7)
 
 
-def lone_client(archives, settings, id=2) -> tuple[Client, DatasetArchive]:
-    from fedreid_mpi.data.partition import Part
-
-    archive = DatasetArchive.open(archives[id])
-    part = Part(archive.name, ((0, archive.split("train")),))
-    return build_client(describe_client(id, part, [archive]), part, [archive], settings, CPU), archive
-
-
 @pytest.mark.parametrize("preset", BOTH)
 def test_the_probe_is_a_plain_batch_in_evaluation_mode(preset, archives, experiment):
     """Not reproduced: the authors' batch is augmented, with dropout, and moves the statistics."""
     settings = experiment(preset, "model.dropout=0.5", "aggregation.weights=cosine-distance")
-    client, archive = lone_client(archives, settings)
+    client, archive = learner(archives[2], settings, 2), DatasetArchive.open(archives[2])
     before = client.model.buffer.clone()
     plan = RoundPlan(7, (2,), LR, evaluate=False)
     client.model.network.train()
-    logits = probe(client, plan, settings)
+    logits = client.probe(plan)
     assert torch.equal(client.model.buffer, before)
     rows = generator(3, "probe", 7, 2).permutation(61)[:8]
     pixels = archive.images[archive.split("train")[rows]].astype(np.float64) / 255
@@ -270,9 +263,9 @@ def test_partial_batches(preset, archives, experiment):
     settings = experiment(preset)
     steps = []
     for id in (0, 1, 3):
-        client, archive = lone_client(archives, settings, id)
-        assert client.labels.tolist() == label_identities(archive.pids[archive.split("train")]).tolist()
-        steps.append(train(client, RoundPlan(1, (id,), LR, evaluate=False), settings).steps)
+        client, archive = learner(archives[id], settings, id), DatasetArchive.open(archives[id])
+        assert client.data.labels.tolist() == label_identities(archive.pids[archive.split("train")]).tolist()
+        steps.append(client.train(RoundPlan(1, (id,), LR, evaluate=False)).steps)
     assert steps == ([4, 1, 2] if preset == "default" else [3, 1, 2])
 
 
@@ -287,7 +280,7 @@ def test_statistics(preset, archives, experiment, play):
     )
     federated = play(experiment(preset, *keys))
     local = play(experiment("default", *keys, "federation.mode=local"))
-    paths = sorted((local / "models").iterdir(), key=lambda path: int(path.name[0]))
+    paths = sorted((local / "models" / "local").iterdir(), key=lambda path: int(path.name[0]))
     trained = [load_file(path) for path in paths]
     images = [client.images for client in read_run(federated).header.clients]
     first = trained[select_participants(5, 0, 3, 1)[0]]

@@ -261,9 +261,9 @@ def flip(path):
 
 DAMAGE = {
     "flipped": (lambda folder: flip(folder / "global.safetensors"), "global.safetensors: is damaged"),
-    "client": (lambda folder: flip(folder / "client_1.safetensors"), "client_1.safetensors: is damaged"),
-    "cut": (lambda folder: (folder / "client_0.safetensors").write_bytes(b""), "has 0 bytes, expected "),
-    "missing": (lambda folder: (folder / "client_0.safetensors").unlink(), "cannot be read: No such file"),
+    "private": (lambda folder: flip(folder / "rank_0.safetensors"), "rank_0.safetensors: is damaged"),
+    "cut": (lambda folder: (folder / "rank_0.safetensors").write_bytes(b""), "has 0 bytes, expected "),
+    "missing": (lambda folder: (folder / "rank_0.safetensors").unlink(), "cannot be read: No such file"),
     "manifest": (lambda folder: flip(folder / "manifest.json"), "manifest.json: is damaged"),
     "text": (lambda folder: (folder / "manifest.json").write_text("[" * 10**5), "manifest.json: is damaged"),
     "list": (lambda folder: (folder / "manifest.json").write_text("[]"), "manifest.json: is damaged"),
@@ -315,6 +315,6 @@ def test_models_are_those_of_the_newest_checkpoint(run_dir, experiment_path):
     (run_dir / "models" / "group_1.safetensors").write_bytes(b"older")
     play(experiment_path, run_dir, observer=StopAfter(run_dir, 3), resume=True)
     newest = run_dir / "checkpoints" / "round_000003" / "global.safetensors"
-    assert [path.name for path in (run_dir / "models").iterdir()] == ["global.safetensors"]
+    assert [path.name for path in (run_dir / "models").glob("*.safetensors")] == ["global.safetensors"]
     assert (run_dir / "models" / "global.safetensors").samefile(newest)
     assert np.all(read_run(run_dir).rounds == np.arange(4))

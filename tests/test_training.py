@@ -1,28 +1,29 @@
 import numpy as np
 import pytest
 import torch
+from learners import learner, the_only
 from small import EXPERIMENT, write_site
 from torch.nn import functional as F
 from torch.nn.functional import pixel_unshuffle
 
-from fedreid_mpi.algorithms.weighting import cosine_distance_weight
+from fedreid_mpi.algorithms.weighting import cosine_distance
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import normalise
-from fedreid_mpi.data.partition import Part
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.federated.client import (
-    build_client,
     describe_client,
+    initial_private,
     label_identities,
-    probe,
+    load_client,
+    private_specs,
     reestimated,
+    take_private,
     train,
 )
+from fedreid_mpi.model import FlatModel, build_network
 from fedreid_mpi.records import RoundPlan
 from fedreid_mpi.seeds import derive, generator
-
-CPU = torch.device("cpu")
 
 
 def experiment(**sections):
@@ -30,17 +31,6 @@ def experiment(**sections):
     for name, keys in sections.items():
         content[name] = content.get(name, {}) | keys
     return Experiment.model_validate(content)
-
-
-def client(path, settings, id=0):
-    opened, part = the_only(path)
-    return build_client(describe_client(id, part, opened), part, opened, settings, CPU)
-
-
-def the_only(path):
-    """One archive, and the one client that holds all of its training images."""
-    archive = DatasetArchive.open(path)
-    return [archive], Part(archive.name, ((0, archive.split("train")),))
 
 
 def plan(round=1, learning_rate=0.05):
@@ -90,12 +80,12 @@ def test_a_round_is_the_step_that_is_written_in_the_paper(nesterov, dropout, sit
         model={"dropout": dropout},
         optimizer={"momentum": 0.8, "nesterov": nesterov, "weight_decay": 0.01, "label_smoothing": 0.1},
     )
-    trained = client(site, settings)
+    trained = learner(site, settings)
     archive = DatasetArchive.open(site)
     chosen = archive.split("train")
     labels = torch.from_numpy(label_identities(archive.pids[chosen]))
     for round in (1, 2):  # momentum starts anew in the second: it takes the very same form
-        reference = client(site, settings)
+        reference = learner(site, settings)
         network = reference.model.network
         network.load_state_dict(trained.model.network.state_dict())
         rows = generator(3, "train", round, 0).permutation(20)
@@ -109,7 +99,7 @@ def test_a_round_is_the_step_that_is_written_in_the_paper(nesterov, dropout, sit
         for name, parameter in network.named_parameters():
             rate = 0.05 * (0.1 if name.startswith("backbone.") else 1.0) * (1.8 if nesterov else 1.0)
             expected[name] = parameter.detach() - rate * (parameter.grad + 0.01 * parameter.detach())
-        report = train(trained, plan(round), settings)
+        report = trained.train(plan(round))
         assert report.steps == 1
         assert report.loss == pytest.approx(loss.item(), rel=1e-6)
         for name, parameter in trained.model.network.named_parameters():
@@ -120,7 +110,7 @@ def test_a_round_is_the_step_that_is_written_in_the_paper(nesterov, dropout, sit
 
 def test_weight_decay_shrinks_every_trainable_parameter(site):
     decayed, plain = (
-        client(site, settings := experiment(**ONE_STEP, optimizer={"weight_decay": decay}))
+        learner(site, settings := experiment(**ONE_STEP, optimizer={"weight_decay": decay}))
         for decay in (0.5, 0.0)
     )
     for one, decay in ((decayed, 0.5), (plain, 0.0)):
@@ -128,15 +118,15 @@ def test_weight_decay_shrinks_every_trainable_parameter(site):
             for parameter in one.model.network.parameters():
                 parameter.add_(0.5)  # biases start at 0, where no decay could be seen
         settings = experiment(**ONE_STEP, optimizer={"weight_decay": decay})
-        train(one, plan(), settings)
+        one.train(plan(), settings)
     for name, parameter in decayed.model.network.named_parameters():
         assert not torch.equal(parameter, dict(plain.model.network.named_parameters())[name]), name
 
 
 def test_a_report_says_what_was_done(site):
     settings = experiment(federation={"batch_size": 8, "local_epochs": 3})
-    trained = client(site, settings)
-    report = train(trained, plan(), settings)
+    trained = learner(site, settings)
+    report = trained.train(plan())
     assert (report.client, report.images, report.steps, report.finite) == (0, 20, 3 * 3, True)
     assert 0 < report.loss < 3
     assert report.seconds > 0
@@ -146,13 +136,13 @@ def test_a_report_says_what_was_done(site):
 
 def test_a_model_that_diverges_is_reported(site):
     settings = experiment()
-    assert not train(client(site, settings), plan(learning_rate=1e30), settings).finite
+    assert not learner(site, settings).train(plan(learning_rate=1e30)).finite
 
 
 def test_the_loss_falls(site):
     settings = experiment()
-    learner = client(site, settings)
-    losses = [train(learner, plan(round), settings).loss for round in range(1, 16)]
+    one = learner(site, settings)
+    losses = [one.train(plan(round)).loss for round in range(1, 16)]
     assert losses[0] == pytest.approx(np.log(4), rel=0.5)
     assert losses[-1] < 0.3 * losses[0]
 
@@ -167,12 +157,12 @@ def test_a_round_depends_on_seed_round_and_client_alone(site):
     settings = experiment(**RANDOM)
 
     def trained(settings=settings, round=1, id=0, disturbance=1):
-        one = client(site, settings, id)
-        one.model.buffer.copy_(client(site, settings).model.buffer)  # weights differ from client to client
+        one = learner(site, settings, id)
+        one.model.buffer.copy_(learner(site, settings).model.buffer)  # weights differ from client to client
         torch.manual_seed(disturbance)
         torch.rand(disturbance)
         state = torch.get_rng_state()
-        train(one, plan(round), settings)
+        one.train(plan(round), settings)
         assert torch.equal(torch.get_rng_state(), state)
         return one.model.buffer
 
@@ -189,8 +179,8 @@ def test_the_order_of_clients_on_a_rank_is_irrelevant(archives):
     def trained(order):
         buffers = {}
         for id in order:
-            one = client(archives[id], settings, id)
-            train(one, plan(), settings)
+            one = learner(archives[id], settings, id)
+            one.train(plan(), settings)
             buffers[id] = one.model.buffer
         return buffers
 
@@ -200,14 +190,14 @@ def test_the_order_of_clients_on_a_rank_is_irrelevant(archives):
 
 def test_reestimated_statistics_are_those_of_the_clients_images_and_are_only_lent(site):
     settings = experiment(model={"neck": "bnneck", "dropout": 0.5})
-    trained = client(site, settings)
-    train(trained, plan(), settings)
+    trained = learner(site, settings)
+    trained.train(plan())
     before = trained.model.buffer.clone()
     network, region = trained.model.network, trained.model.statistics
-    batches = [normalise(trained.images.batch(rows)) for rows in np.split(np.arange(20), [7, 14])]
+    batches = [normalise(trained.data.images.batch(rows)) for rows in np.split(np.arange(20), [7, 14])]
     with torch.no_grad():
         seen = [network.backbone.stem(pixel_unshuffle(batch, 2)) for batch in batches]
-    with reestimated(trained, settings):
+    with reestimated(trained.data, trained.model, settings):
         lent = trained.model.buffer.clone()
         found = network.backbone.bn.running_mean.clone(), network.backbone.bn.running_var.clone()
         assert not any(module.training for module in network.modules())
@@ -225,11 +215,40 @@ def test_a_client_that_learns_faster_has_the_larger_cosine_distance(site):
     settings = experiment(aggregation={"weights": "cosine-distance"})
     distances = []
     for rate in (0.0, 1e-5, 1e-4, 1e-3):
-        one = client(site, settings)
-        before, statistics = probe(one, plan(), settings), one.model.shared[one.model.statistics].clone()
-        train(one, plan(learning_rate=rate), settings)
+        one = learner(site, settings)
+        before, statistics = one.probe(plan()), one.model.shared[one.model.statistics].clone()
+        one.train(plan(learning_rate=rate))
         one.model.shared[one.model.statistics] = statistics
-        distances.append(cosine_distance_weight(before, probe(one, plan(), settings)))
+        distances.append(cosine_distance(before, one.probe(plan())))
     assert distances[0] == 0.0
     assert distances == sorted(distances)
     assert len(set(distances)) == 4
+
+
+@pytest.mark.parametrize("bn", ["average", "local"])
+def test_nothing_of_one_client_reaches_the_next(bn, archives):
+    """Whatever is in the working model before, a client's turn gives the same bits."""
+    settings = experiment(**RANDOM, aggregation={"bn": bn})
+    specs = [learner(path, settings, id).data.spec for id, path in enumerate(archives)]
+    largest = max(spec.identities for spec in specs)
+    model = FlatModel(build_network(settings.model, largest, 3, "shared"), torch.device("cpu"))
+    shared = model.shared.clone()
+    for id, path in enumerate(archives):
+        one = learner(path, settings, id)
+        private, spec = initial_private(one.model, one.data.spec, settings), one.data.spec
+        found = []
+        for before in (0.0, torch.nan):
+            model.buffer.fill_(before)
+            load_client(model, spec, shared, private, settings)
+            report = train(one.data, model, plan(), settings)
+            found.append((report.loss, model.shared.clone(), take_private(model, spec, settings)))
+        load_client(one.model, spec, shared, private, settings)  # a model of the client's own size
+        own = train(one.data, one.model, plan(), settings).loss, one.model.shared, None
+        for loss, trained, kept in (found[1], own):
+            assert loss == found[0][0]
+            assert torch.equal(trained, found[0][1])
+            assert kept is None or torch.equal(kept, found[0][2])
+        assert found[0][2].isfinite().all()
+        model.buffer.fill_(0)
+        model.write(private_specs(model, spec, settings), found[0][2])
+        assert torch.equal(take_private(model, spec, settings), found[0][2])

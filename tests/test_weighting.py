@@ -3,13 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from fedreid_mpi.algorithms.weighting import (
-    cosine_distance_weight,
-    cosine_distance_weights,
-    sample_weights,
-    uniform_weights,
-    weigh,
-)
+from fedreid_mpi.algorithms.weighting import LEAST_DISTANCE, WEIGHTINGS, cosine_distance, weigh
 from fedreid_mpi.records import ClientReport
 
 
@@ -20,15 +14,10 @@ def reports_of(images, distances=None):
     ]
 
 
-def test_samples_and_uniform():
-    assert list(sample_weights({2: 10, 0: 30}).items()) == [(0, 30.0), (2, 10.0)]
-    assert list(uniform_weights([2, 0]).items()) == [(0, 1.0), (2, 1.0)]
-
-
 def test_distance_by_hand():
     before = [[1.0, 0.0], [3.0, 4.0], [1.0, 0.0]]
     after = [[0.0, 2.0], [6.0, 8.0], [-5.0, 0.0]]  # cosines 0, 1, -1
-    assert cosine_distance_weight(before, after) == pytest.approx((1 + 0 + 2) / 3, abs=1e-15)
+    assert cosine_distance(before, after) == pytest.approx((1 + 0 + 2) / 3, abs=1e-15)
 
 
 @pytest.mark.parametrize("case", range(20))
@@ -39,25 +28,26 @@ def test_distance_equals_a_plain_loop(case):
     for p, q in zip(before.tolist(), after.tolist(), strict=True):
         dot = math.fsum(a * b for a, b in zip(p, q, strict=True))
         total += 1 - dot / math.sqrt(math.fsum(a * a for a in p)) / math.sqrt(math.fsum(b * b for b in q))
-    assert cosine_distance_weight(before, after) == pytest.approx(total / 7, rel=1e-12)
+    assert cosine_distance(before, after) == pytest.approx(total / 7, rel=1e-12)
 
 
-def test_identical_models_have_weight_exactly_zero_and_then_count_alike():
+def test_identical_models_are_at_distance_zero_and_count_alike():
     logits = np.random.default_rng(0).standard_normal((32, 19)).astype(np.float32)
     logits[3] = 0
-    assert cosine_distance_weight(logits, logits.copy()) == 0.0
-    assert cosine_distance_weights({4: 0.0, 1: 0.0}) == {1: 1.0, 4: 1.0}
+    assert cosine_distance(logits, logits.copy()) == 0.0
+    weights = weigh(reports_of({4: 30, 1: 10}, {4: 0.0, 1: 1e-9}), "cosine-distance")
+    assert weights == {1: LEAST_DISTANCE, 4: LEAST_DISTANCE}
 
 
 def test_a_zero_row_is_at_distance_one_from_any_other():
-    assert cosine_distance_weight([[0.0, 0.0]], [[2.0, 1.0]]) == 1.0
+    assert cosine_distance([[0.0, 0.0]], [[2.0, 1.0]]) == 1.0
 
 
 def test_a_client_that_moved_more_weighs_more():
     rng = np.random.default_rng(1)
     before = rng.standard_normal((32, 10))
     noise = rng.standard_normal((32, 10))
-    distances = [cosine_distance_weight(before, before + step * noise) for step in (0.0, 0.1, 0.5, 2.0)]
+    distances = [cosine_distance(before, before + step * noise) for step in (0.0, 0.1, 0.5, 2.0)]
     assert distances == sorted(distances)
     assert len(set(distances)) == 4
 
@@ -72,4 +62,12 @@ def test_weigh_takes_what_is_asked_for():
 @pytest.mark.parametrize(("before", "after"), [(np.ones((2, 3)), np.ones((2, 4))), (np.ones(3), np.ones(3))])
 def test_other_shapes_are_refused(before, after):
     with pytest.raises(ValueError, match="expected one shape"):
-        cosine_distance_weight(before, after)
+        cosine_distance(before, after)
+
+
+def test_no_weight_is_above_the_reference():
+    reports = reports_of({3: 7, 0: 5, 4: 90}, {3: 2.0, 0: 0.0, 4: 0.5})
+    for name, rule in WEIGHTINGS.items():
+        largest = rule.reference([report.images for report in reports])
+        assert all(0 < weight <= largest for weight in weigh(reports, name).values()), name
+    assert WEIGHTINGS["samples"].reference([7, 5, 90]) == 90.0

@@ -89,7 +89,7 @@ def average_models(
     models: list[Tensor | None] = []
     for group in groups:
         models.append(_model_of(state, sums, group, totals, lone, shares) if comm.is_server else None)
-        if group.weights and sums.lends_statistics and len(group.weights) > 1:
+        if sums.lends_statistics and set(group.weights) & set(others):
             (first,) = group.statistics_weights
             part = vectors.segments[-1].part
             lent = send_to_server(comm, sums.statistics(first), state.hosts[first], part.stop - part.start)

@@ -121,5 +121,7 @@ class RankSums:
 
     def statistics(self, client: int) -> Tensor | None:
         """Return the statistics that a client lends its group, if this rank hosts it."""
+        if (lone := self.lone_model(client)) is not None:
+            return lone[self.vectors[MODELS].segments[-1].part]
         place, values = self._statistics.get(self.keys[client], (-1, None))
         return values if place == self.order.index(client) else None

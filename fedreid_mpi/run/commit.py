@@ -3,6 +3,7 @@
 from functools import partial
 from pathlib import Path
 
+from fedreid_mpi.federated.client import load_client
 from fedreid_mpi.federated.rank_state import RankState
 from fedreid_mpi.federated.round import KeepLocal
 from fedreid_mpi.model import FlatModel
@@ -79,9 +80,9 @@ class CheckpointWriter:
         self._make_folder(round)
         experiment = self._state.experiment
         wanted, last = experiment.checkpoint.local_models, round == experiment.run.rounds
-        # In mode "local" they are all that there is to show.
-        wanted = "every" if experiment.federation.mode == "local" else wanted
-        return partial(self._keep_local, round) if wanted == "every" or (wanted == "last" and last) else None
+        shares = experiment.federation.mode != "local"  # else every checkpoint holds them, as private state
+        keeps = shares and (wanted == "every" or (wanted == "last" and last))
+        return partial(self._keep_local, round) if keeps else None
 
     def _make_folder(self, round: int) -> None:
         self._state.comm.decide("commit", partial(begin_checkpoint, folder_of(self._run_dir, round)))
@@ -131,6 +132,11 @@ class CheckpointWriter:
             for name, shared in zip(names, state.progress.models, strict=False):
                 if shared is not None:
                     self._files.append(save_shared(folder, name, state, shared, round))
+        if state.experiment.federation.mode == "local":
+            for client in state.clients:
+                private = state.progress.private[client.spec.id]
+                load_client(state.model, client.spec, None, private, state.experiment)
+                self._keep_local(round, client.spec, state.model)
         if state.progress.private:
             self._files.append(save_private(folder, state, round))
         return self._files
