@@ -2,10 +2,10 @@
 
 Usage: mpirun -n 10 python -m mpi4py mpi_runs.py FOLDER EXPERIMENT.toml...
 
-The ranks are divided into groups of `GROUPS` ranks that run side by side, then the first four play, with clients
-placed and ordered otherwise, then all together. Runs are written to FOLDER/<experiment>/<ranks>. Last, each group
-plays a third of them once more, stops after round 0 or 1, and goes on with those of another group:
-FOLDER/<experiment>/resumed.
+The ranks are divided into groups of `GROUPS` ranks that run side by side, then the first four play, with
+clients placed and ordered otherwise, then all together. Runs are written to FOLDER/<experiment>/<ranks>.
+Last, each group plays a third of them once more, stops after round 0 or 1, and goes on with those of another
+group: FOLDER/<experiment>/resumed.
 """
 
 import itertools

@@ -173,7 +173,7 @@ def test_a_change_that_would_alter_the_past_is_refused(override, said, experimen
 
 def test_every_key_is_checked():
     """A new key is refused on resume unless somebody has said that it is harmless."""
-    checkpoint, reliability = ("every_rounds", "keep"), ("min_clients", "rank_timeout")
+    checkpoint, reliability = ("every_rounds", "keep", "local_models"), ("min_clients", "rank_timeout")
     expected = {
         *(
             "run.name",
