@@ -461,7 +461,6 @@ def test_numbers_alone_tell_prids_split(tmp_path):
     trees.touch_tree(tmp_path, facts)
     listing = check("prid2011", tmp_path, "cameras-unsplit", tmp_path, facts)
     assert not listing.drawn
-    assert not recognise(READERS["prid2011"], tmp_path).variant.seeded
 
 
 def test_the_processed_public_set_has_no_cameras(tmp_path):
