@@ -70,6 +70,7 @@ def pytorch_variant(
     """
 
     def read(root: Path, choices: Choices) -> Listing:
+        _require_same_training(root)
         records = [
             *(
                 record
@@ -219,6 +220,30 @@ def _training_folders(root: Path, choices: Choices) -> tuple[str, ...]:
         return ("train",)
     # train_all is train and val together; the scripts make it last, so copies without it are about.
     return ("train_all",) if (root / "train_all").is_dir() else ("train", "val")
+
+
+def _require_same_training(root: Path) -> None:
+    """Refuse a ``train_all`` that is not ``train`` and ``val`` together, where all three are there.
+
+    Raises
+    ------
+    DataError
+        Naming the first few images that are on one side only.
+    """
+    if not all((root / folder).is_dir() for folder in ("train_all", "train", "val")):
+        return
+    whole, *parts = (
+        {
+            f"{person}/{name}"
+            for person, _ in _people(root, folder)
+            for name in list_images(root, f"{folder}/{person}")
+        }
+        for folder in ("train_all", "train", "val")
+    )
+    if odd := sorted(whole ^ set().union(*parts)):
+        raise DataError(
+            f"{root}: {len(odd)} images are either in train_all or in train and val: {few(odd)}; expected the same"
+        )
 
 
 def _people(root: Path, folder: str) -> list[tuple[str, int]]:
