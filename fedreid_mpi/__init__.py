@@ -1,6 +1,6 @@
 """Federated person re-identification on clusters, over MPI.
 
-Rank 0 is the server; each other MPI rank is a client bound to one device and one dataset. Nothing is
+Rank 0 is the server; every other MPI rank is bound to one device and hosts clients. Nothing is
 imported here, so that ``fedreid-mpi --help`` answers at once.
 """
 

@@ -12,8 +12,8 @@ from test_results import assert_same
 from fedreid_mpi.cli import run as fedreid
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.results import read_run, stable_figures
-from fedreid_mpi.results.examination import MANY
 from fedreid_mpi.results.sources import find_runs, read_index
+from fedreid_mpi.results.survey import MANY
 from fedreid_mpi.results.verify import verify_results, verify_study
 from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST, content_digest
 from fedreid_mpi.storage.run_directory import Status, write_status

@@ -17,7 +17,7 @@ from fedreid_mpi import cli
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.archive.layout import DATASET
 from fedreid_mpi.results import features
-from fedreid_mpi.results.layout import FEATURES, RESULTS, STUDY
+from fedreid_mpi.results.file_kinds import FEATURES, RESULTS, STUDY
 from fedreid_mpi.results.schema import FIELDS, SCALES
 
 PAGE = Path(__file__).parent.parent / "docs" / "format.md"
@@ -182,7 +182,7 @@ def test_the_digests_are_as_the_page_says(archives):
 
 
 def test_the_digest_of_results_is_as_the_page_says(segment):
-    from fedreid_mpi.data.archive import digest
+    from fedreid_mpi.storage.hdf5 import digest
 
     with h5py.File(segment) as file:
         computed = digest.content_digest(file)

@@ -34,7 +34,7 @@ from small import PUBLIC_IMAGES, Silent, write_experiment, write_public
 from test_optimisations import averaged
 
 from fedreid_mpi.algorithms.clustering import cluster_clients
-from fedreid_mpi.algorithms.selection import select_participants
+from fedreid_mpi.algorithms.participants import select_participants
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import PRESETS, Experiment, load_experiment
 from fedreid_mpi.data.archive import DatasetArchive

@@ -28,7 +28,7 @@ def command(archive: Path, verify: bool) -> None:
     With --verify the whole file is read and compared with docs/format.md and with its own digests. A single
     changed byte in an image is found, and the image is named; the command then ends with exit code 3.
     """
-    from fedreid_mpi.results.layout import STUDY
+    from fedreid_mpi.results.file_kinds import STUDY
 
     with open_archive(archive) as file:
         attributes = read_attributes(file)
@@ -46,7 +46,7 @@ def command(archive: Path, verify: bool) -> None:
 
 def _verify(path: Path, kind: str) -> None:
     """Print what is wrong with an archive, and refuse it if anything is."""
-    from fedreid_mpi.results.layout import FEATURES, RESULTS, STUDY
+    from fedreid_mpi.results.file_kinds import FEATURES, RESULTS, STUDY
     from fedreid_mpi.results.sources import members
     from fedreid_mpi.results.verify import verify_features, verify_results, verify_study
 

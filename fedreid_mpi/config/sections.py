@@ -68,10 +68,10 @@ class Run(Section):
 
 
 class Data(Section):
-    """The datasets: one archive a client, written by ``fedreid-mpi prepare``."""
+    """The datasets: archives written by ``fedreid-mpi prepare``, from which clients are made."""
 
     archives: Annotated[tuple[File, ...], Listed] = Field(
-        min_length=1, description="dataset archives, one a client, in client order"
+        min_length=1, description="dataset archives; clients are numbered in their order"
     )
     public: File | None = Field(
         None, description="archive of the public dataset, for distillation and clustering"

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Sequence
 
+from fedreid_mpi.algorithms.participants import select_participants
 from fedreid_mpi.algorithms.schedule import learning_rate
-from fedreid_mpi.algorithms.selection import select_participants
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.records import ClientSpec, RoundPlan
 

@@ -20,7 +20,7 @@ from fedreid_mpi.evaluation import extract_features, query_then_gallery, rank_ga
 from fedreid_mpi.federated.client import Client, probe, train
 from fedreid_mpi.federated.exchange import aggregate, distribute
 from fedreid_mpi.federated.rank_state import RankState
-from fedreid_mpi.federated.record import RoundOutcome, features_of, record_round
+from fedreid_mpi.federated.round_record import RoundOutcome, features_of, record_round
 from fedreid_mpi.federated.scoring import score_reestimated, score_shared
 from fedreid_mpi.records import (
     ClientReport,

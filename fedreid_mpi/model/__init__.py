@@ -9,7 +9,7 @@ from fedreid_mpi.model.files import (
     save_tensors,
     shared_specs,
 )
-from fedreid_mpi.model.flat import FlatModel
+from fedreid_mpi.model.flat_model import FlatModel
 from fedreid_mpi.model.network import ReIDNetwork, build_network
 
 __all__ = [

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedreid_mpi import config
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.model.flat import FlatModel
+from fedreid_mpi.model.flat_model import FlatModel
 from fedreid_mpi.model.network import ReIDNetwork, build_network
 from fedreid_mpi.records import ParamSpec, Role
 from fedreid_mpi.storage.atomic import atomic_write, require_regular, write_errors

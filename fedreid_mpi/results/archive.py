@@ -24,7 +24,7 @@ def write_archive(
     group
         Receives it.
     attributes
-        Root attributes of `fedreid_mpi.results.layout.RESULTS`; the content digest is made here.
+        Root attributes of `fedreid_mpi.results.file_kinds.RESULTS`; the content digest is made here.
     arrays
         Path to array, one for each of `fedreid_mpi.results.schema.FIELDS`.
     """

@@ -12,7 +12,7 @@ import numpy as np
 
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.results.archive import HDF5_OPTIONS, copy_archive, write_archive
-from fedreid_mpi.results.layout import STUDY
+from fedreid_mpi.results.file_kinds import STUDY
 from fedreid_mpi.results.schema import RUNS, STUDY_KIND, STUDY_VERSION, TEXT
 from fedreid_mpi.results.segments import open_segment, read_joined
 from fedreid_mpi.results.sources import Refuse, Source
@@ -65,7 +65,7 @@ def collect(
     Parameters
     ----------
     summaries
-        Of the runs, from `fedreid_mpi.results.examination.choose`.
+        Of the runs, from `fedreid_mpi.results.survey.choose`.
     path
         The file; one that exists is replaced when the new one is whole.
     link

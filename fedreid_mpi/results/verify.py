@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fedreid_mpi.data.archive.format import SplitRole
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.records import CMC_RANKS, Advance, ModelKind
-from fedreid_mpi.results.layout import FEATURES, RESULTS, STUDY
+from fedreid_mpi.results.file_kinds import FEATURES, RESULTS, STUDY
 from fedreid_mpi.results.schema import FIELDS, RUNS, SCALES
 from fedreid_mpi.results.segments import Segment, open_segment
 from fedreid_mpi.storage.hdf5.container import open_archive, plain, require_kind

@@ -27,7 +27,7 @@ from fedreid_mpi.storage.atomic import atomic_write, flush, write_errors
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 
-VERSION = 1
+VERSION = 2
 CLIENT_FORMAT = "fedreid_mpi client 1"
 
 _NAME = re.compile(r"round_(\d{6,})")
@@ -70,7 +70,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["fedreid_mpi checkpoint"] = "fedreid_mpi checkpoint"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     round: int
     groups: tuple[tuple[int, ...], ...]
     untrained: tuple[int, ...]

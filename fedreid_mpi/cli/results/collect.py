@@ -23,8 +23,8 @@ def command(runs: tuple[Path, ...], output: Path, link: bool) -> None:
     With --link the file is small and holds only as long as the archives stay where they are.
     """
     from fedreid_mpi.results.collection import collect
-    from fedreid_mpi.results.examination import choose
     from fedreid_mpi.results.sources import find_runs
+    from fedreid_mpi.results.survey import choose
 
     refuse = Refusals()
     sources = list(find_runs(runs, refuse))

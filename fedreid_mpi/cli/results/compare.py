@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fedreid_mpi.cli.results.blocks import print_blocks
-from fedreid_mpi.cli.results.chosen import chosen_runs, takes_runs
 from fedreid_mpi.cli.results.refusals import Refusals
+from fedreid_mpi.cli.results.run_selection import chosen_runs, takes_runs
+from fedreid_mpi.cli.results.wide_tables import print_blocks
 from fedreid_mpi.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:

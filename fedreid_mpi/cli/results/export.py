@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fedreid_mpi.cli.results.chosen import chosen_runs, takes_runs
 from fedreid_mpi.cli.results.refusals import Refusals
+from fedreid_mpi.cli.results.run_selection import chosen_runs, takes_runs
 
 if TYPE_CHECKING:
     from fedreid_mpi.report.export import Row

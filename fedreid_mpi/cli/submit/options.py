@@ -42,7 +42,9 @@ _OPTIONS = (
     click.option("--nodes", type=_COUNT, help="Nodes.  [default: as many as have the GPUs, else 1]"),
     click.option("--gpus-per-node", type=click.IntRange(min=0), default=0, help="GPUs of each node."),
     click.option(
-        "--ranks", type=_COUNT, help="MPI ranks.  [default: 1 and one a client; with GPUs at most one a GPU]"
+        "--ranks",
+        type=_COUNT,
+        help="MPI ranks.  [default: the server and one per client; with GPUs at most one per GPU]",
     ),
     click.option("--cpus-per-task", type=_COUNT, default=1, show_default=True, help="CPUs of each rank."),
     click.option("--mem", metavar="SIZE", help="Memory of each node, e.g. 64G."),

@@ -35,9 +35,9 @@ def chosen_runs(paths: tuple[Path, ...], where: tuple[str, ...], refuse: Refusal
         A condition makes no sense.
     """
     from fedreid_mpi.errors import DataError
-    from fedreid_mpi.results.examination import summarise_all
-    from fedreid_mpi.results.selection import Condition, check_keys
+    from fedreid_mpi.results.conditions import Condition, check_keys
     from fedreid_mpi.results.sources import find_runs
+    from fedreid_mpi.results.survey import summarise_all
 
     conditions = [Condition.parse(text) for text in where]
     found: dict[str, RunSummary] = {}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy.stats import chisquare
 
-from fedreid_mpi.algorithms.selection import select_participants
+from fedreid_mpi.algorithms.participants import select_participants
 
 
 @pytest.mark.parametrize("per_round", [0, 9, 12])
