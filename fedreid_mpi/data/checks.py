@@ -11,7 +11,7 @@ from fedreid_mpi.data.readers import Choices, Listing, Record, Variant
 from fedreid_mpi.data.readers.base import BENCHMARK, About
 from fedreid_mpi.data.readers.names import few
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.storage.atomic import require_regular
+from fedreid_mpi.storage.regular import read_text
 
 TESTED = frozenset({SplitRole.QUERY, SplitRole.GALLERY, SplitRole.MULTI_QUERY})
 """Roles whose people must not be trained on."""
@@ -144,8 +144,7 @@ def _reach(key: str, published: Mapping[str, int | None], listing: Listing) -> t
 
 def _read_counts(path: Path, known: Iterable[str]) -> Mapping[str, int]:
     try:
-        require_regular(path)
-        counts = json.loads(path.read_text(encoding="utf-8"))
+        counts = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {error}") from error
     keys = sorted(known)

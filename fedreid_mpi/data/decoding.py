@@ -32,7 +32,7 @@ from fedreid_mpi.data.readers.names import few
 from fedreid_mpi.data.soundness import DamageError, check
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.records import Advance
-from fedreid_mpi.storage.atomic import require_regular
+from fedreid_mpi.storage.regular import read_bytes
 
 CHUNK = 8
 """Images decoded in one task: 0.8 MB at 256x128."""
@@ -159,8 +159,7 @@ def _files_below(root: Path) -> Load:
 
     def load(path: str) -> bytes:
         try:
-            require_regular(root / path)
-            return (root / path).read_bytes()
+            return read_bytes(root / path)
         except OSError as error:
             raise DataError(f"{root / path}: cannot be read: {error.strerror}") from error
 

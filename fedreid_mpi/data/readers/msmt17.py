@@ -29,7 +29,7 @@ from fedreid_mpi.data.readers.base import (
 from fedreid_mpi.data.readers.names import few, list_folder, list_images, match_names
 from fedreid_mpi.data.readers.processed import pytorch_variant
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.storage.atomic import require_regular
+from fedreid_mpi.storage.regular import read_text
 
 _NAME = r"_\d{3,}_(?P<cam>0[1-9]|1[0-5])_\d{4}(morning|noon|afternoon)_\d+_\d+(_ex)?\.jpg"
 NAME = re.compile(r"(?P<pid>\d{4})" + _NAME, re.ASCII)
@@ -68,8 +68,7 @@ def read_market_style(pattern: re.Pattern[str], root: Path, choices: Choices) ->
 def _read_list(root: Path, name: str, folder: str, role: SplitRole) -> list[Record]:
     path = root / name
     try:
-        require_regular(path)
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -242,7 +242,7 @@ def _require_same_training(root: Path) -> None:
     )
     if odd := sorted(whole ^ set().union(*parts)):
         raise DataError(
-            f"{root}: {len(odd)} images are either in train_all or in train and val: {few(odd)}; expected the same"
+            f"{root}: {len(odd)} images are not both in train_all and in train or val: {few(odd)}"
         )
 
 

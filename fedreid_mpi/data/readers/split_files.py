@@ -22,7 +22,7 @@ from fedreid_mpi.data.readers.base import Record
 from fedreid_mpi.data.readers.names import few
 from fedreid_mpi.data.readers.views import View, people_in
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.storage.atomic import require_regular
+from fedreid_mpi.storage.regular import read_bytes, read_text
 
 LISTED_ROLES = (SplitRole.TRAIN, SplitRole.QUERY, SplitRole.GALLERY)
 SCRIPTED = re.compile(r"\d{5}_\d{5}", re.ASCII)
@@ -64,8 +64,7 @@ def cite(path: Path) -> str:
         When it cannot be read.
     """
     try:
-        require_regular(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = hashlib.sha256(read_bytes(path)).hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     return f"the splits are those of {path.name}, SHA-256 {digest[:16]}…"
@@ -80,8 +79,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 (JSON)
         When there is no such file, or it is no JSON.
     """
     try:
-        require_regular(path)
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
