@@ -132,7 +132,8 @@ def command(
         found = find_datasets(source)
         targets = {output / f"{name}.h5": (name, folder) for name, folder in found.items()}
         for folder, reason in passed_over(source, found).items():
-            click.echo(f"not taken: {folder}: {reason}")
+            if folder.resolve() != output.resolve():
+                click.echo(f"not taken: {folder}: {reason}")
     options = Options(*size, allow_subset, skip_broken, jobs)
     choices = Choices(split_seed or 0, training, splits or BENCHMARK, split_file)
     surveys = {archive: survey(name, folder, choices, variant) for archive, (name, folder) in targets.items()}
