@@ -190,6 +190,7 @@ def _print_counts(surveys: Iterable[Survey]) -> None:
 def _cell(each: Count) -> str:
     if each.expected in (None, each.found):
         return f"{each.found:,}"
+    expected = f"{'about ' if each.reach else ''}{each.expected:,}"
     if not each.differs:
-        return f"{each.found:,} (about {each.expected:,})"
-    return f"[bold red]{each.found:,} (expected {each.expected:,})[/]"
+        return f"{each.found:,} ({expected})"
+    return f"[bold red]{each.found:,} (expected {expected})[/]"
