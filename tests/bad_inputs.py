@@ -117,6 +117,22 @@ def attribute(name: str, value: object) -> Callable[[h5py.File], None]:
     return lambda file: file.attrs.modify(name, value)
 
 
+def keep(name: str) -> Callable[[Path], object]:
+    """Put something where a command would write."""
+    folder = Path("kept") / (name if "." not in name else "")
+
+    def spoil(here: Path) -> None:
+        (here / folder).mkdir(parents=True)
+        (here / folder / ("old" if "." not in name else name)).write_bytes(b"kept")
+
+    return spoil
+
+
+def write_namesake(folder: Path) -> None:
+    (folder / "other").mkdir()
+    write_site(folder / "other" / "site.h5", images=10, seed=2)
+
+
 def huge(file: h5py.File) -> None:
     """Let a column claim 2^40 values that were never written."""
     del file["pid"]
@@ -298,6 +314,21 @@ OF_CONFIGURATION = {
         "copy.h5 is the same dataset as .*site.h5",
         archives=("site.h5", "copy.h5"),
         spoil=lambda folder: shutil.copy(folder / "site.h5", folder / "copy.h5"),
+    ),
+    "two-of-one-name": Bad(
+        "other/site.h5 and .*/site.h5 are both named 'site', expected a name each",
+        archives=("site.h5", "other/site.h5"),
+        spoil=write_namesake,
+    ),
+    "named-as-the-pool": Bad(
+        "pool.h5 is named 'pool'",
+        archives=("pool.h5",),
+        spoil=lambda folder: write_site(folder / "pool.h5", images=12),
+    ),
+    "evaluated-beside-its-namesake": Bad(
+        "other/site.h5 and site.h5 are both named 'site', expected a name each",
+        command=(*EVALUATE, "other/site.h5"),
+        spoil=write_namesake,
     ),
     "public-that-is-a-client": Bad(
         "site.h5 is the same dataset as .*site.h5", sections=PUBLIC | {"data": {"public": "site.h5"}}
@@ -562,7 +593,7 @@ OF_MODELS = {
     "no-such-split": Bad("site.h5: no split 7 for query", DATA, command=(*EVALUATE, "--split", "7")),
     "save-in-no-folder": Bad("--save none/f.h5: no such folder", command=(*EVALUATE, "--save", "none/f.h5")),
     "save-twice-one-dataset": Bad(
-        "two archives are of one dataset", command=(*EVALUATE, "site.h5", "--save", "f.h5")
+        "site.h5 is the same dataset as .*site.h5", command=(*EVALUATE, "site.h5", "--save", "f.h5")
     ),
     "save-over-a-folder": Bad("run: cannot be written: ", command=(*EVALUATE, "--save", "run")),
     "k1-without-rerank": Bad("belong to --rerank, which is not given", command=(*EVALUATE, "--k1", "3")),
@@ -603,6 +634,36 @@ OF_RESULTS = {
         DATA,
         command=SHOW,
         spoil=edit(SEGMENT, attribute("format_version", 99)),
+    ),
+    **{
+        f"{words[0]}-of-nothing-{output}": Bad(
+            "no (such|run)|nope",
+            DATA,
+            command=("results", *words, "-o", f"kept/{output}", *more),
+            spoil=keep(output),
+        )
+        for words, output, *more in (
+            (("export", "nope"), "x.csv"),
+            (("export", "nope"), "x.parquet"),
+            (("export", "nope"), "x.tex"),
+            (("export", "nope"), "logs", "--format", "tensorboard"),
+            (("collect", "nope"), "x.h5"),
+            (("merge", "nope"), "x.h5"),
+            (("report", "nope"), "page"),
+            (("rank-list", "nope", "site.h5"), "x.png"),
+        )
+    },
+    "export-of-no-run-like-this": Bad(
+        "no run that meets run.seed=77",
+        DATA,
+        command=("results", "export", "run", "--where", "run.seed=77", "-o", "kept/x.csv"),
+        spoil=keep("x.csv"),
+    ),
+    "saved-without-a-model": Bad(
+        "nope: no such model file",
+        DATA,
+        command=("evaluate", "nope", "site.h5", "--save", "kept/x.h5"),
+        spoil=keep("x.h5"),
     ),
     "round-never-scored": Bad("round 77", command=(*SHOW, "--round", "77")),
     "baseline-missing": Bad("none: no such run directory", DATA, command=(*SHOW, "--baseline", "none")),

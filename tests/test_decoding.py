@@ -193,3 +193,114 @@ def test_the_digest_is_that_of_the_file(tmp_path):
     trees.write_image(tmp_path / "a.jpg", "a")
     ((_, digest),) = decode_images(tmp_path, ["a.jpg"], 8, 8, 1, lambda _: None)
     assert digest == hashlib.sha256((tmp_path / "a.jpg").read_bytes()).digest()
+
+
+def encode(kind, **options):
+    content = io.BytesIO()
+    trees.picture("any").save(content, kind, **options)
+    return content.getvalue()
+
+
+def broken(folder, name, content):
+    """What is said of an image that was written so; None where nothing is."""
+    (folder / name).write_bytes(content)
+    try:
+        decode(folder, name)
+    except BrokenImagesError as error:
+        return str(error).split(f"{name} (")[1].split(")")[0]
+    return None
+
+
+def test_each_changed_bit_of_a_png_is_noticed(tmp_path):
+    content = encode("PNG", exif=b"Exif\0\0MM\0*\0\0\0\10\0\0\0\0\0\0")
+    assert broken(tmp_path, "a.png", content) is None
+    rng = np.random.default_rng(0)
+    for bit in rng.choice(8 * len(content), 400, replace=False):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        assert broken(tmp_path, "a.png", bytes(changed)), f"bit {bit}"
+
+
+@pytest.mark.parametrize("rows", [0, 1, HEIGHT // 2, HEIGHT - 1])
+def test_a_png_whose_pixels_end_early_is_damaged(tmp_path, rows):
+    whole = png((WIDTH, HEIGHT, 8, GREY), [b"\1" * WIDTH] * HEIGHT)
+    assert broken(tmp_path, "a.png", whole) is None
+    assert broken(tmp_path, "a.png", png((WIDTH, HEIGHT, 8, GREY), [b"\1" * WIDTH] * rows))
+
+
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_whole_pngs_of_any_depth_are_read(tmp_path, depth):
+    width = WIDTH + 1  # rows do not fill their last byte
+    assert (
+        broken(tmp_path, "a.png", png((width, 5, depth, GREY), [b"\1" * ((width * depth + 7) // 8)] * 5))
+        is None
+    )
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (2, 3), (4, 5), (9, 8), (24, 48)])
+def test_interlaced_pngs_are_measured(tmp_path, width, height):
+    passes = (
+        (0, 0, 8, 8),
+        (4, 0, 8, 8),
+        (0, 4, 4, 8),
+        (2, 0, 4, 4),
+        (0, 2, 2, 4),
+        (1, 0, 2, 2),
+        (0, 1, 1, 2),
+    )
+    rows = [
+        b"\0" + b"\7" * len(range(left, width, across))
+        for left, top, across, down in passes
+        if left < width
+        for _ in range(top, height, down)
+    ]
+    content = png((width, height, 8, GREY), [])
+    header = struct.pack(">IIBBBBB", width, height, 8, GREY, 0, 0, 1)
+
+    def interlaced(rows):
+        chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(b"".join(rows))), (b"IEND", b"")]
+        return content[:8] + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks
+        )
+
+    assert broken(tmp_path, "a.png", interlaced(rows)) is None
+    assert broken(tmp_path, "a.png", interlaced(rows[:-1]))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"progressive": True}, {"restart_marker_rows": 1}, {"optimize": True}]
+)
+@pytest.mark.parametrize("lost", [2, 16, 512])
+def test_a_jpeg_that_ends_early_or_whose_last_blocks_are_lost_is_damaged(tmp_path, options, lost):
+    content = encode("JPEG", **options)
+    assert broken(tmp_path, "a.jpg", content) is None
+    assert broken(tmp_path, "a.jpg", content[:-lost])
+    for blank in (b"\0", b"\xff"):
+        assert broken(tmp_path, "a.jpg", content[:-lost] + blank * lost)
+
+
+@pytest.mark.parametrize("lost", [1, 100])
+def test_a_bmp_that_ends_early_is_damaged(tmp_path, lost):
+    assert broken(tmp_path, "a.bmp", encode("BMP")[:-lost])
+
+
+def test_what_may_be_damage_is_told(tmp_path):
+    bmp = encode("BMP")
+    files = {
+        "a.png": encode("PNG") + b"more",
+        "b.jpg": encode("JPEG") + b"\0" * 100,
+        "c.bmp": bmp + b"\0\0",
+        "d.bmp": bmp[:-600] + b"\0" * 600,
+        "e.bmp": bmp[:2] + bytes(4) + bmp[6:],
+        "f.bmp": bmp,
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    notes = []
+    decode(tmp_path, *files, notes=notes)
+    assert notes == [
+        "1 images are not as long as they say: 'c.bmp'",
+        "1 images end in zeros, black pixels or lost blocks: 'd.bmp'",
+        "2 images go on after the end of the image: 'a.png', 'b.jpg'",
+    ]

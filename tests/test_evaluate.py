@@ -191,11 +191,12 @@ def test_a_folder_that_is_not_there_is_refused_before_any_work(refused, model, a
     assert refused(2, model, archives[0], "--save", saved).startswith(f"--save {saved}: no such folder")
 
 
-def test_two_archives_of_one_dataset_cannot_be_saved_beside_each_other(refused, model, tmp_path):
+def test_two_archives_of_one_name_cannot_be_told_apart(refused, model, tmp_path):
     twins = [tmp_path / folder / "site.h5" for folder in "ab"]
     for number, path in enumerate(twins):
         path.parent.mkdir()
         write_site(path, images=10, seed=number)
-    line = refused(2, model, *twins, "--save", tmp_path / "features.h5")
-    assert line.endswith("two archives are of one dataset, expected one of each: site, site")
+    for more in ((), ("--save", tmp_path / "features.h5")):
+        line = refused(2, model, *twins, *more)
+        assert line.startswith(f"{twins[1]} and {twins[0]} are both named 'site', expected a name each")
     assert not (tmp_path / "features.h5").exists()

@@ -14,7 +14,9 @@ from fedreid_mpi import cli
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.checks import check_split, count, unmatched_queries
 from fedreid_mpi.data.decoding import CHUNK, decode_images
+from fedreid_mpi.data.prepare import survey
 from fedreid_mpi.data.readers import READERS, Choices, Record
+from fedreid_mpi.data.synthetic.layouts import plan_tree
 from fedreid_mpi.errors import DataError
 
 SIZE = (40, 16)
@@ -175,11 +177,79 @@ def test_counts_that_cannot_be_understood_are_refused(market, output, capsys, te
     assert str(market / "counts.json") in error_line(capsys)
 
 
-def test_counts_that_depend_on_the_split_are_not_enforced(tmp_path, output, capsys):
+def test_counts_that_are_drawn_may_differ_by_what_a_draw_can(tmp_path, output, capsys):
     folder = trees.write_tree(tmp_path, "ilids")
-    set_counts(folder, cameras=2, train_identities=2, query_identities=3, train_images=1)
+    fixed = {"cameras": 2, "train_identities": 2, "query_identities": 3}
+    sizes = sorted(trees.ILIDS_VIEWS.values())
+    for expected in (sum(sizes[:2]), sum(sizes[-2:])):
+        set_counts(folder, **fixed, train_images=expected)
+        assert prepare("--dataset", "ilids", folder, output) == 0
+        assert f"(about {expected})" in capsys.readouterr().out
+    output.unlink()
+    for expected in (sum(sizes[:2]) - 1, sum(sizes[-2:]) + 1):
+        set_counts(folder, **fixed, train_images=expected)
+        assert prepare("--dataset", "ilids", folder, output) == 3
+        assert f"7 train_images, by any draw 4 to 9, instead of about {expected}" in error_line(capsys)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    "told", [{"images": 16}, {"train_images": 7, "query_images": 4, "gallery_images": 5}]
+)
+def test_a_drawn_splits_sum_is_enforced(tmp_path, output, capsys, told):
+    folder = trees.write_tree(tmp_path, "ilids")
+    set_counts(folder, **told)
     assert prepare("--dataset", "ilids", folder, output) == 0
-    assert "(about 1)" in capsys.readouterr().out
+    (folder / trees.ILIDS[3]).unlink()
+    assert prepare("--dataset", "ilids", folder, output) == 3
+    assert "15 images instead of 16" in error_line(capsys)
+    assert prepare("--dataset", "ilids", folder, output, "--allow-subset") == 0
+    archive = DatasetArchive.open(output)
+    assert archive.attributes["subset_allowed"] is True
+    assert "15 images instead of 16" in archive.notes[0]
+
+
+def plan(root, dataset):
+    """The synthetic stand-in in full size, of empty files, without counts of its own: published ones hold."""
+    return trees.touch_tree(root, [shot.path for shot in plan_tree(dataset, "full", 0).shots])
+
+
+@pytest.mark.parametrize("splits", ["benchmark", "standard"])
+@pytest.mark.parametrize("dataset", ["prid2011", "cuhk01", "viper", "3dpes", "ilids"])
+def test_published_counts_hold_at_full_size_and_miss_one_image(tmp_path, dataset, splits):
+    if splits not in READERS[dataset].variants[0].splits:
+        pytest.skip("3DPeS has one kind of split")
+    folder, choices = plan(tmp_path, dataset), Choices(splits=splits)
+    assert survey(dataset, folder, choices).complaints == ()
+    shots = folder / "single_shot/cam_b" if dataset == "prid2011" else folder
+    min(path for path in shots.rglob("*.*") if path.is_file()).unlink()
+    assert "instead of" in survey(dataset, folder, choices).complaints[-1]
+
+
+def test_a_fifth_less_of_3dpes_is_not_the_whole(tmp_path):
+    folder = plan(tmp_path, "3dpes")
+    for path in sorted(folder.iterdir())[:1_015:5]:
+        path.unlink()
+    assert "809 images instead of 1012" in survey("3dpes", folder, Choices()).complaints
+
+
+def test_missing_shots_of_prid2011_change_whom_a_draw_may_take(tmp_path):
+    folder = plan(tmp_path, "prid2011")
+    (folder / "single_shot/cam_b/person_0001.png").unlink()
+    listed = survey("prid2011", folder, Choices())
+    assert not any(each.differs for each in listed.counts)
+    assert listed.complaints == (
+        "748 camera_b_people instead of 749", "199 shared_people instead of 200"
+    )  # fmt: skip
+
+
+def test_missing_frames_of_prid2011_are_told(tmp_path):
+    folder = plan(tmp_path, "prid2011")
+    assert survey("prid2011", folder, Choices()).listing.notes == ()
+    (folder / "multi_shot/cam_a/person_0300/0003.png").unlink()
+    listed = survey("prid2011", folder, Choices())
+    assert listed.complaints == ("1767 camera_a_only_frames instead of 1768",)
+    assert listed.listing.notes == ("1 tracks leave out numbers of frames: 'multi_shot/cam_a/person_0300'",)
 
 
 def test_a_query_without_a_match_is_named(market, output, capsys):
@@ -296,7 +366,7 @@ def test_all_checks_every_dataset_before_it_writes_one(market, tmp_path, capsys)
     trees.write_tree(tmp_path, "viper")
     assert prepare("--all", tmp_path, tmp_path / "out") == 3
     assert "not the whole of viper" in error_line(capsys)
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 def test_checks_of_splits(tmp_path):

@@ -265,6 +265,16 @@ def test_junk_and_distractors_belong_in_markets_gallery_alone(tmp_path, place, n
             "0000/0000_000_15_0302noon_0001_0.jpg 0\n0009/0009_000_15_0302noon_0001_0.jpg 9\n",
             "1 listed images are missing: 'test/0009/",
         ),
+        (
+            "list_val.txt",
+            "0001/0001_001_09_0114morning_0398_0.jpg 0\n",
+            "list_val.txt: gives '0001/0001_001_09_.*' to person 0, expected that of its name",
+        ),
+        (
+            "list_query.txt",
+            "0001/0000_000_15_0302noon_0001_0.jpg 0\n",
+            "list_query.txt: gives '0001/0000_000_15_.*' to person 0, expected that of its name",
+        ),
     ],
 )
 def test_msmt17_lists_must_agree_with_the_folders(tmp_path, file, text, message):

@@ -13,8 +13,11 @@ from pathlib import Path
 import h5py
 import pytest
 import trees
+import trees_small
 
 from fedreid_mpi import cli
+from fedreid_mpi.config import load_experiment
+from fedreid_mpi.config.suite import load_suite
 from fedreid_mpi.data.archive import DatasetArchive, verify_dataset
 from fedreid_mpi.errors import DataError
 
@@ -244,3 +247,65 @@ def test_an_archive_of_a_crashed_writer_is_refused(tmp_path):
         file.create_dataset("images", (3, 4, 4, 3), "u1")
     with pytest.raises(DataError, match="an HDF5 file of something else"):
         DatasetArchive.open(tmp_path / "x.h5")
+
+
+@pytest.mark.parametrize(
+    "launcher", [{"SLURM_PROCID": "3"}, {"OMPI_COMM_WORLD_RANK": "1"}, {"PMI_RANK": "2"}]
+)
+def test_commands_that_join_no_ranks_tell_their_own_mistakes(
+    market, output, tmp_path, monkeypatch, capsys, launcher
+):
+    for name, value in launcher.items():
+        monkeypatch.setenv(name, value)
+    started = time.monotonic()
+    for arguments, code, said in (
+        (["prepare", "--datset", "viper", str(market), str(output)], 2, "No such option"),
+        (["prepare", "--dataset", "viper", str(market), str(output)], 3, "not recognised as viper"),
+        (["synth", str(tmp_path), "--scale", "huge"], 2, "'huge' is not one of"),
+        (["inspect", str(tmp_path / "none.h5")], 3, "none.h5"),
+        (["results", "show", str(tmp_path / "none")], 3, "no such run directory"),
+        (["results", "export", str(tmp_path), "-o", "x.xlsx"], 2, "expected .csv"),
+        (["evaluate", str(tmp_path / "none"), str(output)], 3, "no such model file"),
+        (["stop", str(tmp_path / "none")], 3, "none"),
+        (["trian"], 2, "No such command"),
+    ):
+        ended = cli.run(arguments)
+        assert ended == code, arguments
+        assert said in error_line(capsys)
+    assert time.monotonic() - started < 2
+    assert cli.run(["train", "--no-such-option"]) == 0  # rank 0 tells
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_text_files_may_start_with_a_byte_order_mark(tmp_path, output, encoding):
+    def mark(path):
+        path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
+        return path
+
+    def written(name, text):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return mark(tmp_path / name)
+
+    market = trees.write_tree(tmp_path, "market1501")
+    (market / "counts.json").write_text('{"cameras": 6, "train_images": 3}')
+    mark(market / "counts.json")
+    plain = ["prepare", "--size", "40x16", "--dataset"]
+    assert cli.run([*plain, "market1501", str(market), str(output)]) == 0
+    msmt17 = trees.write_tree(tmp_path, "msmt17")
+    for name in trees.MSMT17_LISTS:
+        mark(msmt17 / name)
+    assert cli.run([*plain, "msmt17", str(msmt17), str(output), "--allow-subset"]) == 0
+    viper = trees.write_tree(tmp_path, "viper")
+    splits = mark(
+        trees_small.write_json(tmp_path / "splits.json", [trees_small.viper_lists([872, 0], [1, 4])])
+    )
+    more = ["--splits", "standard", "--split-file", str(splits), "--allow-subset"]
+    assert cli.run([*plain, "viper", str(viper), str(output), *more]) == 0
+    rows = [f"VIPeR/{name},{number % 4},0,train\n" for number, name in enumerate(trees.VIPER)]
+    table = written("table.csv", "path,pid,camid,split\n" + "".join(rows))
+    assert cli.run([*plain, "custom", "--name", "x", str(table), str(output), "--allow-subset"]) == 0
+    experiment = written("e.toml", 'data = {archives = ["a.h5"]}\n[run]\nname = "é"\n')
+    assert load_experiment(experiment).run.name == "é"
+    suite = 'study = {name = "é", base = "e.toml", seeds = [1]}\n[methods.one]\n'
+    assert load_suite(written("suite.toml", suite)).name == "é"

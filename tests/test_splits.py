@@ -193,9 +193,17 @@ def test_numbers_of_identities(tmp_path):
         tmp_path, views=[(1, 2), (1, 0), (1, 1), (0, 1)], trainval=[1], probe=[0], gallery=[0, 2]
     )
     split = read_identity_split(path)
-    assert split == IdentitySplit(
-        path, frozenset({1}), frozenset({0}), frozenset({0, 2}), ((1, 2), (1, 0), (1, 1), (0, 1))
+    views = ((1, 2), (1, 0), (1, 1), (0, 1))
+    names = tuple(
+        frozenset(
+            (number, f"cam_{camera}/{number:05d}_{image:05d}.png")
+            for number, counts in enumerate(views)
+            for image in range(counts[camera])
+        )
+        for camera in (0, 1)
     )
+    people = frozenset({1}), frozenset({0}), frozenset({0, 2})
+    assert split == IdentitySplit(path, *people, views, names)
     views = [
         View("a", 10, 0),
         View("b", 10, 1),

@@ -20,7 +20,7 @@ from PIL import Image
 from fedreid_mpi import cli
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.checks import find_duplicates
-from fedreid_mpi.data.prepare import find_datasets, survey
+from fedreid_mpi.data.prepare import find_datasets, passed_over, survey
 from fedreid_mpi.data.readers import (
     READERS,
     Choices,
@@ -36,6 +36,8 @@ from fedreid_mpi.data.readers import (
 from fedreid_mpi.data.readers.mat import open_image_cells, read_mat
 from fedreid_mpi.data.readers.names import match_name
 from fedreid_mpi.errors import ConfigurationError, DataError
+
+MSMT17_V2 = ["list_train.txt", *(re.sub("^(train|test)/", r"mask_\1_v2/", path) for path in trees.MSMT17)]
 
 
 def read(dataset, root, variant=None, **choices):
@@ -390,6 +392,20 @@ def test_big_sets_as_the_benchmark_leaves_them(tmp_path, dataset, nesting):
     check(dataset, tmp_path, "processed", folder, {**tests, **together})
 
 
+@pytest.mark.parametrize("stray", ["train_all", "train", "val"])
+def test_training_images_that_contradict_each_other_are_refused(tmp_path, stray):
+    facts, parts = big.processed("market1501")
+    trees.touch_tree(tmp_path, facts)
+    for part, images in parts.items():
+        trees.touch_tree(tmp_path / part, images)
+    assert read("market1501", tmp_path)[0] == "processed"
+    trees.touch_tree(tmp_path / stray, ["0002/0002_c3s1_000999_03.jpg"])
+    with pytest.raises(
+        DataError, match="1 images are not both in train_all and in train or val: '0002/0002_c3s1"
+    ):
+        read("market1501", tmp_path)
+
+
 def test_training_images_without_validation_are_counted(tmp_path):
     expected = {
         name: next(v for v in READERS[name].variants if v.name == "processed").train_only for name in big.BIG
@@ -424,6 +440,40 @@ def test_small_sets_with_the_authors_split(tmp_path, dataset, extension):
     path = tmp_path / "elsewhere/split.json"
     listing = check(dataset, tmp_path, "cameras-unsplit", tmp_path, facts, split_file=path)
     assert not listing.drawn
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"cam_0/00000_00000.png"', '"cam_0/00000_00007.png"'),  # not there
+        (
+            '"cam_0/00000_00000.png"',
+            '"cam_0/00003_00000.png"',
+        ),  # somebody else's, whose image is listed twice
+    ],
+)
+def test_a_meta_file_must_list_the_images_that_are_there(tmp_path, old, new):
+    big.write_cameras(tmp_path, "png")
+    text = (tmp_path / "meta.json").read_text()
+    assert text.count(old) == 1
+    (tmp_path / "meta.json").write_text(text.replace(old, new))
+    message = r"meta\.json: lists other images than .*/cam_0 holds, or gives them to others: '00000_0000"
+    with pytest.raises(DataError, match=message):
+        read("viper", tmp_path)
+
+
+def test_a_meta_file_that_counts_people_otherwise_is_refused(tmp_path):
+    for path, (pid, _) in big.write_cameras(tmp_path, "png").items():
+        (tmp_path / path).rename(tmp_path / path.replace(f"/{pid:05d}", f"/{pid + 100:05d}"))
+    with pytest.raises(DataError, match=r"meta\.json: lists other images"):
+        read("viper", tmp_path)
+
+
+def test_a_meta_file_may_call_images_otherwise(tmp_path):
+    big.write_cameras(tmp_path, "png")
+    text = (tmp_path / "meta.json").read_text()
+    (tmp_path / "meta.json").write_text(text.replace("cam_0/", "first_").replace("cam_1/", "second_"))
+    assert read("viper", tmp_path)[0] == "cameras"
 
 
 @pytest.mark.parametrize("dataset", ["cuhk01", "viper", "3dpes", "ilids"])
@@ -461,7 +511,6 @@ def test_numbers_alone_tell_prids_split(tmp_path):
     trees.touch_tree(tmp_path, facts)
     listing = check("prid2011", tmp_path, "cameras-unsplit", tmp_path, facts)
     assert not listing.drawn
-    assert not recognise(READERS["prid2011"], tmp_path).variant.seeded
 
 
 def test_the_processed_public_set_has_no_cameras(tmp_path):
@@ -507,7 +556,80 @@ def test_all_prefers_the_folder_that_is_recognised(tmp_path):
     (tmp_path / "Market-1501-v15.09.15").mkdir()
     assert find_datasets(tmp_path)["market1501"] == tmp_path / "Market-1501-v15.09.15"
     trees.touch_tree(tmp_path / "Market", trees.MARKET)
-    assert find_datasets(tmp_path)["market1501"] == tmp_path / "Market"
+    found = find_datasets(tmp_path)
+    assert found["market1501"] == tmp_path / "Market"
+    why = {tmp_path / "Market-1501-v15.09.15": f"market1501 is taken from {tmp_path / 'Market'}"}
+    assert passed_over(tmp_path, found) == why
+
+
+@pytest.mark.parametrize(
+    ("folder", "dataset", "names"),
+    [
+        ("Market1501", "market1501", trees.MARKET),
+        ("market-1501", "market1501", trees.MARKET),
+        ("DukeMTMC", "dukemtmc-reid", trees.DUKE),
+        ("dukemtmc_reid", "dukemtmc-reid", trees.DUKE),
+        ("CUHK03-NP/detected", "cuhk03-np", trees.CUHK03),
+        ("msmt17_v2", "msmt17", MSMT17_V2),
+        ("prid2011", "prid2011", trees.PRID),
+        ("3DPeS/3DPeS/RGB", "3dpes", trees.THREEDPES),
+        ("3dpes/3DPeS_ReId_Snap/3DPeS/RGB", "3dpes", trees.THREEDPES),
+        ("campus", "cuhk01", trees.CUHK01),
+        ("viper/VIPeR.v1.0/VIPeR", "viper", trees.VIPER),
+        ("iLIDS/i-LIDS_Pedestrian/Persons", "ilids", trees.ILIDS),
+        ("cuhk02/CUHK02/Dataset", "cuhk02", trees.CUHK02),
+    ],
+)
+def test_all_knows_the_names_under_which_datasets_come(tmp_path, folder, dataset, names):
+    trees.touch_tree(tmp_path / folder, names)
+    place = tmp_path / folder.split("/")[0]
+    assert find_datasets(tmp_path) == {dataset: place}
+    assert recognise(READERS[dataset], place).folder.resolve() == (tmp_path / folder).resolve()
+    assert passed_over(tmp_path, {dataset: place}) == {}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("MSMT17_V1", "MSMT17"), ("msmt17/MSMT17_V1", "msmt17/MSMT17_V2"), ("MSMT17_V1", "msmt17/MSMT17")],
+)
+def test_two_candidates_for_one_dataset_are_an_error(tmp_path, first, second, capsys):
+    for place in (first, second):
+        trees.touch_tree(tmp_path / place, [*trees.MSMT17, "list_train.txt"])
+    assert cli.run(["prepare", "--all", str(tmp_path), str(tmp_path / "out")]) == 3
+    (line,) = [each for each in capsys.readouterr().err.splitlines() if "error" in each]
+    assert "msmt17 is there twice" in line
+    assert str(tmp_path / first) in line
+    assert str(tmp_path / second) in line
+    assert "--dataset msmt17" in line
+    assert not (tmp_path / "out").exists()
+    assert recognise(READERS["msmt17"], tmp_path / first).folder == tmp_path / first
+
+
+def test_halves_and_copies_of_one_dataset_are_no_two_candidates(tmp_path):
+    for half in ("detected", "labeled"):
+        trees.touch_tree(tmp_path / "cuhk03-np" / half, trees.CUHK03)
+    trees.touch_tree(
+        tmp_path / "Market", [*trees.MARKET, *(f"pytorch/{path}" for path in big.processed("market1501")[0])]
+    )
+    (tmp_path / "market1501").symlink_to("Market")
+    found = find_datasets(tmp_path)
+    assert found == {"market1501": tmp_path / "Market", "cuhk03-np": tmp_path / "cuhk03-np"}
+    assert recognise(READERS["cuhk03-np"], found["cuhk03-np"]).variant.name == "detected"
+    assert recognise(READERS["market1501"], found["market1501"]).variant.name == "original"
+    (tmp_path / "cuhk03-np").rename(tmp_path / "halves")
+    (tmp_path / "halves" / "labeled").rename(tmp_path / "cuhk03-np-labeled")
+    assert recognise(READERS["cuhk03-np"], find_datasets(tmp_path)["cuhk03-np"]).variant.name == "labeled"
+
+
+def test_all_names_what_it_does_not_take(tmp_path, capsys):
+    trees.write_tree(tmp_path, "viper")
+    for name in ("Holidays", "my market", ".cache"):
+        (tmp_path / name).mkdir()
+    command = ["prepare", "--all", "--size", "16x8", "--allow-subset"]
+    assert cli.run([*command, str(tmp_path), str(tmp_path / "out")]) == 0
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("not taken: ")]
+    why = "datasets are not known under this name (--dataset prepares any folder)"
+    assert told == [f"not taken: {tmp_path / name}: {why}" for name in ("Holidays", "my market")]
 
 
 # --- Recognition, choices, duplicates

@@ -129,6 +129,15 @@ def test_viper_by_torchreids_lists(tmp_path):
         read("viper", folder, split_file=path)
 
 
+@pytest.mark.parametrize("part", ["train", "query", "gallery"])
+def test_a_lists_own_numbers_of_people_must_be_right(tmp_path, part):
+    folder = trees.touch_tree(tmp_path / "VIPeR", trees.VIPER)
+    content = [trees_small.viper_lists([872, 0], [1, 4]) | {f"num_{part}_pids": 3}]
+    path = trees_small.write_json(tmp_path / "splits.json", content)
+    with pytest.raises(DataError, match=f"split 0 says num_{part}_pids 3, lists 2 people"):
+        read("viper", folder, splits="standard", split_file=path)
+
+
 def test_viper_by_numbers_of_identities(tmp_path):
     folder = trees.touch_tree(tmp_path / "VIPeR", trees.VIPER)
     path = trees_small.write_identity_split(tmp_path / "theirs", [(1, 1)] * 4, [1, 3], [0, 2])

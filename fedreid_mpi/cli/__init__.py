@@ -26,6 +26,9 @@ COMMANDS = {
 }
 
 
+JOINING = frozenset({"train", "study", "doctor"})
+"""Commands whose processes join as ranks, so that one speaks for all; of others each works for itself."""
+
 HEAD_START = 2.0
 """Seconds that rank 0 has to tell a mistake that each process of a launch finds for itself."""
 
@@ -53,16 +56,17 @@ def run(arguments: Sequence[str]) -> int:
     Errors raised on purpose become one line on the error stream. Commands that run on several ranks handle
     their own end, since a rank that merely exits would leave the others waiting.
     """
+    speaks = is_first(os.environ) or not JOINING.intersection(arguments[:1])
     try:
         group.main(args=list(arguments), prog_name="fedreid-mpi", standalone_mode=False)
     except FedReIDError as error:
-        if is_first(os.environ):
+        if speaks:
             print_error(str(error))
         else:
             time.sleep(HEAD_START)  # rank 0 finds the same mistake; whoever leaves first ends all
         return error.exit_code
     except click.ClickException as error:
-        if not is_first(os.environ):
+        if not speaks:
             return 0  # rank 0 finds the same mistake; to leave with a code might end it before it has told
         print_error(error.format_message())
         return error.exit_code if isinstance(error, click.UsageError) else 2

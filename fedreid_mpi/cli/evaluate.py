@@ -13,7 +13,6 @@ from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.records import EvaluationProtocol, Scores
 
 if TYPE_CHECKING:
-    from fedreid_mpi.data.archive import DatasetArchive
     from fedreid_mpi.evaluation.reranking import Reranking
 
 PROTOCOLS = ("standard", "published", "single-gallery-shot")
@@ -87,6 +86,7 @@ def command(
 
     from fedreid_mpi import config
     from fedreid_mpi.data.archive import DatasetArchive
+    from fedreid_mpi.data.partition import require_distinct
     from fedreid_mpi.device import choose_device, memory_format, set_arithmetic
     from fedreid_mpi.evaluation import (
         Scoring,
@@ -112,8 +112,9 @@ def command(
                 f"{archive.path}: images are {archive.height}x{archive.width}, "
                 f"expected {stored.height}x{stored.width} as in {model}"
             )
-    if save is not None:
-        _check_save(save, datasets)
+    require_distinct(datasets)
+    if save is not None and not save.resolve().parent.is_dir():
+        raise ConfigurationError(f"--save {save}: no such folder {save.resolve().parent}")
     splits = [list(range(archive.splits)) if split is None else [split] for archive in datasets]
     parts = [images_to_score(*each, multi_query) for each in zip(datasets, splits, strict=True)]
     steps = sum(len(part) for images in parts for part in images)
@@ -171,17 +172,6 @@ def _reranking(
         return Reranking(**given)  # type: ignore[arg-type]
     except ValueError as error:
         raise ConfigurationError(f"--rerank: {error}") from error
-
-
-def _check_save(save: Path, datasets: "Sequence[DatasetArchive]") -> None:
-    """Refuse, before any work is done, to save what cannot be saved."""
-    if not save.resolve().parent.is_dir():
-        raise ConfigurationError(f"--save {save}: no such folder {save.resolve().parent}")
-    names = sorted(archive.name for archive in datasets)
-    if len(set(names)) < len(names):
-        raise ConfigurationError(
-            f"--save {save}: two archives are of one dataset, expected one of each: {', '.join(names)}"
-        )
 
 
 def _cells(scores: Sequence[Scores]) -> list[str]:

@@ -11,7 +11,15 @@ import click
 
 from fedreid_mpi.cli.console import print_table, progress_bar
 from fedreid_mpi.data.checks import Count
-from fedreid_mpi.data.prepare import Options, Survey, find_datasets, prepare, require_whole, survey
+from fedreid_mpi.data.prepare import (
+    Options,
+    Survey,
+    find_datasets,
+    passed_over,
+    prepare,
+    require_whole,
+    survey,
+)
 from fedreid_mpi.data.readers import READERS, Choices
 from fedreid_mpi.data.readers.base import BENCHMARK
 from fedreid_mpi.errors import ConfigurationError
@@ -103,6 +111,7 @@ def command(
     With --all, SOURCE holds some of the folders Market-1501-v15.09.15, DukeMTMC-reID, MSMT17_V1,
     cuhk03-np/detected, prid_2011, CUHK01/campus, VIPeR, 3DPeS/RGB, i-LIDS_Pedestrian/Persons and
     CUHK02/Dataset, or others in which they are known to come; OUTPUT is a folder that gets one archive each.
+    Folders that are not taken are named; a dataset that is there twice is an error.
 
     Any other dataset comes with a manifest, a CSV or Parquet table with the columns path, pid, camid and
     split: see docs/datasets.md.
@@ -120,8 +129,11 @@ def command(
     if dataset is not None:
         targets = {output: (dataset, source)}
     else:
-        targets = {output / f"{name}.h5": (name, folder) for name, folder in find_datasets(source).items()}
-        _make_folder(output)
+        found = find_datasets(source)
+        targets = {output / f"{name}.h5": (name, folder) for name, folder in found.items()}
+        for folder, reason in passed_over(source, found).items():
+            if folder.resolve() != output.resolve():
+                click.echo(f"not taken: {folder}: {reason}")
     options = Options(*size, allow_subset, skip_broken, jobs)
     choices = Choices(split_seed or 0, training, splits or BENCHMARK, split_file)
     surveys = {archive: survey(name, folder, choices, variant) for archive, (name, folder) in targets.items()}
@@ -133,6 +145,8 @@ def command(
     _print_counts(surveys.values())
     for listed in surveys.values():
         require_whole(listed, options)
+    if everything:
+        _make_folder(output)
     for archive, listed in surveys.items():
         with progress_bar(f"{listed.name:<13}", len(listed.images)) as advance:
             written = prepare(listed, archive, options, advance)
@@ -176,6 +190,7 @@ def _print_counts(surveys: Iterable[Survey]) -> None:
 def _cell(each: Count) -> str:
     if each.expected in (None, each.found):
         return f"{each.found:,}"
-    if each.about:
-        return f"{each.found:,} (about {each.expected:,})"
-    return f"[bold red]{each.found:,} (expected {each.expected:,})[/]"
+    expected = f"{'about ' if each.reach else ''}{each.expected:,}"
+    if not each.differs:
+        return f"{each.found:,} ({expected})"
+    return f"[bold red]{each.found:,} (expected {expected})[/]"

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedreid_mpi.data.archive import SplitRole
-from fedreid_mpi.data.readers import Choices, Record, Variant
-from fedreid_mpi.data.readers.base import BENCHMARK
+from fedreid_mpi.data.readers import Choices, Listing, Record, Variant
+from fedreid_mpi.data.readers.base import BENCHMARK, About
 from fedreid_mpi.data.readers.names import few
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.storage.atomic import require_regular
+from fedreid_mpi.storage.regular import read_text
 
 TESTED = frozenset({SplitRole.QUERY, SplitRole.GALLERY, SplitRole.MULTI_QUERY})
 """Roles whose people must not be trained on."""
+
+IMAGES = ("train_images", "query_images", "gallery_images")
+"""Keys of the counts that add up to all images, where a split leaves none out."""
 
 COUNTS_FILE = "counts.json"
 """A dataset's folder may hold a file of its own counts, which then replace the published ones."""
@@ -32,19 +35,28 @@ class Count:
         In the folder.
     expected
         None where nothing is said of it.
-    about
-        Whether ``expected`` depends on the seed of the split, and so holds only about.
+    reach
+        Where ``expected`` holds for one draw only: the least and the most that a draw from these images can
+        give.
     """
 
     key: str
     found: int
     expected: int | None
-    about: bool
+    reach: tuple[int, int] | None = None
 
     @property
     def differs(self) -> bool:
         """Whether this is not the dataset that was expected."""
-        return not self.about and self.expected is not None and self.found != self.expected
+        least, most = self.reach or (self.found, self.found)
+        return self.expected is not None and not least <= self.expected <= most
+
+    def __str__(self) -> str:
+        """Say what was found and what was expected."""
+        if self.reach is None:
+            return f"{self.found} {self.key} instead of {self.expected}"
+        least, most = self.reach
+        return f"{self.found} {self.key}, by any draw {least} to {most}, instead of about {self.expected}"
 
 
 def count(records: Sequence[Record]) -> dict[str, int]:
@@ -87,36 +99,52 @@ def count(records: Sequence[Record]) -> dict[str, int]:
 
 
 def compare_counts(
-    variant: Variant, choices: Choices, root: Path, records: Sequence[Record]
-) -> tuple[Count, ...]:
-    """Compare the counts of a dataset's first split with those of its `COUNTS_FILE`, else the published ones.
+    variant: Variant, choices: Choices, root: Path, listing: Listing
+) -> tuple[tuple[Count, ...], tuple[Count, ...]]:
+    """Compare a dataset's counts with those of its `COUNTS_FILE`, else with the published ones.
 
-    The file speaks of the whole training set and the benchmark's split. Where others were chosen, and there
-    is such a file, nothing is expected.
+    Of its first split the file speaks only as far as that is the benchmark's with the whole training set; of
+    all that lies in the folder it speaks whatever was chosen.
+
+    Returns
+    -------
+    tuple of tuple of Count
+        Those of the first split, and those that no draw changes.
 
     Raises
     ------
     DataError
         When the file of counts cannot be understood.
     """
-    published = variant.splits[choices.splits]
+    published: Mapping[str, int | None] = variant.splits[choices.splits]
+    whole: Mapping[str, int | None] = variant.whole
     path = root / COUNTS_FILE
-    if not path.exists():
-        other = (variant.train_only or {}) if choices.training == "train" else {}
-        expected: Mapping[str, int | None] = {**published, **other}
-    elif choices.splits == BENCHMARK and choices.training == "trainval":
-        expected = _read_counts(path, published)
+    if path.exists():
+        told = _read_counts(path, {key for counts in variant.splits.values() for key in counts} | {*whole})
+        whole = {key: told.get(key) for key in whole}
+        if "images" in whole and whole["images"] is None and {*IMAGES} <= {*told}:
+            whole = {**whole, "images": sum(told[key] for key in IMAGES)}
+        benchmark = choices.splits == BENCHMARK and choices.training == "trainval"
+        expected: Mapping[str, int | None] = told if benchmark else {}
     else:
-        expected = {}
-    return tuple(
-        Count(key, found, expected.get(key), key in variant.seeded) for key, found in count(records).items()
+        other = (variant.train_only or {}) if choices.training == "train" else {}
+        expected = {**published, **other}
+    return (
+        tuple(
+            Count(key, found, expected.get(key), _reach(key, published, listing))
+            for key, found in count(listing.splits[0]).items()
+        ),
+        tuple(Count(key, found, whole.get(key)) for key, found in listing.whole.items()),
     )
+
+
+def _reach(key: str, published: Mapping[str, int | None], listing: Listing) -> tuple[int, int] | None:
+    return listing.reach.get(key) if isinstance(published.get(key), About) else None
 
 
 def _read_counts(path: Path, known: Iterable[str]) -> Mapping[str, int]:
     try:
-        require_regular(path)
-        counts = json.loads(path.read_text(encoding="utf-8"))
+        counts = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as JSON: {error}") from error
     keys = sorted(known)

@@ -6,6 +6,7 @@ What becomes of a file depends on its content alone, never on its name:
 * Grey, palette and CMYK images become RGB by Pillow's plain conversion, without colour profiles. Where a
   channel has 16 bits the upper eight are kept, in grey images as in coloured ones.
 * Transparency is ignored: the colour that the file holds counts.
+* Every check is made that the format offers; see `fedreid_mpi.data.soundness`.
 * Images are turned upright where EXIF data ask for it, as every viewer shows them. The published datasets
   hold no such data, so this concerns people's own images alone.
 
@@ -28,9 +29,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fedreid_mpi.data.readers.base import Load
 from fedreid_mpi.data.readers.names import few
+from fedreid_mpi.data.soundness import DamageError, check
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.records import Advance
-from fedreid_mpi.storage.atomic import require_regular
+from fedreid_mpi.storage.regular import read_bytes
 
 CHUNK = 8
 """Images decoded in one task: 0.8 MB at 256x128."""
@@ -157,8 +159,7 @@ def _files_below(root: Path) -> Load:
 
     def load(path: str) -> bytes:
         try:
-            require_regular(root / path)
-            return (root / path).read_bytes()
+            return read_bytes(root / path)
         except OSError as error:
             raise DataError(f"{root / path}: cannot be read: {error.strerror}") from error
 
@@ -182,11 +183,13 @@ def _decode(path: str, content: bytes | NDArray[np.uint8], height: int, width: i
             found = "JPEG" if image.format == "MPO" else image.format  # several JPEGs, the first counts
             if found != FORMATS.get(PurePosixPath(path).suffix.lower()):
                 remarks.append(f"are {found} files by content, not by name")
+            if (remark := check(content, str(found))) and image.format != "MPO":
+                remarks.append(remark)
             upright = _turn_upright(image)
             if upright is not image:
                 remarks.append("were turned upright, as their EXIF data ask")
             return _Result(digest, _resize(_to_rgb(upright), height, width), remarks=tuple(remarks))
-    except _UndecodableError as error:
+    except (_UndecodableError, DamageError) as error:
         return _Result(digest, cause=str(error))
     except _DAMAGE:
         return _Result(digest, cause="damaged")

@@ -42,19 +42,31 @@ class Part:
 
 
 def require_distinct(archives: Sequence[DatasetArchive]) -> None:
-    """Refuse a dataset that is there twice, under one path or as a copy: its people would count double.
+    """Refuse archives that cannot stand beside each other.
+
+    A dataset that is there twice, under one path or as a copy, would count its people double. By their names
+    clients, rows of tables and model files are told apart.
 
     Raises
     ------
     ConfigurationError
         Naming both files.
     """
-    known: dict[str, DatasetArchive] = {}
+    contents: dict[str, DatasetArchive] = {}
+    names: dict[str, DatasetArchive] = {}
     for archive in archives:
-        other = known.setdefault(archive.content_digest, archive)
-        if other is not archive:
+        if (other := contents.setdefault(archive.content_digest, archive)) is not archive:
             raise ConfigurationError(
-                f"data: {archive.path} is the same dataset as {other.path}, expected each once"
+                f"{archive.path} is the same dataset as {other.path}, expected each once"
+            )
+        if (other := names.setdefault(archive.name, archive)) is not archive:
+            raise ConfigurationError(
+                f"{archive.path} and {other.path} are both named {archive.name!r}, expected a name each "
+                "(prepare --dataset custom --name)"
+            )
+        if archive.name == POOL:
+            raise ConfigurationError(
+                f"{archive.path} is named {POOL!r}, which is what all clients' images are"
             )
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -29,11 +29,12 @@ from fedreid_mpi.data.readers import (
     Recognised,
     Record,
     find_dataset,
+    is_known_as,
     recognise,
     require_sense,
 )
 from fedreid_mpi.data.readers.base import BENCHMARK
-from fedreid_mpi.data.readers.names import few
+from fedreid_mpi.data.readers.names import few, folders_in
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.records import Advance
 
@@ -127,7 +128,7 @@ def find_datasets(root: Path) -> dict[str, Path]:
     Raises
     ------
     DataError
-        When there is none.
+        When there is none, or one is there twice.
     """
     places = {name: find_dataset(reader, root) for name, reader in READERS.items()}
     found = {name: folder for name, folder in places.items() if folder is not None}
@@ -137,6 +138,21 @@ def find_datasets(root: Path) -> dict[str, Path]:
             f"{root}: {'' if root.is_dir() else 'no such folder, '}expected one of {folders} in it"
         )
     return found
+
+
+def passed_over(root: Path, found: Mapping[str, Path]) -> dict[Path, str]:
+    """Say which folders under ``root`` are not among those that `find_datasets` found, and why."""
+    reasons: dict[Path, str] = {}
+    for folder in folders_in(root):
+        if folder in found.values():
+            continue
+        known = [name for name, reader in READERS.items() if is_known_as(reader, folder.name)]
+        reasons[folder] = (
+            f"{known[0]} is taken from {found[known[0]]}"
+            if known
+            else "datasets are not known under this name (--dataset prepares any folder)"
+        )
+    return reasons
 
 
 def survey(name: str, root: Path, choices: Choices, variant: str | None = None) -> Survey:
@@ -167,8 +183,8 @@ def survey(name: str, root: Path, choices: Choices, variant: str | None = None) 
     listing = found.variant.read(found.folder, choices)
     images = _union(found.folder, listing)
     complaints: list[str] = []
-    counts = compare_counts(found.variant, choices, found.folder, listing.splits[0])
-    complaints += [f"{c.found} {c.key} instead of {c.expected}" for c in counts if c.differs]
+    counts, whole = compare_counts(found.variant, choices, found.folder, listing)
+    complaints += [str(each) for each in (*counts, *whole) if each.differs]
     for number, records in enumerate(listing.splits):
         check_split(found.folder, records)
         if unmatched := unmatched_queries(records):

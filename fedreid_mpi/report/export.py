@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.records import ModelKind
 from fedreid_mpi.results import RunResults
 from fedreid_mpi.storage.atomic import atomic_write, write_errors
@@ -63,6 +63,8 @@ def write_csv(path: Path, runs: Iterable[list[Row]]) -> None:
 
     Raises
     ------
+    DataError
+        There are no rows.
     FedReIDError
         The file cannot be written.
     """
@@ -78,6 +80,8 @@ def write_csv(path: Path, runs: Iterable[list[Row]]) -> None:
                 writer.writeheader()
             if writer is not None:
                 writer.writerows({k: "" if v != v else v for k, v in row.items()} for row in rows)
+        if writer is None:
+            raise _nothing(path)
 
 
 def write_parquet(path: Path, runs: Iterable[list[Row]]) -> None:
@@ -87,6 +91,8 @@ def write_parquet(path: Path, runs: Iterable[list[Row]]) -> None:
     ------
     ConfigurationError
         pyarrow is not installed.
+    DataError
+        There are no rows.
     FedReIDError
         The file cannot be written.
     """
@@ -105,8 +111,12 @@ def write_parquet(path: Path, runs: Iterable[list[Row]]) -> None:
                 writer = writer or pyarrow.parquet.ParquetWriter(temporary, table.schema)
                 writer.write_table(table)
         if writer is None:
-            writer = pyarrow.parquet.ParquetWriter(temporary, pyarrow.schema([]))
+            raise _nothing(path)
         writer.close()
+
+
+def _nothing(path: Path) -> DataError:
+    return DataError(f"{path}: not written, the runs have nothing for this table")
 
 
 def _run(results: RunResults) -> Row:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from fedreid_mpi.cli.results.refusals import Refusals
-from fedreid_mpi.cli.results.run_selection import chosen_runs, takes_runs
+from fedreid_mpi.cli.results.run_selection import require_runs, takes_runs
 from fedreid_mpi.cli.results.wide_tables import print_blocks
-from fedreid_mpi.errors import ConfigurationError, DataError
+from fedreid_mpi.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from fedreid_mpi.report.study import Method, Study
@@ -84,10 +84,8 @@ def read_methods(paths: tuple[Path, ...], where: tuple[str, ...]) -> Study:
     from fedreid_mpi.results import read_run
 
     refuse = Refusals()
-    found = [summary.source.path for summary in chosen_runs(paths, where, refuse)]
+    found = [summary.source.path for summary in require_runs(paths, where, refuse)]
     refuse.settle()
-    if not found:
-        raise DataError(f"{', '.join(map(str, paths))}: no run that meets {', '.join(where) or 'this'}")
     return make_study([make_run(path, read_run(path)) for path in found])
 
 

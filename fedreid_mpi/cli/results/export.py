@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedreid_mpi.cli.results.refusals import Refusals
-from fedreid_mpi.cli.results.run_selection import chosen_runs, takes_runs
+from fedreid_mpi.cli.results.run_selection import require_runs, takes_runs
 
 if TYPE_CHECKING:
     from fedreid_mpi.report.export import Row
@@ -66,7 +66,7 @@ def command(
         _write_latex(paths, where, output, metric)
         return
     refuse = Refusals()
-    summaries = chosen_runs(paths, where, refuse)
+    summaries = require_runs(paths, where, refuse)
     if chosen == "tensorboard":
         _write_events(summaries, output)
     else:

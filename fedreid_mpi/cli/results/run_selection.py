@@ -54,3 +54,20 @@ def chosen_runs(paths: tuple[Path, ...], where: tuple[str, ...], refuse: Refusal
         for summary in found.values()
         if all(condition.holds(summary.settings) for condition in conditions)
     ]
+
+
+def require_runs(paths: tuple[Path, ...], where: tuple[str, ...], refuse: Refusals) -> list[RunSummary]:
+    """Return what `chosen_runs` does.
+
+    Raises
+    ------
+    DataError
+        There is no run, or none that can be read.
+    """
+    from fedreid_mpi.errors import DataError
+
+    found = chosen_runs(paths, where, refuse)
+    if not found:
+        refuse.settle()
+        raise DataError(f"{', '.join(map(str, paths))}: no run that meets {', '.join(where) or 'this'}")
+    return found

@@ -18,7 +18,13 @@ from fedreid_mpi.data.readers import (
     viper,
 )
 from fedreid_mpi.data.readers.base import Choices, Listing, Load, Reader, Record, Variant
-from fedreid_mpi.data.readers.recognition import Recognised, find_dataset, recognise, require_sense
+from fedreid_mpi.data.readers.recognition import (
+    Recognised,
+    find_dataset,
+    is_known_as,
+    recognise,
+    require_sense,
+)
 
 # The benchmark's nine clients from the largest to the smallest and its public dataset; then the others.
 _BENCHMARK = (msmt17, dukemtmc_reid, market1501, cuhk03, prid2011, cuhk01, viper, threedpes, ilids, cuhk02)
@@ -37,6 +43,7 @@ __all__ = [
     "Record",
     "Variant",
     "find_dataset",
+    "is_known_as",
     "recognise",
     "require_sense",
 ]

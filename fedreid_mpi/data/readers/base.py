@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,6 +14,11 @@ from fedreid_mpi.data.readers.names import image_names, is_there, match_folder, 
 
 BENCHMARK = "benchmark"
 """Name of the split that the federated benchmark uses."""
+
+
+class About(int):
+    """A count that is right for one draw; others give others."""
+
 
 Load = Callable[[str], bytes | NDArray[np.uint8]]
 """Takes the path of an image; returns the bytes of its file, or its pixels (rows, columns, 3) as RGB.
@@ -82,12 +87,18 @@ class Listing:
         What the user should know.
     load
         Gets an image by its path, where images are no files in the dataset's folder.
+    whole
+        Counts of all that lies in the folder, whatever is drawn from it, by the keys of `Variant.whole`.
+    reach
+        The least and the most that a draw from these images can give, for each count that is drawn.
     """
 
     splits: tuple[tuple[Record, ...], ...]
     drawn: bool = False
     notes: tuple[str, ...] = ()
     load: Load | None = None
+    whole: Mapping[str, int] = field(default_factory=dict)
+    reach: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +117,9 @@ class Variant:
         Lists the images of a folder.
     splits
         Names accepted by ``--splits``, ``"benchmark"`` first where it is offered, to the published counts of
-        the first such split, by the keys of `fedreid_mpi.data.checks.count`.
-    seeded
-        Keys of the counts that depend on the seed of the split, and so can only hold about.
+        the first such split, by the keys of `fedreid_mpi.data.checks.count`; those that are drawn as `About`.
+    whole
+        Published counts of all that lies in the folder, by any keys.
     levels
         Folders below the given one in which this variant may lie as well; tried in order.
     train_only
@@ -116,6 +127,8 @@ class Variant:
         where the choice means nothing.
     split_file
         What ``--split-file`` may name, e.g. ``"split.json"``; empty where that means nothing.
+    if_alone
+        Whether it is taken only where no other variant is beside it, or where it is asked for.
     """
 
     name: str
@@ -123,10 +136,11 @@ class Variant:
     recognise: Callable[[Path], str | None]
     read: Callable[[Path, Choices], Listing]
     splits: Mapping[str, Mapping[str, int]]
-    seeded: frozenset[str] = frozenset()
+    whole: Mapping[str, int] = field(default_factory=dict)
     levels: tuple[str, ...] = (".",)
     train_only: Mapping[str, int | None] | None = None
     split_file: str = ""
+    if_alone: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +152,8 @@ class Reader:
     name
         Name of the dataset on the command line and in its archive.
     folders
-        Where it may lie under a root that holds several datasets, the original's place first.
+        Names by which its folder is known, the original's place first. How they are written does not matter:
+        capitals, hyphens and the like are passed over.
     variants
         Tried in order; the first that recognises a folder is taken.
     """
@@ -194,6 +209,11 @@ def client_counts(
         "query_images": query[1],
         "gallery_images": gallery,
     }
+
+
+def about(counts: Mapping[str, int], *keys: str) -> dict[str, int]:
+    """Mark the counts under ``keys`` as drawn."""
+    return {key: About(number) if key in keys else number for key, number in counts.items()}
 
 
 def read_folders(root: Path, folders: Iterable[tuple[str, SplitRole, re.Pattern[str]]]) -> list[Record]:

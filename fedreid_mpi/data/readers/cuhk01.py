@@ -42,7 +42,7 @@ def read(root: Path, choices: Choices) -> Listing:
 
 READER = Reader(
     name="cuhk01",
-    folders=("CUHK01/campus", "cuhk01/campus", "cuhk01"),
+    folders=("CUHK01/campus", "campus"),
     variants=(
         Variant(
             name="original",

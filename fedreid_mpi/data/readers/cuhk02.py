@@ -34,7 +34,7 @@ def read(root: Path, choices: Choices) -> Listing:
 
 READER = Reader(
     name="cuhk02",
-    folders=("CUHK02/Dataset", "CUHK02", "cuhk02/Dataset", "cuhk02"),
+    folders=("CUHK02/Dataset",),
     variants=(
         Variant(
             name="original",

@@ -63,14 +63,15 @@ def _folders_variant(name: str, labeled: bool, counts: dict[str, int], levels: t
         read=read,
         splits={BENCHMARK: counts},
         levels=levels,
+        if_alone=labeled,
     )
 
 
 READER = Reader(
     name="cuhk03-np",
-    folders=("cuhk03-np/detected", "cuhk03-np", "cuhk03-np-detected", "cuhk03", "cuhk03_release"),
+    folders=("cuhk03-np/detected", "cuhk03-np-detected", "cuhk03-np-labeled", "cuhk03", "cuhk03_release"),
     variants=(
-        _folders_variant("detected", False, DETECTED, (".", "detected", "cuhk03-np/detected")),
+        _folders_variant("detected", False, DETECTED, (".", "detected")),
         _folders_variant("labeled", True, LABELED, (".", *_LABELED_NAMES)),
         pytorch_variant(DETECTED, NAME, validation=767),
         mat_variant("detected", DETECTED),

@@ -29,6 +29,7 @@ from fedreid_mpi.data.readers.mat import (
     require_texts,
 )
 from fedreid_mpi.data.readers.names import few, match_names
+from fedreid_mpi.data.readers.views import whole_counts
 from fedreid_mpi.errors import ConfigurationError, DataError
 
 RELEASE = "cuhk-03.mat"
@@ -56,7 +57,8 @@ class Shot:
 
 
 def mat_variant(half: str, counts: Mapping[str, int]) -> Variant:
-    """Return the variant of one half of ``cuhk-03.mat``."""
+    """Return the variant of one half of ``cuhk-03.mat``, all of whose images the new protocol uses."""
+    images = counts["train_images"] + counts["query_images"] + counts["gallery_images"]
     return Variant(
         name=f"mat-{half}",
         looks_for=RELEASE,
@@ -66,7 +68,8 @@ def mat_variant(half: str, counts: Mapping[str, int]) -> Variant:
             BENCHMARK: counts,
             CLASSIC: {"cameras": 2, "train_identities": 1_367, "query_identities": 100},
         },
-        levels=(".", "cuhk03_release"),
+        whole=whole_counts(people=counts["train_identities"] + counts["query_identities"], images=images),
+        if_alone=half != "detected",
         split_file=_config_name(half),
     )
 
@@ -88,7 +91,8 @@ def read(half: str, root: Path, choices: Choices) -> Listing:
     def load(path: str) -> NDArray[np.uint8]:
         return images.read(cells[path])
 
-    return Listing(splits, notes=(note,), load=load)
+    whole = whole_counts(sum(images.rows), len(images.filled))
+    return Listing(splits, notes=(note,), load=load, whole=whole)
 
 
 def _shots(images: ImageCells) -> list[Shot]:

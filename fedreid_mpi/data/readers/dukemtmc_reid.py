@@ -37,7 +37,7 @@ def read(root: Path, choices: Choices) -> Listing:
 
 READER = Reader(
     name="dukemtmc-reid",
-    folders=("DukeMTMC-reID", "dukemtmc-reid", "Duke"),
+    folders=("DukeMTMC-reID", "DukeMTMC", "Duke"),
     variants=(
         Variant(
             name="original",
@@ -45,7 +45,6 @@ READER = Reader(
             recognise=holds("bounding_box_train", "query", "bounding_box_test"),
             read=read,
             splits={BENCHMARK: COUNTS},
-            levels=(".", "DukeMTMC-reID", "Duke"),
         ),
         pytorch_variant(COUNTS, NAME, validation=702),
     ),

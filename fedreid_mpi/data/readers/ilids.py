@@ -9,16 +9,19 @@ both drawn, and take the number of the image for its camera.
 import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fedreid_mpi.data.archive import SplitRole
 from fedreid_mpi.data.readers.base import (
     BENCHMARK,
+    About,
     Choices,
     Listing,
     Reader,
     Record,
     Variant,
+    about,
     client_counts,
     holds_names,
 )
@@ -30,18 +33,19 @@ from fedreid_mpi.data.readers.split_files import (
     read_identity_split,
     read_image_lists,
 )
-from fedreid_mpi.data.readers.views import View, halve
+from fedreid_mpi.data.readers.views import View, halve, reach, whole_counts
 from fedreid_mpi.data.splits import draw_training, generator, sample, sample_half
 
 NAME = re.compile(r"(?P<pid>\d{4})(?P<image>\d{3})\.jpg", re.ASCII)
 
 COUNTS = client_counts(cameras=2, train=(59, 248), query=(60, 98), gallery=130)
-SEEDED = frozenset({"train_images", "query_images", "gallery_images"})
+DRAWN = about(COUNTS, "train_images", "query_images", "gallery_images")
+WHOLE = whole_counts(people=119, images=476)
 
 # How many cameras a split has depends on who is tested: few people have as many as eight images.
 STANDARD = {
     "train_identities": 59,
-    "train_images": 238,
+    "train_images": About(238),
     "query_identities": 60,
     "query_images": 60,
     "gallery_images": 60,
@@ -53,8 +57,18 @@ def read(root: Path, choices: Choices) -> Listing:
     people: defaultdict[int, list[View]] = defaultdict(list)
     for path, match in match_folder(root, ".", NAME):
         people[int(match["pid"])].append(View(path, int(match["pid"]), int(match["image"])))
-    if choices.splits == BENCHMARK:
-        return _benchmark(root, people, choices)
+    listing = (_benchmark if choices.splits == BENCHMARK else _standard)(root, people, choices)
+    sizes = {pid: len(shown) for pid, shown in people.items()}
+    trained = {record.pid for record in listing.splits[0] if record.role == SplitRole.TRAIN}
+    return replace(
+        listing,
+        whole=whole_counts(len(sizes), sum(sizes.values())),
+        reach=reach(sizes, len(trained), sizes.__getitem__, lambda pid: (sizes[pid] // 2, sizes[pid] // 2)),
+    )
+
+
+def _standard(root: Path, people: Mapping[int, Sequence[View]], choices: Choices) -> Listing:
+    """Make the field's splits, or read them from a file."""
     if choices.split_file is not None:
         views = [view for each in people.values() for view in each]
         return Listing(read_image_lists(choices.split_file, root, views), notes=(cite(choices.split_file),))
@@ -99,18 +113,18 @@ def _pair_up(
 
 READER = Reader(
     name="ilids",
-    folders=("i-LIDS_Pedestrian/Persons", "i-LIDS/Persons", "ilids/i-LIDS_Pedestrian/Persons", "ilids"),
+    folders=("i-LIDS_Pedestrian/Persons", "i-LIDS", "QMUL-iLIDS"),
     variants=(
         Variant(
             name="original",
             looks_for=NAME.pattern,
             recognise=holds_names(NAME),
             read=read,
-            splits={BENCHMARK: COUNTS, "standard": STANDARD},
-            seeded=SEEDED,
-            levels=(".", "Persons", "i-LIDS_Pedestrian/Persons"),
+            splits={BENCHMARK: DRAWN, "standard": STANDARD},
+            whole=WHOLE,
+            levels=(".", "Persons"),
             split_file="split.json beside meta.json, or with --splits standard splits.json",
         ),
-        *small_variants("ilids", COUNTS, SEEDED),
+        *small_variants("ilids", COUNTS, DRAWN, WHOLE),
     ),
 )

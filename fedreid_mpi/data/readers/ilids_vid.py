@@ -110,7 +110,7 @@ STANDARD = {"cameras": 2, "train_identities": 150, "query_identities": 150}
 
 READER = Reader(
     name="ilids-vid",
-    folders=("i-LIDS-VID", "ilids-vid/i-LIDS-VID", "iLIDS-VID/i-LIDS-VID"),
+    folders=("i-LIDS-VID",),
     variants=(
         Variant(
             name="sequences",
@@ -118,7 +118,6 @@ READER = Reader(
             recognise=holds("sequences/cam1", "sequences/cam2"),
             read=partial(read, "sequences"),
             splits={"standard": STANDARD},
-            levels=(".", "i-LIDS-VID"),
             split_file="train_test_splits_ilidsvid.mat or splits.json",
         ),
         Variant(
@@ -127,7 +126,6 @@ READER = Reader(
             recognise=holds("images/cam1", "images/cam2"),
             read=partial(read, "images"),
             splits={"standard": client_counts(cameras=2, train=(150, 300), query=(150, 150), gallery=150)},
-            levels=(".", "i-LIDS-VID"),
             split_file="train_test_splits_ilidsvid.mat or splits.json",
         ),
     ),

@@ -6,6 +6,7 @@ for a person means junk, in the gallery only.
 """
 
 import csv
+import io
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
@@ -14,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from fedreid_mpi.data.archive import SplitRole
 from fedreid_mpi.data.readers.base import Choices, Listing, Reader, Record, Variant
 from fedreid_mpi.errors import ConfigurationError, DataError
-from fedreid_mpi.storage.atomic import require_regular
+from fedreid_mpi.storage.regular import read_bytes, read_text
 
 COLUMNS = ("path", "pid", "camid", "split")
 NUMBER = re.compile(r"\d{1,9}", re.ASCII)
@@ -26,12 +27,10 @@ Row = tuple[str, Mapping[str, object]]
 
 def _csv_rows(path: Path) -> Iterator[Row]:
     try:
-        require_regular(path)
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            _require_columns(path, reader.fieldnames or ())
-            for row in reader:
-                yield f"line {reader.line_num}", row
+        reader = csv.DictReader(io.StringIO(read_text(path)), strict=True)
+        _require_columns(path, reader.fieldnames or ())
+        for row in reader:
+            yield f"line {reader.line_num}", row
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
@@ -125,8 +124,7 @@ def _is_file(path: Path) -> bool:
 
 def _load(folder: Path, path: str) -> bytes:
     try:
-        require_regular(folder / path)
-        return (folder / path).read_bytes()
+        return read_bytes(folder / path)
     except OSError as error:
         raise DataError(f"{folder / path}: cannot be read: {error.strerror}") from error
 

@@ -78,7 +78,6 @@ def _variant(name: str, prefix: str, what: str, gallery: int) -> Variant:
         recognise=_recognise_gallery(prefix, what),
         read=read,
         splits={BENCHMARK: {**COUNTS, "gallery_images": gallery}},
-        levels=(".", "Market-1501-v15.09.15", "Market"),
     )
 
 
@@ -86,7 +85,7 @@ _GALLERY = COUNTS["gallery_images"]
 
 READER = Reader(
     name="market1501",
-    folders=("Market-1501-v15.09.15", "market1501", "Market"),
+    folders=("Market-1501-v15.09.15", "Market-1501", "Market"),
     variants=(
         _variant("original", "-1_", "junk -1", _GALLERY),
         _variant("without-junk", "0000_", "distractors 0000 but no junk", _GALLERY - JUNK),

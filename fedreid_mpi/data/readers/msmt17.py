@@ -29,11 +29,11 @@ from fedreid_mpi.data.readers.base import (
 from fedreid_mpi.data.readers.names import few, list_folder, list_images, match_names
 from fedreid_mpi.data.readers.processed import pytorch_variant
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.storage.atomic import require_regular
+from fedreid_mpi.storage.regular import read_text
 
 _NAME = r"_\d{3,}_(?P<cam>0[1-9]|1[0-5])_\d{4}(morning|noon|afternoon)_\d+_\d+(_ex)?\.jpg"
 NAME = re.compile(r"(?P<pid>\d{4})" + _NAME, re.ASCII)
-LISTED = re.compile(r"\d{4}/\d{4}" + _NAME, re.ASCII)
+LISTED = re.compile(r"(?P<folder>\d{4})/(?P<pid>\d{4})" + _NAME, re.ASCII)
 MARKET_NAME = re.compile(r"(?P<pid>\d{4})_c(?P<cam>1[0-5]|[1-9])_\d{4,}\.jpg", re.ASCII)
 LINE = re.compile(r"(?P<path>\S+) (?P<pid>\d+)", re.ASCII)
 
@@ -68,8 +68,7 @@ def read_market_style(pattern: re.Pattern[str], root: Path, choices: Choices) ->
 def _read_list(root: Path, name: str, folder: str, role: SplitRole) -> list[Record]:
     path = root / name
     try:
-        require_regular(path)
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = read_text(path).splitlines()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
@@ -83,10 +82,11 @@ def _read_list(root: Path, name: str, folder: str, role: SplitRole) -> list[Reco
         pids[entry["path"]] = int(entry["pid"])
     if not pids:
         raise DataError(f"{path}: names no images")
-    return [
-        Record(f"{folder}/{image}", pids[image], int(match["cam"]), role)
-        for image, match in match_names(path, pids, LISTED)
-    ]
+    matches = match_names(path, pids, LISTED)
+    for image, match in matches:
+        if len({pids[image], int(match["folder"]), int(match["pid"])}) > 1:
+            raise DataError(f"{path}: gives {image!r} to person {pids[image]}, expected that of its name")
+    return [Record(f"{folder}/{image}", pids[image], int(match["cam"]), role) for image, match in matches]
 
 
 def _compare(root: Path, folder: str, records: list[Record]) -> None:
@@ -110,7 +110,6 @@ def _listed_variant(name: str, training: str, test: str) -> Variant:
         recognise=holds(*needed),
         read=partial(read_lists, training, test),
         splits={BENCHMARK: COUNTS},
-        levels=(".", f"MSMT17_{name}"),
         train_only={"train_images": COUNTS["train_images"] - VALIDATION},
     )
 
@@ -122,7 +121,6 @@ def _market_variant(name: str, pattern: re.Pattern[str], named: str) -> Variant:
         recognise=_holds_market_style(pattern),
         read=partial(read_market_style, pattern),
         splits={BENCHMARK: COUNTS},
-        levels=(".", "MSMT17"),
     )
 
 
@@ -138,7 +136,7 @@ def _holds_market_style(pattern: re.Pattern[str]) -> Callable[[Path], str | None
 
 READER = Reader(
     name="msmt17",
-    folders=("MSMT17_V1", "MSMT17_V2", "msmt17", "MSMT17"),
+    folders=("MSMT17_V1", "MSMT17_V2", "MSMT17"),
     variants=(
         _listed_variant("V1", "train", "test"),
         _listed_variant("V2", "mask_train_v2", "mask_test_v2"),

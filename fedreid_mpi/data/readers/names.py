@@ -83,6 +83,15 @@ def image_names(folder: Path) -> list[str]:
         return []
 
 
+def folders_in(folder: Path) -> list[Path]:
+    """List the folders in a folder, sorted, without hidden ones and archive litter; it never fails."""
+    try:
+        found = [entry for entry in folder.iterdir() if entry.is_dir()]
+    except OSError:
+        return []
+    return sorted(entry for entry in found if not entry.name.startswith(".") and entry.name != "__MACOSX")
+
+
 def _is_image(entry: Path) -> bool:
     return entry.suffix.lower() in EXTENSIONS and not entry.name.startswith(".") and entry.is_file()
 

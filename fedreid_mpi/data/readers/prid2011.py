@@ -15,7 +15,9 @@ given at random.
 """
 
 import re
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from fedreid_mpi.data.archive import SplitRole
@@ -26,18 +28,20 @@ from fedreid_mpi.data.readers.base import (
     Reader,
     Record,
     Variant,
+    about,
     client_counts,
     holds,
 )
-from fedreid_mpi.data.readers.names import list_folder, match_folder, match_names
+from fedreid_mpi.data.readers.names import few, list_folder, match_folder, match_names
 from fedreid_mpi.data.readers.processed import prid_variants
 from fedreid_mpi.data.readers.split_files import cite, read_people_lists
+from fedreid_mpi.data.readers.views import drawn_sum
 from fedreid_mpi.data.splits import draw_training, generator, sample, sample_half
 from fedreid_mpi.errors import ConfigurationError
 
 PERSON = re.compile(r"person_(?P<pid>\d{4})\.png", re.ASCII)
 FOLDER = re.compile(r"person_(?P<pid>\d{4})", re.ASCII)
-FRAME = re.compile(r"\d{4}\.png", re.ASCII)
+FRAME = re.compile(r"(?P<frame>\d{4})\.png", re.ASCII)
 
 CAMERAS = ("cam_a", "cam_b")
 LAST_SHARED = 200
@@ -46,6 +50,11 @@ CAMERA_B_ONLY = 10_000
 """Added to the numbers of people that only camera B saw."""
 
 COUNTS = client_counts(cameras=2, train=(285, 3_744), query=(100, 100), gallery=649)
+
+FRAMES_ALONE = "camera_a_only_frames"
+"""Key of the training images of those that only camera A saw, all of whom are trained on."""
+
+WHOLE = {"camera_a_people": 385, "camera_b_people": 749, "shared_people": LAST_SHARED, FRAMES_ALONE: 1_768}
 
 VIDEO = "video"
 LONG_TRACKS = 178 / LAST_SHARED
@@ -60,9 +69,9 @@ def read(root: Path, choices: Choices) -> Listing:
         {int(match["pid"]): path for path, match in match_folder(root, f"single_shot/{camera}", PERSON)}
         for camera in CAMERAS
     ]
-    shared = {pid for pid in single[0] if pid in single[1] and pid <= LAST_SHARED}
+    shared = _shared(single)
     if choices.splits != BENCHMARK:
-        return _single_shot(root, single, shared, choices)
+        return replace(_single_shot(root, single, shared, choices), whole=_count_people(single))
     if choices.split_file is not None:
         raise ConfigurationError(
             f"--split-file {choices.split_file}: the benchmark's numbers of PRID2011's people are random and "
@@ -70,13 +79,40 @@ def read(root: Path, choices: Choices) -> Listing:
         )
     training = sample_half(shared, generator(choices.seed, "prid2011", "identities"))
     records = _test(single, shared, shared - training)
+    gaps: list[str] = []
+    sizes: Counter[int] = Counter()
     for camid, shots in enumerate(single):
         for pid in shots:
-            if pid in training or (camid == 0 and pid not in shared):
-                frames = _frames(root, pid, camid)
+            if pid not in shared and camid == 1:
+                continue
+            frames = _frames(root, pid, camid, gaps)
+            sizes[pid] += min(len(frames), FRAMES)
+            if pid in training or pid not in shared:
                 rng = generator(choices.seed, "prid2011", f"multi_shot/{CAMERAS[camid]}/person_{pid:04d}")
                 records += [Record(path, pid, camid, SplitRole.TRAIN) for path in sample(frames, FRAMES, rng)]
-    return Listing((tuple(records),), drawn=True)
+    alone = sum(size for pid, size in sizes.items() if pid not in shared)
+    numbered = sum(size for pid, size in sizes.items() if pid > LAST_SHARED)
+    least, most = drawn_sum([(sizes[pid], sizes[pid]) for pid in shared], len(training))
+    return Listing(
+        (tuple(records),),
+        drawn=True,
+        notes=_tell_gaps(gaps),
+        whole={**_count_people(single), FRAMES_ALONE: numbered},
+        reach={"train_images": (alone + least, alone + most)},
+    )
+
+
+def _shared(people: Sequence[Collection[int]]) -> set[int]:
+    return {pid for pid in people[0] if pid in people[1] and pid <= LAST_SHARED}
+
+
+def _count_people(people: Sequence[Collection[int]]) -> dict[str, int]:
+    """Count people by camera and in both, which decides whom a draw may take; see `WHOLE`."""
+    return {
+        "camera_a_people": len(people[0]),
+        "camera_b_people": len(people[1]),
+        "shared_people": len(_shared(people)),
+    }
 
 
 def _single_shot(
@@ -106,11 +142,14 @@ def _test(single: list[dict[int, str]], shared: Collection[int], tested: Collect
 
 def _read_video(root: Path, choices: Choices) -> Listing:
     tracks: list[dict[int, list[str]]] = []
+    everybody: list[list[int]] = []
+    gaps: list[str] = []
     for camid, camera in enumerate(CAMERAS):
         folders = [entry.name for entry in list_folder(root, f"multi_shot/{camera}") if entry.is_dir()]
         matches = match_names(root / "multi_shot" / camera, folders, FOLDER)
-        people = [pid for _, match in matches if (pid := int(match["pid"])) <= LAST_SHARED]
-        tracks.append({pid: _frames(root, pid, camid) for pid in people})
+        everybody.append([int(match["pid"]) for _, match in matches])
+        people = [pid for pid in everybody[camid] if pid <= LAST_SHARED]
+        tracks.append({pid: _frames(root, pid, camid, gaps) for pid in people})
     shared = {pid: min(len(tracks[0][pid]), len(tracks[1][pid])) for pid in tracks[0] if pid in tracks[1]}
     candidates: Collection[int] = shared
     if choices.split_file is None:
@@ -124,7 +163,8 @@ def _read_video(root: Path, choices: Choices) -> Listing:
                 role = SplitRole.TRAIN if pid in training else test_role
                 records += [Record(path, pid, camid, role) for path in frames[pid]]
         splits.append(tuple(records))
-    return _listing(splits, choices, "every frame is an image of its own: scores rank frames, not tracks")
+    notes = ("every frame is an image of its own: scores rank frames, not tracks", *_tell_gaps(gaps))
+    return replace(_listing(splits, choices, *notes), whole=_count_people(everybody))
 
 
 def _listing(splits: Sequence[tuple[Record, ...]], choices: Choices, *notes: str) -> Listing:
@@ -149,9 +189,18 @@ def _split_people(
     return [(frozenset(training), frozenset(people) - training) for training in draws]
 
 
-def _frames(root: Path, pid: int, camid: int) -> list[str]:
+def _frames(root: Path, pid: int, camid: int, gaps: list[str]) -> list[str]:
+    """List the frames of a track; put it among ``gaps`` if their numbers, from 1, leave some out."""
     folder = f"multi_shot/{CAMERAS[camid]}/person_{pid:04d}"
-    return [path for path, _ in match_folder(root, folder, FRAME)]
+    matches = match_folder(root, folder, FRAME)
+    if int(matches[-1][1]["frame"]) != len(matches):
+        gaps.append(folder)
+    return [path for path, _ in matches]
+
+
+def _tell_gaps(gaps: Sequence[str]) -> tuple[str, ...]:
+    """Say which tracks seem to lack frames: how many the original has, nobody has published."""
+    return (f"{len(gaps)} tracks leave out numbers of frames: {few(gaps)}",) if gaps else ()
 
 
 def _recognise(root: Path) -> str | None:
@@ -160,7 +209,7 @@ def _recognise(root: Path) -> str | None:
 
 READER = Reader(
     name="prid2011",
-    folders=("prid_2011", "prid2011/prid_2011", "prid"),
+    folders=("prid_2011", "prid2011", "prid"),
     variants=(
         Variant(
             name="original",
@@ -168,12 +217,11 @@ READER = Reader(
             recognise=_recognise,
             read=read,
             splits={
-                BENCHMARK: COUNTS,
+                BENCHMARK: about(COUNTS, "train_images"),
                 "standard": client_counts(cameras=2, train=(100, 200), query=(100, 100), gallery=649),
                 VIDEO: {"cameras": 2, "train_identities": 89, "query_identities": 89},
             },
-            seeded=frozenset({"train_images"}),
-            levels=(".", "prid_2011"),
+            whole=WHOLE,
             split_file="splits_single_shot.json with --splits standard, splits_prid2011.json with video",
         ),
         *prid_variants(COUNTS),

@@ -7,7 +7,7 @@ files ``<identity>_<image>``, a ``meta.json`` and a ``split.json`` that speak of
 """
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,8 +31,8 @@ from fedreid_mpi.data.readers.names import (
     match_name,
     match_names,
 )
-from fedreid_mpi.data.readers.split_files import assign_identities, read_identity_split
-from fedreid_mpi.data.readers.views import View, halve, people_in
+from fedreid_mpi.data.readers.split_files import assign_identities, read_identity_split, require_listed
+from fedreid_mpi.data.readers.views import View, halve, people_and_images, people_in, reach_of_views
 from fedreid_mpi.data.splits import generator, sample
 from fedreid_mpi.errors import DataError
 
@@ -70,6 +70,7 @@ def pytorch_variant(
     """
 
     def read(root: Path, choices: Choices) -> Listing:
+        _require_same_training(root)
         records = [
             *(
                 record
@@ -100,7 +101,8 @@ def pytorch_variant(
 def small_variants(
     dataset: str,
     counts: Mapping[str, int],
-    seeded: Iterable[str] = (),
+    drawn: Mapping[str, int] | None = None,
+    whole: Mapping[str, int] | None = None,
     trained: Callable[[int], int] = lambda people: people // 2,
 ) -> tuple[Variant, ...]:
     """Return the variants of a small dataset in the benchmark's layouts and in the DGD scripts'.
@@ -111,26 +113,34 @@ def small_variants(
         Whose split is drawn where there is no ``split.json``.
     counts
         Published.
-    seeded
-        Keys of ``counts`` that depend on who is drawn.
+    drawn
+        The same where the split is drawn, if some depend on it.
+    whole
+        Published counts of all images, as a drawn split does not tell them.
     trained
         Number of people to train on, given the number of all.
     """
 
     def split(root: Path, choices: Choices) -> Listing:
         views = _read_cameras(root)
-        path = choices.split_file or root / "split.json"
-        return Listing((assign_identities(read_identity_split(path), root, views),))
+        known = read_identity_split(choices.split_file or root / "split.json")
+        require_listed(known, root, views)
+        return describe(views, assign_identities(known, root, views))
 
     def draw(root: Path, choices: Choices) -> Listing:
         if choices.split_file is not None:
             return split(root, choices)
         views = _read_cameras(root)
-        people = people_in(views)
-        rng = generator(choices.seed, dataset, "identities")
-        return Listing((halve(views, sample(people, trained(len(people)), rng)),), drawn=True)
+        people, rng = people_in(views), generator(choices.seed, dataset, "identities")
+        return describe(views, halve(views, sample(people, trained(len(people)), rng)), drawn=True)
 
-    return (pytorch_variant(counts, VIEW), *_camera_variants(counts, split, draw, seeded))
+    def describe(views: Sequence[View], records: tuple[Record, ...], drawn: bool = False) -> Listing:
+        number = len({record.pid for record in records if record.role == SplitRole.TRAIN})
+        return Listing((records,), drawn, whole=people_and_images(views), reach=reach_of_views(views, number))
+
+    with_file, without = _camera_variants(counts, split, draw)
+    without = replace(without, splits={BENCHMARK: drawn or counts}, whole=whole or {})
+    return (pytorch_variant(counts, VIEW), with_file, without)
 
 
 def prid_variants(counts: Mapping[str, int]) -> tuple[Variant, ...]:
@@ -180,7 +190,6 @@ def _camera_variants(
     counts: Mapping[str, int],
     split: Callable[[Path, Choices], Listing],
     draw: Callable[[Path, Choices], Listing],
-    seeded: Iterable[str],
 ) -> tuple[Variant, Variant]:
     """Return the variants of ``cam_0`` and ``cam_1``, with a split file and without."""
     with_file = Variant(
@@ -197,7 +206,6 @@ def _camera_variants(
         looks_for="cam_0, cam_1",
         recognise=holds("cam_0", "cam_1"),
         read=draw,
-        seeded=frozenset(seeded),
     )
     return with_file, without
 
@@ -212,6 +220,30 @@ def _training_folders(root: Path, choices: Choices) -> tuple[str, ...]:
         return ("train",)
     # train_all is train and val together; the scripts make it last, so copies without it are about.
     return ("train_all",) if (root / "train_all").is_dir() else ("train", "val")
+
+
+def _require_same_training(root: Path) -> None:
+    """Refuse a ``train_all`` that is not ``train`` and ``val`` together, where all three are there.
+
+    Raises
+    ------
+    DataError
+        Naming the first few images that are on one side only.
+    """
+    if not all((root / folder).is_dir() for folder in ("train_all", "train", "val")):
+        return
+    whole, *parts = (
+        {
+            f"{person}/{name}"
+            for person, _ in _people(root, folder)
+            for name in list_images(root, f"{folder}/{person}")
+        }
+        for folder in ("train_all", "train", "val")
+    )
+    if odd := sorted(whole ^ set().union(*parts)):
+        raise DataError(
+            f"{root}: {len(odd)} images are not both in train_all and in train or val: {few(odd)}"
+        )
 
 
 def _people(root: Path, folder: str) -> list[tuple[str, int]]:

@@ -1,11 +1,16 @@
 """Telling which variant of a dataset a folder is, and finding the folders under a common root."""
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedreid_mpi.data.readers.base import Choices, Reader, Variant
-from fedreid_mpi.data.readers.names import is_there
+from fedreid_mpi.data.readers.names import folders_in, is_there
 from fedreid_mpi.errors import ConfigurationError, DataError
+
+NESTED = 2
+"""Folders of a dataset's name that may stand one in another: unpackers and people make them so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +47,7 @@ def recognise(reader: Reader, root: Path, wanted: str | None = None) -> Recognis
     Raises
     ------
     DataError
-        When there is nothing, or no variant recognises it.
+        When there is nothing, no variant recognises it, or it holds the dataset twice.
     ConfigurationError
         When the dataset has no variant of that name.
     """
@@ -52,11 +57,8 @@ def recognise(reader: Reader, root: Path, wanted: str | None = None) -> Recognis
     if not variants:
         names = ", ".join(variant.name for variant in reader.variants)
         raise ConfigurationError(f"--variant {wanted}: {reader.name} has no such variant, expected {names}")
-    for variant in variants:
-        for level in variant.levels:
-            folder = root / level
-            if reason := variant.recognise(folder):
-                return Recognised(variant, folder, reason)
+    if places := _places(reader, variants, root):
+        return _choose(reader, places)
     if wanted is not None:
         return Recognised(variants[0], root, "it was asked for")
     known = "; ".join(f"{variant.name} ({variant.looks_for})" for variant in reader.variants)
@@ -64,12 +66,66 @@ def recognise(reader: Reader, root: Path, wanted: str | None = None) -> Recognis
 
 
 def find_dataset(reader: Reader, root: Path) -> Path | None:
-    """Find a dataset's folder under a root that holds several; prefer one that is recognised."""
-    folders = [root / folder for folder in reader.folders if is_there(root / folder)]
-    for folder in folders:
-        if any(variant.recognise(folder / level) for variant in reader.variants for level in variant.levels):
-            return folder
-    return folders[0] if folders else None
+    """Find a dataset's folder under a root that holds several: one that is recognised, else by its name.
+
+    Raises
+    ------
+    DataError
+        When several are recognised.
+    """
+    named = _known_folders(reader, root)
+    places = [place for folder in named for place in _places(reader, reader.variants, folder)]
+    if places:
+        return root / _choose(reader, places).folder.relative_to(root).parts[0]
+    return named[0] if named else None
+
+
+def is_known_as(reader: Reader, name: str) -> bool:
+    """Whether a dataset is known to come in a folder of that name, however it is written."""
+    return _plain(name) in {_plain(folder.split("/")[0]) for folder in reader.folders}
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def _known_folders(reader: Reader, root: Path) -> list[Path]:
+    return [folder for folder in folders_in(root) if is_known_as(reader, folder.name)]
+
+
+def _places(reader: Reader, variants: Sequence[Variant], root: Path, depth: int = NESTED) -> list[Recognised]:
+    """List the variants that a folder is, or those below it that have one of the dataset's names, are."""
+    found: list[Recognised] = []
+    for variant in variants:
+        folders = (root / level for level in variant.levels)
+        reasons = ((folder, variant.recognise(folder)) for folder in folders)
+        found += [Recognised(variant, folder, reason) for folder, reason in reasons if reason][:1]
+    if found or depth == 0:
+        return found
+    inner = _known_folders(reader, root)
+    return [place for folder in inner for place in _places(reader, variants, folder, depth - 1)]
+
+
+def _choose(reader: Reader, places: Sequence[Recognised]) -> Recognised:
+    """Take the first variant of those found, unless another lies beside it: one inside the other is its copy.
+
+    Raises
+    ------
+    DataError
+        Saying where they lie and how to choose.
+    """
+    ranked = sorted(places, key=lambda place: (place.variant.if_alone, reader.variants.index(place.variant)))
+    first = ranked[0]
+    for other in ranked[1:]:
+        one, two = first.folder.resolve(), other.folder.resolve()
+        nested = one == two or one in two.parents or two in one.parents
+        if other.variant.if_alone == first.variant.if_alone and not nested:
+            raise DataError(
+                f"{reader.name} is there twice: {first.folder} is variant {first.variant.name}, "
+                f"{other.folder} variant {other.variant.name}; name the folder that is meant with --dataset "
+                f"{reader.name}, or move the other away"
+            )
+    return first
 
 
 def require_sense(name: str, variant: Variant, choices: Choices) -> None:

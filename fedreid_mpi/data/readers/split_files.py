@@ -12,9 +12,9 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from fedreid_mpi.data.archive import SplitRole
@@ -22,9 +22,12 @@ from fedreid_mpi.data.readers.base import Record
 from fedreid_mpi.data.readers.names import few
 from fedreid_mpi.data.readers.views import View, people_in
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.storage.atomic import require_regular
+from fedreid_mpi.storage.regular import read_bytes, read_text
 
 LISTED_ROLES = (SplitRole.TRAIN, SplitRole.QUERY, SplitRole.GALLERY)
+SCRIPTED = re.compile(r"\d{5}_\d{5}", re.ASCII)
+"""Name that the DGD scripts give an image, without its extension: identity and number."""
+
 DIGITS = re.compile(r"\d+", re.ASCII)
 
 
@@ -40,6 +43,8 @@ class IdentitySplit:
         Identities trained on, asked for, and looked at. Probes are in the gallery as well.
     views
         Number of images of each identity in camera 0 and in camera 1.
+    names
+        Names of the images of each camera, with the identity that lists them.
     """
 
     path: Path
@@ -47,6 +52,7 @@ class IdentitySplit:
     probes: frozenset[int]
     gallery: frozenset[int]
     views: tuple[tuple[int, int], ...]
+    names: tuple[frozenset[tuple[int, str]], frozenset[tuple[int, str]]]
 
 
 def cite(path: Path) -> str:
@@ -58,8 +64,7 @@ def cite(path: Path) -> str:
         When it cannot be read.
     """
     try:
-        require_regular(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest = hashlib.sha256(read_bytes(path)).hexdigest()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     return f"the splits are those of {path.name}, SHA-256 {digest[:16]}…"
@@ -74,8 +79,7 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 (JSON)
         When there is no such file, or it is no JSON.
     """
     try:
-        require_regular(path)
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
@@ -130,11 +134,21 @@ def read_image_lists(path: Path, folder: Path, views: Iterable[View]) -> tuple[t
                 records.append(Record(*view, role))
         if missing:
             raise DataError(f"{where} lists {len(missing)} images that {folder} lacks: {few(missing)}")
+        _require_numbers(where, split, records)
         for pairs in labels.values():
             _require_same_people(where, pairs)
         _require_once(where, [record.path for record in records])
         splits.append(tuple(records))
     return tuple(splits)
+
+
+def _require_numbers(where: str, split: Mapping[str, Any], records: Iterable[Record]) -> None:
+    """Refuse a split whose own numbers of people, where it has them, are not those of its lists."""
+    people = Counter(role for role, _ in {(record.role, record.pid) for record in records})
+    for role in LISTED_ROLES:
+        told = split.get(f"num_{role}_pids", people[role])
+        if told != people[role]:
+            raise DataError(f"{where} says num_{role}_pids {told}, lists {people[role]} people")
 
 
 def _image_entry(where: str, entry: object) -> tuple[str, int | None, int | None]:
@@ -213,10 +227,14 @@ def read_identity_split(path: Path) -> IdentitySplit:
     DataError
         When one is missing or of another form, or people are both trained on and tested.
     """
-    meta, identities = path.with_name("meta.json"), []
+    meta = path.with_name("meta.json")
+    identities: list[tuple[int, int]] = []
+    names: tuple[set[tuple[int, str]], set[tuple[int, str]]] = (set(), set())
     for entry in _member(meta, read_json(meta), "identities"):
         match entry:
             case [list(first), list(second)]:
+                for listed, known in zip((first, second), names, strict=True):
+                    known.update((len(identities), str(name)) for name in listed)
                 identities.append((len(first), len(second)))
             case _:
                 raise DataError(f"{meta}: identity {len(identities)} is no pair of lists of images")
@@ -236,7 +254,33 @@ def read_identity_split(path: Path) -> IdentitySplit:
         raise DataError(f"{path}: {len(both)} identities are both trained on and tested: {few(both)}")
     if lacking := sorted(probes - gallery):
         raise DataError(f"{path}: {len(lacking)} probes are not in test_gallery: {few(lacking)}")
-    return IdentitySplit(path, training, probes, gallery, tuple(identities))
+    return IdentitySplit(
+        path, training, probes, gallery, tuple(identities), (frozenset(names[0]), frozenset(names[1]))
+    )
+
+
+def require_listed(split: IdentitySplit, folder: Path, views: Iterable[View]) -> None:
+    """Refuse a ``meta.json`` that lists other images than there are, or gives one to another identity.
+
+    It is for images that the DGD scripts named, ``00007_00002.png`` for identity 7; where ``meta.json`` calls
+    them otherwise there is nothing to compare.
+
+    Raises
+    ------
+    DataError
+        Naming the first few.
+    """
+    meta = split.path.with_name("meta.json")
+    found: tuple[set[tuple[int, str]], set[tuple[int, str]]] = (set(), set())
+    for view in views:
+        found[view.camid].add((view.pid, PurePosixPath(view.path).stem))
+    for camera, (listed, there) in enumerate(zip(split.names, found, strict=True)):
+        told = {(identity, PurePosixPath(name).stem) for identity, name in listed}
+        if all(SCRIPTED.fullmatch(stem) for _, stem in told) and (odd := sorted(told ^ there)):
+            raise DataError(
+                f"{meta}: lists other images than {folder}/cam_{camera} holds, or gives them to others: "
+                f"{few(f'{stem} (identity {identity})' for identity, stem in odd)}"
+            )
 
 
 def assign_identities(split: IdentitySplit, folder: Path, views: Sequence[View]) -> tuple[Record, ...]:

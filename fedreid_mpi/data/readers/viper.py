@@ -31,7 +31,7 @@ def read(root: Path, choices: Choices) -> Listing:
 
 READER = Reader(
     name="viper",
-    folders=("VIPeR", "viper/VIPeR", "VIPeR.v1.0/VIPeR", "viper"),
+    folders=("VIPeR", "VIPeR.v1.0"),
     variants=(
         Variant(
             name="original",
@@ -39,7 +39,6 @@ READER = Reader(
             recognise=holds("cam_a", "cam_b"),
             read=read,
             splits={BENCHMARK: COUNTS, "standard": COUNTS},
-            levels=(".", "VIPeR"),
             split_file="split.json beside meta.json, or with --splits standard splits.json",
         ),
         *small_variants("viper", COUNTS),

@@ -77,6 +77,11 @@ def _published(counts: FixedSplit) -> dict[str, int]:
     }
 
 
+def _whole(counts: OpenSplit) -> dict[str, int]:
+    """Return the counts of a dataset that hold whatever split is drawn."""
+    return {"people": counts.identities, "images": counts.images}
+
+
 FOLDERS: Mapping[Role, str] = {
     "train": "bounding_box_train",
     "query": "query",
@@ -149,6 +154,10 @@ def _prid2011(rng: np.random.Generator, counts: Pairs) -> Tree:
             "query_images": half,
             "gallery_images": half + counts.b_only,
             "cameras": 2,
+            "camera_a_people": counts.shared + counts.a_only,
+            "camera_b_people": counts.shared + counts.b_only,
+            "shared_people": counts.shared,
+            "camera_a_only_frames": counts.a_only * counts.frames - 2 * counts.short_a_only,
         }
     )
 
@@ -215,7 +224,8 @@ def _viper(rng: np.random.Generator, counts: OpenSplit) -> Tree:
 
 def _3dpes(rng: np.random.Generator, counts: OpenSplit) -> Tree:
     # The paper trains on 93 of the 193 people. The reader's halves of a person's sequences are the "cameras".
-    tree = Tree({"train_identities": round(counts.identities * 93 / 193), "cameras": 2})
+    train = round(counts.identities * 93 / 193)
+    tree = Tree({"train_identities": train, "cameras": 2} | _whole(counts))
     single = set(rng.choice(counts.identities, counts.single_sequence, replace=False))
     for person, images in enumerate(share_out(rng, counts.images, counts.identities, 2)):
         most = min(counts.cameras, int(images))
@@ -231,7 +241,10 @@ def _3dpes(rng: np.random.Generator, counts: OpenSplit) -> Tree:
 def _ilids(rng: np.random.Generator, counts: OpenSplit) -> Tree:
     # The reader's halves of a person's images are the "cameras": nobody has less than two.
     train = counts.identities // 2
-    tree = Tree({"train_identities": train, "query_identities": counts.identities - train, "cameras": 2})
+    tree = Tree(
+        {"train_identities": train, "query_identities": counts.identities - train, "cameras": 2}
+        | _whole(counts)
+    )
     for person, images in enumerate(share_out(rng, counts.images, counts.identities, 2)):
         cameras = 1 + rng.permutation(counts.cameras)
         for image in range(images):
