@@ -150,4 +150,4 @@ class PublicImages:
 
         seed = derive(run.seed, "distillation", plan.round, "dropout")
         loss = descend(student, optimizer, batches(), loss_of, seed, heartbeat=heartbeat).loss
-        return loss if math.isfinite(loss) and student.is_finite() else math.nan
+        return loss if math.isfinite(loss) and student.shared.isfinite().all() else math.nan

@@ -138,10 +138,6 @@ class FlatModel:
         ]
         return [parameter for parameter in chosen if parameter.requires_grad]
 
-    def is_finite(self) -> bool:
-        """Tell whether every element is finite."""
-        return bool(torch.isfinite(self.buffer).all())
-
 
 def lay_out(network: ReIDNetwork) -> tuple[tuple[ParamSpec, ...], int]:
     """Give every floating-point tensor of a network its place in the flat buffer.
