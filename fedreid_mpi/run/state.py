@@ -21,6 +21,8 @@ class ResumePoint:
         Ids of the clients that have not trained yet, ascending.
     notes
         What a reader of the results should know of this start.
+    warnings
+        What the run directory's file system lacks.
     """
 
     attempt: int
@@ -28,6 +30,7 @@ class ResumePoint:
     groups: tuple[tuple[int, ...], ...]
     untrained: tuple[int, ...]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
