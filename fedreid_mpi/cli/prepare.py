@@ -10,11 +10,14 @@ from typing import Literal
 import click
 
 from fedreid_mpi.cli.console import print_table, progress_bar
+from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.data.checks import Count
 from fedreid_mpi.data.prepare import Options, Survey, find_datasets, prepare, require_whole, survey
 from fedreid_mpi.data.readers import READERS, Choices
 from fedreid_mpi.data.readers.base import BENCHMARK
 from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.storage.access import audience
+from fedreid_mpi.storage.atomic import make_folder
 
 CUSTOM = "custom"
 """The dataset that a user's manifest describes."""
@@ -75,6 +78,7 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
     show_default=f"all cores, at most {MOST_JOBS}",
     help="Threads that decode; the bytes do not depend on it.",
 )
+@SHARED
 def command(
     source: Path,
     output: Path,
@@ -137,14 +141,15 @@ def command(
         with progress_bar(f"{listed.name:<13}", len(listed.images)) as advance:
             written = prepare(listed, archive, options, advance)
         left_out = f"; broken and left out: {', '.join(written.skipped)}" if written.skipped else ""
-        click.echo(f"{archive}: {len(listed.images) - len(written.skipped):,} images{left_out}")
+        images = len(listed.images) - len(written.skipped)
+        click.echo(f"{archive}: {images:,} images{left_out}; readable by {audience()}")
         for note in written.notes:
             click.echo(f"{listed.name}: note: {note}")
 
 
 def _make_folder(path: Path) -> None:
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be made: {error.strerror}") from error
 

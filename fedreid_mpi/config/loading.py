@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 from fedreid_mpi.config.sections import PRESETS, Experiment
 from fedreid_mpi.config.unused import unused_settings
 from fedreid_mpi.errors import ConfigurationError, DataError
-from fedreid_mpi.storage.atomic import require_regular
+from fedreid_mpi.storage.regular import read_text
 
 LONGEST = 80
 """Characters of a wrong value that a message repeats."""
@@ -55,8 +55,7 @@ def stored_experiment(content: Mapping[str, Any], path: Path) -> Experiment:
 def read_toml(path: Path, what: str) -> dict[str, Any]:
     """Read a TOML file; ``what`` it is stands in the message if it cannot be read."""
     try:
-        require_regular(path)
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path))
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot read the {what}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # no UTF-8, no TOML, or too long or deep for its parser

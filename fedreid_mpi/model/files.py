@@ -119,6 +119,7 @@ def load_tensors(path: Path, model: FlatModel, specs: Sequence[ParamSpec]) -> No
         If the file is missing or damaged, or holds other tensors.
     """
     try:
+        require_regular(path)
         tensors = load_file(path)
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such model file") from error

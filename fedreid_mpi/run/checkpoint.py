@@ -22,7 +22,8 @@ from fedreid_mpi.errors import DataError
 from fedreid_mpi.federated.client import Client
 from fedreid_mpi.model import FlatModel, load_tensors, save_model, save_tensors, shared_specs
 from fedreid_mpi.records import ParamSpec, Role
-from fedreid_mpi.storage.atomic import atomic_write, flush, write_errors
+from fedreid_mpi.storage.atomic import atomic_write, flush, make_folder, write_errors
+from fedreid_mpi.storage.regular import open_regular, read_bytes
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
@@ -198,7 +199,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path))
         digest = content.pop("digest", None)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
@@ -209,9 +210,14 @@ def read_manifest(folder: Path) -> Manifest:
     if content.get("version") != VERSION:
         raise DataError(f"{path}: has version {content.get('version')}, this program reads {VERSION}")
     try:
-        return Manifest.model_validate(content)
+        manifest = Manifest.model_validate(content)
     except ValidationError as error:
         raise DataError(f"{path}: is no manifest of a checkpoint: {error.errors()[0]['msg']}") from error
+    names = [file.name for file in manifest.files]
+    for name in (*names, *manifest.models):
+        if name not in names or Path(name).name != name or name == ".." or "\0" in name:
+            raise DataError(f"{path}: names the file {name!r}, expected one of its own folder")
+    return manifest
 
 
 def _verify(folder: Path, manifest: Manifest) -> None:
@@ -241,7 +247,8 @@ def retire_checkpoints(run_dir: Path, newest: int, keep: int) -> None:
 def publish_models(run_dir: Path, manifest: Manifest) -> None:
     """Show a checkpoint's models, and no others, in ``models/``: as hard links where there are such."""
     folder = run_dir / "models"
-    folder.mkdir(exist_ok=True)
+    with write_errors(folder):
+        make_folder(folder)
     for name in manifest.models:
         source = folder_of(run_dir, manifest.round) / name
         with write_errors(folder / name), atomic_write(folder / name) as temporary:
@@ -255,7 +262,7 @@ def publish_models(run_dir: Path, manifest: Manifest) -> None:
 
 
 def _stored(path: Path) -> StoredFile:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return StoredFile(path.name, os.fstat(file.fileno()).st_size, digest)
 

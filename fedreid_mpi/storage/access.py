@@ -14,7 +14,7 @@ PRIVATE, WITH_GROUP = 0o077, 0o027
 
 @contextmanager
 def private() -> Iterator[None]:
-    """Create files and folders for this user alone while the block runs, unless `share_with_group` is called."""
+    """Create what is created for this user alone while the block runs, until `share_with_group` is called."""
     before = os.umask(PRIVATE)
     try:
         yield
@@ -28,7 +28,12 @@ def share_with_group() -> None:
 
 
 def permissions(folder: bool = False) -> int:
-    """Return the permissions of a file or folder: private, unless the process's mask lets just the group read."""
+    """Return the permissions of a file or folder: private, unless the mask lets just the group read."""
     mask = os.umask(PRIVATE)
     os.umask(mask)
     return (0o777 if folder else 0o666) & ~(WITH_GROUP if mask == WITH_GROUP else PRIVATE)
+
+
+def audience() -> str:
+    """Say who can read what is written now."""
+    return "you and your group" if permissions() & 0o040 else "you alone"

@@ -12,7 +12,7 @@ from fedreid_mpi.errors import FedReIDError
 from fedreid_mpi.storage.access import permissions
 
 CANNOT_FLUSH = (errno.EINVAL, errno.EOPNOTSUPP, errno.EACCES)
-"""What is said of folders that cannot be flushed: by file systems that know no such thing, or unreadable ones."""
+"""What is said of folders that cannot be flushed: unreadable ones, or any by file systems without such."""
 
 
 @contextmanager

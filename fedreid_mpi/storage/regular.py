@@ -1,13 +1,13 @@
-"""The one way to read what a user's folder holds: regular files, and nothing that could keep a reader waiting."""
+"""The one way to read what a user's folder holds: regular files, nothing that could keep a reader waiting."""
 
 import os
+from io import BufferedReader
 from pathlib import Path
-from typing import BinaryIO
 
 from fedreid_mpi.storage.atomic import require_regular
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> BufferedReader:
     """Open a file for reading.
 
     Raises

@@ -90,7 +90,8 @@ def make_private(run_dir: Path) -> None:
         run_dir.chmod(found & ~0o777 | wanted)
     except OSError as error:
         raise ConfigurationError(
-            f"--run-dir {run_dir}: its permissions are {found:o} and cannot be made {wanted:o}: {error.strerror}"
+            f"--run-dir {run_dir}: its permissions are {found:o} and cannot be made {wanted:o}: "
+            f"{error.strerror}"
         ) from error
 
 
