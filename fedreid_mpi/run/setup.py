@@ -145,7 +145,7 @@ def set_up(
         torch.cuda.empty_cache()  # after a loss this rank may be bound to another GPU
         device = choose_device(experiment.compute, where.index, where.count, where.host)
         set_arithmetic(experiment.compute, device)
-        staged = tuple(open_staged(archive, experiment.data.stage) for archive in opened)
+        staged = tuple(open_staged(archive, experiment.data.stage, comm.heartbeat) for archive in opened)
         archives, public = staged[: len(experiment.data.archives)], staged[len(experiment.data.archives) :]
         parts = partition(archives, experiment)
         network = build_network(experiment.model, None, experiment.run.seed, "shared")
