@@ -85,7 +85,8 @@ def _require_own(folder: Path) -> None:
         kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no folder"
         raise ConfigurationError(
             f"data.stage: {folder} on {socket.gethostname()} is {kind}, of user {found.st_uid} with "
-            f"permissions {mode:o}, expected one of user {os.geteuid()} with 700; remove it, or name another place"
+            f"permissions {mode:o}, expected one of user {os.geteuid()} with 700; remove it, or name another "
+            "place"
         )
 
 

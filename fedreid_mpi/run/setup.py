@@ -22,6 +22,7 @@ from fedreid_mpi.federated.rank_state import Progress, RankState
 from fedreid_mpi.model import FlatModel, build_network, load_backbone_weights, load_tensors
 from fedreid_mpi.records import ClientSpec, Heartbeat, RankInfo
 from fedreid_mpi.run.checkpoint import folder_of, group_files, load_client
+from fedreid_mpi.run.consistency import require_own_gpus
 from fedreid_mpi.run.state import ResumePoint
 
 
@@ -139,11 +140,14 @@ def set_up(
         Is called between batches.
     """
     placement = place_clients(experiment, specs, comm.size)
+    where = comm.location
+    device = comm.phase(
+        "device", lambda: choose_device(experiment.compute, where.index, where.count, where.host)
+    )
+    require_own_gpus(comm, device, experiment.compute.share_gpus)
 
     def build() -> RankState:
-        where = comm.location
         torch.cuda.empty_cache()  # after a loss this rank may be bound to another GPU
-        device = choose_device(experiment.compute, where.index, where.count, where.host)
         set_arithmetic(experiment.compute, device)
         staged = tuple(open_staged(archive, experiment.data.stage, comm.heartbeat) for archive in opened)
         archives, public = staged[: len(experiment.data.archives)], staged[len(experiment.data.archives) :]
