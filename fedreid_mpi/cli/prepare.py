@@ -11,6 +11,7 @@ import click
 
 from fedreid_mpi.cli.console import print_table, progress_bar
 from fedreid_mpi.cli.sharing import SHARED
+from fedreid_mpi.data.archive.format import is_plain
 from fedreid_mpi.data.checks import Count
 from fedreid_mpi.data.prepare import Options, Survey, find_datasets, prepare, require_whole, survey
 from fedreid_mpi.data.readers import READERS, Choices
@@ -121,6 +122,8 @@ def command(
         raise click.UsageError("--variant, --training, --splits and --split-file go with --dataset")
     if (dataset == CUSTOM) is not bool(name):
         raise click.UsageError(f"--dataset {CUSTOM} and --name go together")
+    if name and not is_plain(name):
+        raise click.UsageError(f"--name {name!r}: expected a name that can be part of a file's name")
     if dataset is not None:
         targets = {output: (dataset, source)}
     else:

@@ -177,7 +177,9 @@ def train(
 
 
 @contextmanager
-def reestimated(client: Client, experiment: Experiment) -> Iterator[None]:
+def reestimated(
+    client: Client, experiment: Experiment, heartbeat: Heartbeat = no_heartbeat
+) -> Iterator[None]:
     """Lend a client's model BatchNorm statistics of its own training images; undone at the end.
 
     The statistics are the means of those of the batches of the images, unaugmented, in their order; nothing
@@ -198,6 +200,7 @@ def reestimated(client: Client, experiment: Experiment) -> Iterator[None]:
     try:
         with torch.no_grad():
             for rows in np.array_split(np.arange(len(client.images)), batches):
+                heartbeat()
                 images = normalise(client.images.batch(rows))
                 with autocast(experiment.compute, images.device):
                     model.network(images)

@@ -138,7 +138,7 @@ def _train_and_measure(
         report = replace(report, cosine_distance=cosine_distance_weight(before, after))
     public, taught = state.public, None
     if public is not None and plan.cluster:
-        feature = public.clustering_feature(network, plan)
+        feature = public.clustering_feature(network, plan, state.heartbeat)
         if not np.isfinite(feature).all():
             return diverged, None
         report = replace(report, feature=feature)
@@ -153,7 +153,9 @@ def _train_and_measure(
         )
         if not features.isfinite().all():
             return diverged, None
-        ranking = rank_gallery(features, archive, settings.protocol, experiment.run.seed)
+        ranking = rank_gallery(
+            features, archive, settings.protocol, experiment.run.seed, advance=state.advance
+        )
         report = replace(report, local_scores=ranking.scores())
     return report, taught
 

@@ -53,7 +53,9 @@ def score_shared(
         protocol, seed = experiment.evaluation.protocol, experiment.run.seed
         device = state.shared.buffer.device
         return {
-            dataset: rank_gallery(rows.to(device), state.archives[dataset], protocol, seed).scores()
+            dataset: rank_gallery(
+                rows.to(device), state.archives[dataset], protocol, seed, advance=state.advance
+            ).scores()
             for dataset, rows in features.items()
             if rows.isfinite().all()
         }
@@ -95,7 +97,7 @@ def score_reestimated(state: RankState, round: int) -> tuple[Evaluation, ...]:
 
     def score(client: Client) -> Evaluation | None:
         archive, experiment = state.archives[client.spec.dataset], state.experiment
-        with reestimated(client, experiment):
+        with reestimated(client, experiment, state.heartbeat):
             features = extract_features(
                 client.model.network,
                 archive,
@@ -105,7 +107,8 @@ def score_reestimated(state: RankState, round: int) -> tuple[Evaluation, ...]:
             )
         if not features.isfinite().all():
             return None
-        ranking = rank_gallery(features, archive, experiment.evaluation.protocol, experiment.run.seed)
+        protocol, seed = experiment.evaluation.protocol, experiment.run.seed
+        ranking = rank_gallery(features, archive, protocol, seed, advance=state.advance)
         return Evaluation(round, client.spec.id, ModelKind.REESTIMATED, ranking.scores())
 
     tested = [client for client in state.clients if client.spec.test_images]
