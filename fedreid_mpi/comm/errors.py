@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fedreid_mpi.errors import FedReIDError
 
-LONGEST_LINE, LONGEST_TRACE = 1 << 13, 1 << 16
+LONGEST_LINE, LONGEST_TRACE = 900, 1 << 16
 """Characters of an error that are told to other ranks, who may be sent no longer texts."""
 
 
