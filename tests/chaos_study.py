@@ -1,6 +1,7 @@
-"""A study killed by SIGKILL, again and again, until it is done: at any moment, and within its last commits."""
+"""A study killed by SIGKILL, again and again, until it is done: at any moment, and within last commits."""
 
 import multiprocessing
+import os
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,9 @@ METHODS = {"plain": {}, "uniform": {"aggregation": {"weights": "uniform"}}}
 
 PATIENCE = 300.0
 """Seconds that a study may take to come to where it is killed."""
+
+SLOW = 0.01
+"""Seconds that the disk takes longer to flush a file."""
 
 _fork = multiprocessing.get_context("fork")  # torch is imported already
 
@@ -69,9 +73,14 @@ def play(count: int, seed: int, folder: Path) -> Iterator[Trial]:
 
 
 def _is_committing_its_last_round(place: Path) -> bool:
-    """Tell whether the last round's files are there, and the manifest that makes them count is not."""
+    """Tell whether the last round's record is on disk, and the manifest that makes it count is not."""
     folder = folder_of(place, ROUNDS)
-    return is_done(place) or (folder.exists() and not (folder / MANIFEST).exists())
+    try:
+        stored = max(path.stat().st_mtime_ns for path in folder.glob("*.safetensors"))
+        written = max(path.stat().st_mtime_ns for path in place.glob("results_*.h5"))
+    except (ValueError, OSError):  # not there yet
+        return is_done(place)
+    return is_done(place) or (written > stored and not (folder / MANIFEST).exists())
 
 
 def _kill(study: Path, runs: tuple[StudyRun, ...], is_time: Callable[[], bool]) -> str:
@@ -88,6 +97,14 @@ def _kill(study: Path, runs: tuple[StudyRun, ...], is_time: Callable[[], bool]) 
 
 
 def _play(study: Path, runs: tuple[StudyRun, ...]) -> None:
+    """Play it on a slow disk, so that kills meet it there."""
+    fsync = os.fsync
+
+    def slow(handle: int) -> None:
+        time.sleep(SLOW)
+        fsync(handle)
+
+    os.fsync = slow
     run_study(ElasticRunner(SingleCommunicator()), runs, study, Quiet())
 
 
