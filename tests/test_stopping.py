@@ -147,6 +147,19 @@ def test_an_abandoned_round_leaves_no_trace(archives, tmp_path):
     assert_same_run(run_dir, tmp_path / "reference")
 
 
+class Wordless(StopAt):
+    """As the wish of a rank that died when all had heard of it: nobody is left to say why."""
+
+    request = StopRequest()
+
+
+def test_a_run_never_stops_without_a_reason(archives, tmp_path):
+    experiment = load_experiment(write_experiment(tmp_path / "x.toml", archives[:1], run={"rounds": 1}))
+    outcome = run_federation(SingleCommunicator(), experiment, tmp_path / "run", Silent(), stop=Wordless(3))
+    assert not outcome.done
+    assert read_status(tmp_path / "run").reason == outcome.reason == "asked to stop at once"
+
+
 def test_a_third_interrupt_ends_a_run_at_once(experiment_path, tmp_path):
     class Impatient(Silent):
         def finished(self, record):
