@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedreid_mpi.comm import PhaseError, RanksLost, connect
+from fedreid_mpi.comm import PhaseError, RanksLost, connect, contract
 from fedreid_mpi.comm.mpi import communicator
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.storage.run_directory import hold
@@ -30,10 +30,17 @@ HOLDER = (
 
 def long_messages_arrive(comm):
     """Longer than a message may be, though not so long as to need gigabytes."""
-    communicator.LONGEST_MESSAGE = 1000
+    communicator.LONGEST_MESSAGE, parts = 1000, []
+
+    def spans(length, chunk):
+        parts.extend(cut := list(contract.spans(length, chunk)))
+        return cut
+
+    communicator.spans = spans
     rows = np.arange(30001, dtype=np.float32).reshape(-1, 1) + comm.rank
     comm.broadcast_rows(rows, "models")
     assert (rows[:, 0] == np.arange(30001)).all()
+    assert [part.stop - part.start for part in parts] == [1000] * 30 + [1]
     counts = [2, 0, 3, 1]
     mine = np.full((counts[comm.rank], 700), comm.rank, np.float32)
     stacked = comm.gather_rows(mine, counts, 3, "features")
