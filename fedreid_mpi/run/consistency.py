@@ -12,8 +12,9 @@ import torch
 
 from fedreid_mpi import __version__
 from fedreid_mpi.comm.contract import Communicator
+from fedreid_mpi.config import Compute
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.device import gpu_id
+from fedreid_mpi.device import choose_device, gpu_id
 from fedreid_mpi.errors import ConfigurationError, DataError
 
 LIBRARIES = ("torch", "numpy")
@@ -87,6 +88,20 @@ def require_same_files(
         if comm.is_server:
             token.unlink(missing_ok=True)
     _require_agreement(comm, "archives", found, differs)
+
+
+def bind_device(comm: Communicator, settings: Compute) -> torch.device:
+    """Choose this rank's device; called alike on every rank.
+
+    Raises
+    ------
+    PhaseError
+        On every rank, if one finds no GPU where it needs one, or client ranks would share one and must not.
+    """
+    where = comm.location
+    device = comm.phase("device", lambda: choose_device(settings, where.index, where.count, where.host))
+    require_own_gpus(comm, device, settings.share_gpus)
+    return device
 
 
 def require_own_gpus(comm: Communicator, device: torch.device, share: bool) -> None:

@@ -12,7 +12,7 @@ from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.partition import partition, require_distinct
 from fedreid_mpi.data.staging import open_staged
-from fedreid_mpi.device import choose_device, set_arithmetic
+from fedreid_mpi.device import set_arithmetic
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.federated.client import build_client, describe_client
 from fedreid_mpi.federated.distillation import PublicImages
@@ -22,7 +22,7 @@ from fedreid_mpi.federated.rank_state import Progress, RankState
 from fedreid_mpi.model import FlatModel, build_network, load_backbone_weights, load_tensors
 from fedreid_mpi.records import ClientSpec, Heartbeat, RankInfo
 from fedreid_mpi.run.checkpoint import folder_of, group_files, load_client
-from fedreid_mpi.run.consistency import require_own_gpus
+from fedreid_mpi.run.consistency import bind_device
 from fedreid_mpi.run.state import ResumePoint
 
 
@@ -140,11 +140,7 @@ def set_up(
         Is called between batches.
     """
     placement = place_clients(experiment, specs, comm.size)
-    where = comm.location
-    device = comm.phase(
-        "device", lambda: choose_device(experiment.compute, where.index, where.count, where.host)
-    )
-    require_own_gpus(comm, device, experiment.compute.share_gpus)
+    device = bind_device(comm, experiment.compute)
 
     def build() -> RankState:
         torch.cuda.empty_cache()  # after a loss this rank may be bound to another GPU
