@@ -9,9 +9,15 @@ import torch
 from fedreid_mpi import config
 from fedreid_mpi.errors import ConfigurationError
 
+# Read by cuBLAS once, when it starts; without it, its sums may be ordered differently from call to call. A
+# later run of this process may want them in order, so it is set before any work is done on a GPU.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 
 def choose_device(settings: config.Compute, index: int, count: int, host: str) -> torch.device:
-    """Choose the device of one rank.
+    """Choose the device of one rank: of the node's GPUs that of its index, or the only one that it is shown.
+
+    Launchers may show each task a GPU of its own; whether it is one of its own is told by `gpu_id`.
 
     Parameters
     ----------
@@ -27,32 +33,44 @@ def choose_device(settings: config.Compute, index: int, count: int, host: str) -
     Raises
     ------
     ConfigurationError
-        If a GPU is demanded and there is none, or the node has fewer GPUs than client ranks and sharing is
-        not allowed.
+        If a GPU is demanded and there is none, or there are several, though fewer than client ranks, and
+        sharing is not allowed.
     """
     gpus = torch.cuda.device_count() if settings.device != "cpu" else 0
     if gpus == 0:
         if settings.device == "cuda":
             raise ConfigurationError(f'compute.device is "cuda", but {host} offers no GPU')
         return torch.device("cpu")
-    if count > gpus and not settings.share_gpus:
+    if count > gpus > 1 and not settings.share_gpus:
         raise ConfigurationError(
             f"{host} has {gpus} GPUs for {count} client ranks; start fewer, or set compute.share_gpus = true"
         )
     return torch.device("cuda", index % gpus)
 
 
+def gpu_id(device: torch.device) -> str:
+    """Identify a GPU, or a part of one, alike for all processes of a node that use it; empty for a CPU.
+
+    It is the UUID; where torch does not tell it, the word for it in ``CUDA_VISIBLE_DEVICES``.
+    """
+    if device.type != "cuda":
+        return ""
+    try:
+        return str(torch.cuda.get_device_properties(device).uuid)
+    except (AttributeError, AssertionError, RuntimeError):
+        words = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        index = device.index or 0
+        return words[index] if index < len(words) and words[index] else str(index)
+
+
 def set_arithmetic(settings: config.Compute, device: torch.device) -> None:
-    """Set the threads and the arithmetic of this process."""
+    """Set the threads and the arithmetic of this process, whatever an earlier run has set."""
     torch.set_num_threads(settings.threads)
     torch.backends.cuda.matmul.allow_tf32 = settings.precision == "tf32"
     torch.backends.cudnn.allow_tf32 = settings.precision == "tf32"
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    if settings.deterministic:
-        # Read by cuBLAS when it starts; without it, its sums may be ordered differently from call to call.
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(settings.deterministic)
     torch.backends.cudnn.benchmark = not settings.deterministic
 
 

@@ -47,11 +47,12 @@ launch() {
 # done, so that jobs that depend on this one start then and only then.
 play() {
     run_dir=$1
-    local program logs=$run_dir/logs/$job
+    local program before logs=$run_dir/logs/$job
     # By its full path, as launchers may put a folder of their own before it on the PATH.
     program=$(type -P "$2") || { say "$2 is not on the PATH: see env.sh"; exit 2; }
     shift 2
     (umask 077 && mkdir -p -- "$run_dir/logs") || exit 2
+    before=$(version_of_status)
     say "start $((${SLURM_RESTART_COUNT:-0} + 1)), $SLURM_NTASKS ranks on $SLURM_JOB_NUM_NODES nodes"
     warned=no terminated=no signalled=yes
     trap 'signalled=yes warned=yes; ask_to_stop USR2' USR2
@@ -70,8 +71,15 @@ play() {
         find "$run_dir/logs" -name "$job.rank*.log" -size +0 -exec tail -v -n 5 -- {} +
         exit "$code"
     fi
-    [[ $(status state) == interrupted ]] || exit 0
-    requeue
+    # mpirun --with-ft also ends with 0 where signals killed every rank. So what the run says of itself counts,
+    # and that only if it is not from before.
+    local state=
+    [[ $(version_of_status) == "$before" ]] || state=$(status state)
+    case $state in
+        done) exit 0 ;;
+        interrupted) requeue ;;
+        *) say "the ranks are gone, and none said that the run is done" ;;
+    esac
     exit 1
 }
 
@@ -87,6 +95,11 @@ ask_to_stop() {
 # status KEY: print a value of the run's status.json, which has one key a line.
 status() {
     sed -n "s/^ *\"$1\": \"\(.*\)\",\{0,1\}\$/\1/p" -- "$run_dir/status.json" 2>/dev/null
+}
+
+# Tell one version of status.json, which is replaced as a whole, from another.
+version_of_status() {
+    stat --format='%i %y' -- "$run_dir/status.json" 2>/dev/null
 }
 
 # Put an interrupted run back into the queue: if time was what it lacked. Whoever stopped it by hand, or

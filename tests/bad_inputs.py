@@ -3,6 +3,8 @@
 `test_bad_input.py` plays each case in a folder of its own, which holds what `stock` made.
 """
 
+import hashlib
+import json
 import os
 import pickle
 import shutil
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 import torch
 import trees
 from safetensors.torch import load_file, save_file
@@ -20,6 +23,7 @@ from small import write_experiment, write_public, write_site
 from fedreid_mpi import config
 from fedreid_mpi.cli import run
 from fedreid_mpi.model import build_network
+from fedreid_mpi.storage.hdf5.digest import content_digest
 
 CONFIGURATION, DATA = 2, 3
 DEEP = b"x = " + b"[" * 100_000
@@ -702,6 +706,111 @@ OF_ENVIRONMENT = {
     ),
 }
 
+RESUME = ("train", "good.toml", "--run-dir", "run", "--resume")
+MANIFESTS = [f"run/checkpoints/round_00000{round}/manifest.json" for round in (0, 1)]
+
+
+def each(spoil: Callable[[str], Callable[[Path], object]], names: list[str]) -> Callable[[Path], None]:
+    """Spoil several files alike."""
+
+    def spoil_all(folder: Path) -> None:
+        for name in names:
+            spoil(name)(folder)
+
+    return spoil_all
+
+
+def listing(name: str) -> Callable[[str], Callable[[Path], None]]:
+    """Let a manifest name another file, with the digest that belongs to it."""
+
+    def spoil(manifest: str) -> Callable[[Path], None]:
+        def change(folder: Path) -> None:
+            content = json.loads((folder / manifest).read_bytes())
+            del content["digest"]
+            content["files"][0]["name"] = name
+            digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+            (folder / manifest).write_text(json.dumps({**content, "digest": digest}))
+
+        return change
+
+    return spoil
+
+
+def called(name: str) -> Callable[[h5py.File], None]:
+    """Give a dataset another name, with the digest that belongs to it."""
+
+    def change(file: h5py.File) -> None:
+        file.attrs["name"] = np.bytes_(name)
+        file.attrs["content_digest"] = np.bytes_(content_digest(file))
+
+    return change
+
+
+def folder_at(name: str) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        (folder / name).mkdir()
+
+    return spoil
+
+
+OF_RUN_DIRECTORIES = {
+    "status-a-pipe": Bad(
+        "run: holds no run: status.json: Not a regular file",
+        DATA,
+        command=("stop", "run"),
+        spoil=pipe("run/status.json"),
+    ),
+    "manifests-pipes": Bad(
+        "manifest.json: cannot be read: Not a regular file; no other checkpoint is whole",
+        DATA,
+        command=RESUME,
+        spoil=each(pipe, MANIFESTS),
+    ),
+    "stored-file-a-pipe": Bad(
+        "client_0.safetensors: cannot be read: Not a regular file; no other",
+        DATA,
+        command=RESUME,
+        spoil=each(pipe, [name.replace("manifest.json", "client_0.safetensors") for name in MANIFESTS]),
+    ),
+    "manifests-of-files-outside": Bad(
+        r"manifest.json: names the file '../../../site.h5', expected one of its own folder",
+        DATA,
+        command=RESUME,
+        spoil=each(listing("../../../site.h5"), MANIFESTS),
+    ),
+    "manifests-of-files-elsewhere": Bad(
+        "manifest.json: names the file '/etc/passwd', expected",
+        DATA,
+        command=RESUME,
+        spoil=each(listing("/etc/passwd"), MANIFESTS),
+    ),
+    "lock-a-folder": Bad(
+        "run/lock: cannot be locked: Is a directory", command=RESUME, spoil=folder_at("run/lock")
+    ),
+    "lock-a-pipe": Bad(
+        "run/lock: cannot be locked: Not a regular file", command=RESUME, spoil=pipe("run/lock")
+    ),
+    "stop-a-folder": Bad(
+        "run/STOP: cannot be removed: Is a directory; expected a file or nothing",
+        command=RESUME,
+        spoil=folder_at("run/STOP"),
+    ),
+    "dataset-named-like-a-path": Bad(
+        "site.h5: its dataset's name is '../x', which cannot be part of a file's name",
+        DATA,
+        spoil=edit("site.h5", called("../x")),
+    ),
+    "custom-named-like-a-path": Bad(
+        "--name '../x': expected a name that can be part of a file's name",
+        command=("prepare", "--dataset", "custom", "--name", "../x", "m.csv", "new.h5"),
+    ),
+    "more-mistakes-than-a-line-holds": Bad(
+        r"bad.toml: unknown key run.k0.*… \([\d,]+ characters more\)$",
+        sections={"run": {f"k{number}": 1 for number in range(1500)}},
+    ),
+}
+
 TABLE = {
     f"{kind}: {name}": case
     for kind, cases in {
@@ -711,6 +820,7 @@ TABLE = {
         "models": OF_MODELS,
         "results": OF_RESULTS,
         "environment": OF_ENVIRONMENT,
+        "run directories": OF_RUN_DIRECTORIES,
     }.items()
     for name, case in cases.items()
 }

@@ -17,6 +17,7 @@ from pathlib import Path
 
 CAMPAIGNS = {
     "kill": ("chaos_kill", 50),
+    "study": ("chaos_study", 40),
     "losses": ("chaos_losses", 54),
     "ranks": ("chaos_ranks", 50),
     "damage": ("fuzzing", 7000),

@@ -46,7 +46,7 @@ def play(count: int, seed: int, folder: Path) -> Iterator[Trial]:
         attempt = _launched if mpi else _forked
         where = attempt(experiment, run_dir, before, moments.uniform(0, LONGEST))
         _wait_until_free(run_dir)
-        broken = _check(run_dir) if where else "the attempt ended before it began"
+        broken = what_is_wrong(run_dir) if where else "the attempt ended before it began"
         last = trial == count - 1
         if not broken and (last or is_done(run_dir)):
             broken = _finish(experiment, run_dir, reference)
@@ -109,7 +109,7 @@ def is_done(run_dir: Path) -> bool:
     return (run_dir / "status.json").exists() and read_status(run_dir).state == "done"
 
 
-def _check(run_dir: Path) -> str:
+def what_is_wrong(run_dir: Path) -> str:
     """Check what a reader finds right after the kill."""
     try:
         manifest, damage = newest_whole(run_dir)
@@ -131,8 +131,15 @@ def _finish(experiment: Path, run_dir: Path, reference: Path) -> str:
     process = _fork.Process(target=train, args=(experiment, run_dir))
     process.start()
     process.join()
-    if process.exitcode or not is_done(run_dir):
+    if process.exitcode:
         return f"the resumed run ended with {process.exitcode}"
+    return compare(run_dir, reference)
+
+
+def compare(run_dir: Path, reference: Path) -> str:
+    """Compare a run that should be done with one that nothing happened to."""
+    if not is_done(run_dir):
+        return "the resumed run is not done"
     name = "models/global.safetensors"
     if (run_dir / name).read_bytes() != (reference / name).read_bytes():
         return "the resumed run has another model"

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Stands in for fedreid-mpi in tests of the job scripts: says where each rank is, and obeys a STOP file as a run
-# does. DELAY: seconds before it looks; STEPS: half seconds that it takes; CODE: how it ends.
+# does. DELAY: seconds before it looks; STEPS: half seconds that it takes; CODE: how it ends; KILLED: by a signal.
 if [[ $1 == study && $3 == --list ]]; then
     printf '%s\n' first-seed0 second-seed0
     exit
@@ -12,6 +12,9 @@ case $1 in
     study) run_dir=$3/$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" <<<$'first-seed0\nsecond-seed0') ;;
     *) exit 0 ;;
 esac
+if [[ -n ${KILLED:-} ]]; then
+    kill -KILL $$
+fi
 if ((rank > 0)); then
     exit 0
 fi

@@ -69,6 +69,8 @@ FINE = {
         replace(RANK, worker=False), replace(RANK, rank=1, cores=(0,)), replace(RANK, rank=2, cores=(1,))
     ),
     "a GPU for each client rank": launched(*ranks(3, gpus=("H100", "H100"), node_gpus=2)),
+    "a GPU a task": launched(*OWN_GPU),
+    "a GPU a task, by their UUIDs": launched(*(replace(r, gpu_id=f"GPU-{r.visible_gpus}") for r in OWN_GPU)),
     "two nodes of a job": launched(RANK, replace(RANK, rank=1, node="n2"), job=JobFacts("7", 2, "")),
     "two nodes with four cores each": launched(
         *ranks(5), *(replace(rank, node="n2", rank=rank.rank + 5) for rank in ranks(4))
@@ -113,7 +115,22 @@ HURTS = {
         "GPUs",
         "n1: rank 1 sees 2 GPUs for 3 client ranks",
     ),
-    "a GPU a task": (launched(*OWN_GPU), "GPUs", "sees 1 GPUs for 2 client ranks, and others see other ones"),
+    "one GPU for two, though each sees one": (
+        launched(*(replace(rank, gpu_id="GPU-0") for rank in OWN_GPU)),
+        "GPUs",
+        "n1: ranks 1 and 2 share one GPU, GPU-0",
+    ),
+    "one GPU shown to all": (
+        launched(*ranks(3, gpus=("H100",), node_gpus=1, gpu_id="MIG-7")),
+        "GPUs",
+        "n1: ranks 1 and 2 share one GPU, MIG-7",
+    ),
+    "one GPU shown to all by an old torch": (
+        launched(*ranks(3, gpus=("H100",), node_gpus=1)),
+        "GPUs",
+        "n1: rank 1 sees 1 GPUs for 2 client ranks",
+    ),
+    "folders are not flushed": (storage(flushes=False), "run directory", "nfs4 does not flush folders"),
     "little memory": (launched(*ranks(3, memory=4 * GIB)), "memory", "n1: 1.3 GiB of memory a rank"),
     "small /dev/shm": (launched(*ranks(5, shared_memory=64 * 2**20)), "memory", "64 MiB free in /dev/shm"),
     "full disk": (storage(free=GIB), "run directory", "1.0 of 900 GiB are free for runs/1"),

@@ -4,8 +4,16 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from launching import ENVIRONMENT, surviving
 
 JOBS = Path(__file__).parents[1] / "jobs"
+SLURM = {
+    "SLURM_JOB_ID": "1",
+    "SLURM_NTASKS": "2",
+    "SLURM_JOB_NUM_NODES": "1",
+    "SLURM_JOB_END_TIME": "4000000000",
+    "SLURMD_NODENAME": "n1",
+}
 SCRIPTS = sorted([*JOBS.glob("*.sbatch"), *JOBS.glob("*.sh")])
 
 
@@ -29,3 +37,35 @@ def test_script_outside_of_the_checkout_says_so_and_ends(script, tmp_path):
 def test_readme_names_every_script():
     readme = (JOBS / "README.md").read_text(encoding="utf-8")
     assert [script.name for script in SCRIPTS if f"`{script.name}`" not in readme] == []
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A folder with the job scripts, where `fedreid-mpi` is the stand-in."""
+    shutil.copytree(JOBS, tmp_path / "jobs")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "fedreid-mpi").symlink_to(Path(__file__).parent / "stand_in.sh")
+    launcher = Path(surviving().command).parent
+    with (tmp_path / "jobs" / "env.sh").open("a", encoding="utf-8") as file:
+        file.write(f"\nexport PATH='{tmp_path}/bin:{launcher}':$PATH\n")
+    return tmp_path
+
+
+def test_a_job_ends_with_0_only_if_its_run_says_that_it_is_done(site):
+    """By mpirun --with-ft, which takes the death of all ranks for survivable; SLURM is not asked."""
+
+    def play(**variables):
+        return subprocess.run(
+            ["bash", "jobs/train_ft.sbatch", "x.toml", "run"],
+            cwd=site,
+            env=os.environ | ENVIRONMENT | SLURM | variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    ended = play(KILLED="1")
+    assert ended.returncode == 1, ended.stderr
+    assert ended.stdout.endswith("job 1: the ranks are gone, and none said that the run is done\n")
+    assert play().returncode == 0
+    assert play(KILLED="1").returncode == 1  # what an earlier job said of its run does not count

@@ -122,7 +122,7 @@ def test_a_rank_that_dies_before_it_joins_leaves_nobody_waiting():
         "-c",
         "import os\n"
         "from fedreid_mpi import comm\n"
-        "comm.JOINING = 10.0\n"
+        "comm.START_LIMIT = 10.0\n"
         "if os.environ['OMPI_COMM_WORLD_RANK'] == '2': os.kill(os.getpid(), 9)\n"
         "comm.connect(fault_tolerant=True)",
         cwd=TESTS,

@@ -1,16 +1,19 @@
-import shutil
+import fcntl
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
-from small import Silent, write_experiment, write_public, write_site
+from small import HEIGHT, WIDTH, Silent, write_experiment, write_public, write_site
 
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.staging import open_staged
-from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.errors import ConfigurationError, DataError
+
+IMAGE = 3 * HEIGHT * WIDTH
 
 
 @pytest.fixture
@@ -19,7 +22,7 @@ def archive(tmp_path):
 
 
 def copies(folder):
-    return sorted(folder.glob("*.h5"))
+    return sorted(folder.rglob("*.h5"))
 
 
 def test_nothing_is_copied_without_a_folder(archive):
@@ -29,7 +32,7 @@ def test_nothing_is_copied_without_a_folder(archive):
 def test_copy_holds_the_same_and_is_made_once(archive, tmp_path, monkeypatch):
     monkeypatch.setenv("NODE_DISK", str(tmp_path / "node disk"))
     first = open_staged(DatasetArchive.open(archive), "$NODE_DISK/archives")
-    assert first.path.parent == tmp_path / "node disk" / "archives"
+    assert first.path.parent.parent == tmp_path / "node disk" / "archives"
     assert first.path.read_bytes() == archive.read_bytes()
     assert np.array_equal(first.images, DatasetArchive.open(archive).images)
     assert first.path.parent.stat().st_mode & 0o777 == 0o700
@@ -52,19 +55,93 @@ def test_ranks_that_come_at_once_make_one_copy(archive, tmp_path):
     with ThreadPoolExecutor(8) as pool:
         opened = list(pool.map(open_staged, [DatasetArchive.open(archive)] * 8, [stage] * 8))
     assert len({each.path.stat().st_ino for each in opened}) == len(copies(tmp_path / "node")) == 1
-    assert sorted(path.suffix for path in Path(stage).iterdir()) == [".h5", ".lock"]
+    assert sorted(path.suffix for path in Path(stage).glob("*/*")) == [".h5", ".lock"]
 
 
-def test_copy_that_differs_is_refused_and_removed(archive, tmp_path, monkeypatch):
-    def copy_badly(source, target):
-        content = bytearray(Path(source).read_bytes())
-        content[-1] ^= 1
-        Path(target).write_bytes(content)
+def overwrite_a_pixel(path):
+    """Change a byte in the middle of the images, which opening does not compare."""
+    offset = DatasetArchive.open(path).images.offset
+    with path.open("r+b") as file:
+        file.seek(offset + 3 * IMAGE)
+        byte = file.read(1)[0]
+        file.seek(-1, os.SEEK_CUR)
+        file.write(bytes([byte ^ 1]))
 
-    monkeypatch.setattr(shutil, "copyfile", copy_badly)
-    with pytest.raises(ConfigurationError, match=r"^data\.stage: .*the copy differs from .*site\.h5"):
+
+def test_an_original_with_other_pixels_than_it_says_is_refused(archive, tmp_path):
+    overwrite_a_pixel(archive)
+    with pytest.raises(DataError, match=r"site\.h5: its copy on .* cannot be used: image 3 .* other pixels"):
         open_staged(DatasetArchive.open(archive), str(tmp_path / "node"))
     assert copies(tmp_path / "node") == []
+
+
+def another_dataset(copy):
+    write_site(copy, 13, seed=5)
+
+
+def a_link(copy):
+    other = write_site(copy.parent.parent / "other.h5", 13, seed=5)
+    copy.unlink()
+    copy.symlink_to(other)
+
+
+def shortened(copy):
+    copy.write_bytes(copy.read_bytes()[:5000])
+
+
+@pytest.mark.parametrize("harm", [another_dataset, overwrite_a_pixel, a_link, shortened])
+def test_a_copy_that_holds_something_else_is_made_anew(harm, archive, tmp_path):
+    original, stage = DatasetArchive.open(archive), str(tmp_path / "node")
+    harm(open_staged(original, stage).path)
+    again = open_staged(original, stage)
+    assert not again.path.is_symlink()
+    assert again.path.read_bytes() == archive.read_bytes()
+    made = again.path.stat().st_ino
+    assert open_staged(original, stage).path.stat().st_ino == made
+
+
+def test_no_link_is_followed_and_nothing_truncated(archive, tmp_path):
+    original, stage = DatasetArchive.open(archive), tmp_path / "node"
+    lock = open_staged(original, str(stage)).path.with_suffix(".lock")
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    lock.unlink()
+    lock.symlink_to(precious)
+    with pytest.raises(ConfigurationError, match=r"^data\.stage: .*Too many levels of symbolic links"):
+        open_staged(original, str(stage))
+    assert precious.read_text() == "mine"
+    assert archive.read_bytes() == lock.with_suffix(".h5").read_bytes()
+
+
+def open_to_others(folder):
+    folder.chmod(0o777)
+
+
+def linked(folder):
+    folder.rename(folder.with_name("elsewhere"))
+    folder.symlink_to("elsewhere")
+
+
+@pytest.mark.parametrize("harm", [open_to_others, linked])
+def test_a_folder_that_others_can_get_at_is_refused(harm, archive, tmp_path):
+    original, stage = DatasetArchive.open(archive), str(tmp_path / "node")
+    harm(open_staged(original, stage).path.parent)
+    with pytest.raises(ConfigurationError, match=r"expected one of user \d+ with 700; remove it"):
+        open_staged(original, stage)
+
+
+def test_who_copies_and_who_waits_gives_signs_of_life(archive, tmp_path):
+    original, stage, beats = DatasetArchive.open(archive), str(tmp_path / "node"), []
+    copy = open_staged(original, stage, lambda: beats.append(1)).path
+    assert beats
+    beats.clear()
+    with copy.with_suffix(".lock").open("a") as file, ThreadPoolExecutor(1) as pool:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiting = pool.submit(open_staged, original, stage, lambda: beats.append(1))
+        while len(beats) < 3:
+            assert not waiting.done()
+        fcntl.flock(file, fcntl.LOCK_UN)
+        assert waiting.result().path == copy
 
 
 def test_bad_folders_are_named(archive, tmp_path, monkeypatch):

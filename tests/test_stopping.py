@@ -135,9 +135,14 @@ def test_an_abandoned_round_leaves_no_trace(archives, tmp_path):
     }
     experiment = load_experiment(write_experiment(tmp_path / "x.toml", archives[:2], **sections))
     comm, run_dir = SingleCommunicator, tmp_path / "run"
-    counting = StopAt(10**6)
-    assert run_federation(comm(), experiment, tmp_path / "reference", Silent(), stop=counting).done
-    looks = 10**6 - counting.count
+    counting, left = StopAt(10**6), []
+
+    class Watcher(Silent):
+        def finished(self, record):
+            left.append(counting.count)
+
+    assert run_federation(comm(), experiment, tmp_path / "reference", Watcher(), stop=counting).done
+    looks = left[0] - left[1]  # in round 1, the last one
     assert looks > 25
     for count in range(1, looks, 5):
         outcome = run_federation(comm(), experiment, run_dir, Silent(), resume=True, stop=StopAt(count))
@@ -145,6 +150,19 @@ def test_an_abandoned_round_leaves_no_trace(archives, tmp_path):
         assert outcome.reason == "test"
     assert run_federation(comm(), experiment, run_dir, Silent(), resume=True).done
     assert_same_run(run_dir, tmp_path / "reference")
+
+
+class Wordless(StopAt):
+    """As the wish of a rank that died when all had heard of it: nobody is left to say why."""
+
+    request = StopRequest()
+
+
+def test_a_run_never_stops_without_a_reason(archives, tmp_path):
+    experiment = load_experiment(write_experiment(tmp_path / "x.toml", archives[:1], run={"rounds": 1}))
+    outcome = run_federation(SingleCommunicator(), experiment, tmp_path / "run", Silent(), stop=Wordless(3))
+    assert not outcome.done
+    assert read_status(tmp_path / "run").reason == outcome.reason == "asked to stop at once"
 
 
 def test_a_third_interrupt_ends_a_run_at_once(experiment_path, tmp_path):

@@ -11,7 +11,9 @@ from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment, load_suite
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.results import read_run
+from fedreid_mpi.run.checkpoint import folder_of
 from fedreid_mpi.run.loop import run_federation
+from fedreid_mpi.storage.run_directory import Status, read_status, write_status
 
 
 def write_suite(path, methods, seeds=(4, 1), base="base.toml"):
@@ -115,6 +117,38 @@ def test_a_study_goes_on_after_a_failure_and_skips_what_is_finished(base, tmp_pa
         run(["study", str(finished), str(tmp_path / "study"), "--set", "run.rounds=2"])
     assert end.value.code == 0
     assert read_run(tmp_path / "study" / "plain-seed2").rounds.tolist() == [0, 1, 2]
+
+
+def test_a_study_asks_the_newest_whole_checkpoint_what_is_finished(base, tmp_path, capsys):
+    """As a kill leaves a run: between its last record and the checkpoint, and between that and its models."""
+    suite = write_suite(tmp_path / "suite.toml", {"plain": {}}, seeds=(1,))
+    study, model = tmp_path / "study", "models/global.safetensors"
+    run_dir = study / "plain-seed1"
+
+    def play():
+        with pytest.raises(SystemExit) as end:
+            run(["study", str(suite), str(study)])
+        assert end.value.code == 0
+        assert read_status(run_dir).state == "done"
+        assert (run_dir / model).read_bytes() == last
+        return "finished before" in capsys.readouterr().out
+
+    with pytest.raises(SystemExit):
+        run(["study", str(suite), str(study)])
+    last = (run_dir / model).read_bytes()
+    earlier = (folder_of(run_dir, 0) / "global.safetensors").read_bytes()
+
+    def leave_as_killed():
+        write_status(run_dir, Status("running", 0, 1, 1))
+        (run_dir / model).unlink()
+        (run_dir / model).write_bytes(earlier)
+
+    leave_as_killed()
+    assert play()  # the checkpoint is whole: models and status follow
+    (folder_of(run_dir, 1) / "manifest.json").unlink()
+    leave_as_killed()
+    assert not play()  # the round is played again
+    assert read_run(run_dir).rounds.tolist() == [0, 1]
 
 
 def test_the_runs_of_a_study_are_listed_for_a_job_array(base, tmp_path, capsys):

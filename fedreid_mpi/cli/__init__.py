@@ -11,6 +11,7 @@ from fedreid_mpi.cli.console import print_error
 from fedreid_mpi.cli.lazy import lazy_group
 from fedreid_mpi.comm.mpi.launch import is_first
 from fedreid_mpi.errors import FedReIDError
+from fedreid_mpi.storage.access import private
 
 COMMANDS = {
     "synth": "Write the synthetic benchmark as image files.",
@@ -53,12 +54,14 @@ def group() -> None:
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return its exit code: 0 done, 2 usage, 3 data, 4 too few clients, 1 else.
 
+    What is written is for this user's eyes alone, unless the command is told to share it with the group.
     Errors raised on purpose become one line on the error stream. Commands that run on several ranks handle
     their own end, since a rank that merely exits would leave the others waiting.
     """
     speaks = is_first(os.environ) or not JOINING.intersection(arguments[:1])
     try:
-        group.main(args=list(arguments), prog_name="fedreid-mpi", standalone_mode=False)
+        with private():
+            group.main(args=list(arguments), prog_name="fedreid-mpi", standalone_mode=False)
     except FedReIDError as error:
         if speaks:
             print_error(str(error))

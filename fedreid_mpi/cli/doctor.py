@@ -104,7 +104,12 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         end = report.job.end or "unknown"
         yield "SLURM job", f"{report.job.id}, {report.job.nodes} nodes, ends {end}"
     space = f"{storage.free / GIB:.0f} of {storage.total / GIB:.0f} GiB free"
-    can = {"atomic rename": storage.renames, "flock": storage.locks, "hard links": storage.links}
+    can = {
+        "atomic rename": storage.renames,
+        "flock": storage.locks,
+        "hard links": storage.links,
+        "flushed folders": storage.flushes,
+    }
     offers = [name if able else f"no {name}" for name, able in can.items()]
     yield "run directory", ", ".join([storage.path, storage.kind, space, *([] if storage.error else offers)])
     yield "versions", ", ".join(f"{name} {text or 'none'}" for name, text in first.versions.items())

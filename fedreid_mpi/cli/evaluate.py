@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedreid_mpi.cli.console import print_table, progress_bar
+from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.records import EvaluationProtocol, Scores
 
@@ -53,6 +54,7 @@ COLUMNS = ("dataset", "rank-1", "rank-5", "rank-10", "mAP", "mINP", "queries", "
 @click.option("--precision", type=click.Choice(("fp32", "tf32", "bf16")), default="fp32", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of random draws.")
+@SHARED
 def command(
     model: Path,
     archives: tuple[Path, ...],

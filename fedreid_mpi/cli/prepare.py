@@ -10,6 +10,8 @@ from typing import Literal
 import click
 
 from fedreid_mpi.cli.console import print_table, progress_bar
+from fedreid_mpi.cli.sharing import SHARED
+from fedreid_mpi.data.archive.format import is_plain
 from fedreid_mpi.data.checks import Count
 from fedreid_mpi.data.prepare import (
     Options,
@@ -23,6 +25,8 @@ from fedreid_mpi.data.prepare import (
 from fedreid_mpi.data.readers import READERS, Choices
 from fedreid_mpi.data.readers.base import BENCHMARK
 from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.storage.access import audience
+from fedreid_mpi.storage.atomic import make_folder
 
 CUSTOM = "custom"
 """The dataset that a user's manifest describes."""
@@ -83,6 +87,7 @@ def parse_size(context: click.Context, parameter: click.Parameter, value: str) -
     show_default=f"all cores, at most {MOST_JOBS}",
     help="Threads that decode; the bytes do not depend on it.",
 )
+@SHARED
 def command(
     source: Path,
     output: Path,
@@ -126,6 +131,8 @@ def command(
         raise click.UsageError("--variant, --training, --splits and --split-file go with --dataset")
     if (dataset == CUSTOM) is not bool(name):
         raise click.UsageError(f"--dataset {CUSTOM} and --name go together")
+    if name and not is_plain(name):
+        raise click.UsageError(f"--name {name!r}: expected a name that can be part of a file's name")
     if dataset is not None:
         targets = {output: (dataset, source)}
     else:
@@ -151,14 +158,15 @@ def command(
         with progress_bar(f"{listed.name:<13}", len(listed.images)) as advance:
             written = prepare(listed, archive, options, advance)
         left_out = f"; broken and left out: {', '.join(written.skipped)}" if written.skipped else ""
-        click.echo(f"{archive}: {len(listed.images) - len(written.skipped):,} images{left_out}")
+        images = len(listed.images) - len(written.skipped)
+        click.echo(f"{archive}: {images:,} images{left_out}; readable by {audience()}")
         for note in written.notes:
             click.echo(f"{listed.name}: note: {note}")
 
 
 def _make_folder(path: Path) -> None:
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be made: {error.strerror}") from error
 

@@ -13,6 +13,7 @@ import click
 
 from fedreid_mpi.cli.console import print_error
 from fedreid_mpi.cli.progress import RunPrinter
+from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.cli.train import (
     ON_RANK_LOSS,
     TIME_LIMIT,
@@ -21,6 +22,7 @@ from fedreid_mpi.cli.train import (
     stop_for,
     tell_of_interrupt,
 )
+from fedreid_mpi.storage.access import audience
 
 if TYPE_CHECKING:
     from fedreid_mpi.comm import Communicator, PhaseError
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 )
 @ON_RANK_LOSS
 @TIME_LIMIT
+@SHARED
 def command(
     suite: Path,
     folder: Path | None,
@@ -116,7 +119,8 @@ def _prepare(
 
     runs = comm.decide("suite", choose)
     if comm.is_server:
-        click.echo(f"{path}: {len(runs)} run{'s' * (len(runs) > 1)} on {comm.size} ranks", err=True)
+        what = f"{len(runs)} run{'s' * (len(runs) > 1)} on {comm.size} ranks"
+        click.echo(f"{path}: {what}, readable by {audience()}", err=True)
     comm.phase("start", partial(import_module, "fedreid_mpi.run.study"))
     return runs
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedreid_mpi.cli.console import print_table, progress_bar
+from fedreid_mpi.cli.sharing import SHARED
 
 if TYPE_CHECKING:
     from fedreid_mpi.data.synthetic import Written
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Way in which every dataset is written.",
 )
+@SHARED
 def command(root: Path, scale: str, seed: int, jobs: int, names: tuple[str, ...], variant: str) -> None:
     """Write the synthetic benchmark as image files below DIR.
 

@@ -13,6 +13,9 @@ import click
 
 from fedreid_mpi.cli.console import print_error
 from fedreid_mpi.cli.progress import RunPrinter
+from fedreid_mpi.cli.sharing import SHARED
+from fedreid_mpi.storage.access import audience
+from fedreid_mpi.storage.atomic import atomic_write
 
 if TYPE_CHECKING:
     from fedreid_mpi.comm import Communicator
@@ -59,6 +62,7 @@ ON_RANK_LOSS = click.option(
 @click.option("--resume", is_flag=True, help="Go on with the run in --run-dir; start it where there is none.")
 @TIME_LIMIT
 @click.option("--weights", type=click.Path(path_type=Path), help="Same as --set model.weights=FILE.")
+@SHARED
 def command(
     experiment: Path,
     run_dir: Path,
@@ -118,7 +122,10 @@ def _train(
     require_same_program(comm)
     experiment = comm.decide("experiment", partial(load_experiment, path, overrides))
     if comm.is_server:
-        click.echo(f"{experiment.run.name}: starting {comm.size} rank{'s' * (comm.size > 1)}", err=True)
+        ranks = f"{comm.size} rank{'s' * (comm.size > 1)}"
+        click.echo(
+            f"{experiment.run.name}: starting {ranks}; {run_dir} is readable by {audience()}", err=True
+        )
     federation = comm.phase("start", partial(import_module, "fedreid_mpi.run.loop"))
     with RunPrinter(experiment.run.rounds) as printer:
         outcome = federation.run_federation(comm, experiment, run_dir, printer, commit, resume, stop, losses)
@@ -164,7 +171,8 @@ def _keep_trace(run_dir: Path, trace: str) -> str:
     if not (trace and run_dir.is_dir()):
         return ""
     try:
-        (run_dir / TRACE_FILE).write_text(trace, encoding="utf-8")
+        with atomic_write(run_dir / TRACE_FILE) as temporary:
+            temporary.write_text(trace, encoding="utf-8")
     except OSError:
         return ""  # the error itself matters more
     return f" (traceback in {run_dir / TRACE_FILE})"

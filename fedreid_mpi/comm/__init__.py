@@ -10,7 +10,7 @@ from pathlib import Path
 from fedreid_mpi.comm.contract import Communicator, Location, never
 from fedreid_mpi.comm.errors import PhaseError, RanksLost, SilentRankError
 from fedreid_mpi.comm.mpi.launch import launched_size, survives_losses
-from fedreid_mpi.comm.mpi.library import Library, describe_library
+from fedreid_mpi.comm.mpi.library import Library, describe_library, library
 from fedreid_mpi.comm.payload import ForbiddenMessageError
 from fedreid_mpi.comm.single import SingleCommunicator
 from fedreid_mpi.errors import ConfigurationError, FedReIDError
@@ -59,7 +59,7 @@ def connect(fault_tolerant: bool = False, abandon_requested: Callable[[], bool] 
         mpi4py.rc.initialize, mpi4py.rc.finalize = False, False
         from mpi4py import MPI
 
-        from fedreid_mpi.comm.mpi.communicator import MPICommunicator, library
+        from fedreid_mpi.comm.mpi.communicator import MPICommunicator
     except (ImportError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigurationError(

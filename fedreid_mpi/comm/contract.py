@@ -152,15 +152,15 @@ class Communicator(ABC):
     def describe(self, phase: str, error: BaseException) -> Failure:
         """Put an error into words for the other ranks; an unexpected one brings its traceback."""
         if isinstance(error, FedReIDError):
-            return Failure(self.rank, phase, str(error), error.exit_code, "")
+            return Failure.of(self.rank, phase, str(error), error.exit_code)
         if isinstance(error, Abandoned):
             return Failure(self.rank, phase, f"{phase} abandoned", 0, "", abandoned=True)
         if isinstance(error, KeyboardInterrupt):
-            return Failure(self.rank, phase, f"interrupted (rank {self.rank}, {phase})", 130, "")
+            return Failure.of(self.rank, phase, f"interrupted (rank {self.rank}, {phase})", 130)
         trace = "".join(traceback.format_exception(error))
         message = f"rank {self.rank}, {phase}: {type(error).__name__}: {error}"
         code = error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
-        return Failure(self.rank, phase, message, code or 1, trace)
+        return Failure.of(self.rank, phase, message, code or 1, trace)
 
     @staticmethod
     def _first_failure(failures: Sequence[Failure | None] | None) -> Failure | None:

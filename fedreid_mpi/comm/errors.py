@@ -4,6 +4,9 @@ from dataclasses import dataclass
 
 from fedreid_mpi.errors import FedReIDError
 
+LONGEST_LINE, LONGEST_TRACE = 900, 1 << 16
+"""Characters of an error that are told to other ranks, who may be sent no longer texts."""
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -29,6 +32,13 @@ class Failure:
     exit_code: int
     trace: str
     abandoned: bool = False
+
+    @classmethod
+    def of(cls, rank: int, phase: str, message: str, exit_code: int, trace: str = "") -> "Failure":
+        """Describe an error in texts that may travel: what is too long of them is left out, and how much."""
+        if (more := len(message) - LONGEST_LINE) > 0:
+            message = f"{message[:LONGEST_LINE]}… ({more:,} characters more)"
+        return cls(rank, phase, message, exit_code, trace[-LONGEST_TRACE:])
 
 
 class PhaseError(FedReIDError):

@@ -4,6 +4,7 @@ Images, labels and paths stay on the client that has them. Each rank checks what
 code that tries to send anything else fails the run before a byte has left.
 """
 
+import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from enum import Enum
@@ -24,6 +25,9 @@ ELEMENTS = 1 << 20
 
 TEXT = 1 << 17
 """Characters in the longest text within a record: the traceback of an error."""
+
+BYTES = (1 << 31) - 1
+"""In the longest small value, pickled: MPI counts them in C's int."""
 
 
 class ForbiddenMessageError(RuntimeError):
@@ -94,6 +98,22 @@ def check_value(value: object, from_server: bool) -> None:
         raise ForbiddenMessageError(
             f"tried to send {_describe(value)}, expected numbers or the program's own records"
         )
+
+
+def pack(value: object) -> bytes:
+    """Pickle a small value.
+
+    Raises
+    ------
+    ForbiddenMessageError
+        If it is too long for a message.
+    """
+    data = pickle.dumps(value, pickle.HIGHEST_PROTOCOL)
+    if len(data) > BYTES:
+        raise ForbiddenMessageError(
+            f"tried to send {_describe(value)}, {len(data):,} bytes, expected at most {BYTES:,}"
+        )
+    return data
 
 
 def kind_of(value: object) -> str:

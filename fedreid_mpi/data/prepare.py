@@ -37,6 +37,7 @@ from fedreid_mpi.data.readers.base import BENCHMARK
 from fedreid_mpi.data.readers.names import few, folders_in
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.records import Advance
+from fedreid_mpi.storage.regular import read_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +309,7 @@ def _notes_of_choices(survey: Survey) -> list[str]:
     """Say what the user accepted, and which file the splits are from."""
     notes = [f"not the whole: {'; '.join(survey.complaints)}"] if survey.complaints else []
     if (file := survey.choices.split_file) is not None:
-        notes.append(f"splits from {file.name}, SHA-256 {hashlib.sha256(file.read_bytes()).hexdigest()}")
+        notes.append(f"splits from {file.name}, SHA-256 {hashlib.sha256(read_bytes(file)).hexdigest()}")
     return notes
 
 

@@ -36,6 +36,8 @@ class RankFacts:
         By library; without those that could not be imported.
     missing
         Library and reason, of those that could not be imported.
+    gpu_id
+        UUID of the GPU that it would calculate on; empty where there is none, or torch does not say.
     """
 
     rank: int
@@ -54,6 +56,7 @@ class RankFacts:
     packages: str
     versions: Mapping[str, str]
     missing: tuple[str, ...]
+    gpu_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +73,9 @@ class StorageFacts:
         Space.
     error
         Why nothing can be written there, or empty; the rest is then unknown.
-    renames, locks, links
-        Whether a file can replace another in one step, be locked with flock, have a second name.
+    renames, locks, links, flushes
+        Whether a file can replace another in one step, be locked with flock, have a second name; and whether
+        a folder can be flushed to the disk.
     unseen_by
         Nodes that do not see what the server writes.
     """
@@ -84,6 +88,7 @@ class StorageFacts:
     renames: bool = False
     locks: bool = False
     links: bool = False
+    flushes: bool = True
     unseen_by: tuple[str, ...] = ()
 
 

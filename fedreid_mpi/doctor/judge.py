@@ -159,17 +159,29 @@ def _gpus(report: Report) -> Found:
                     else "install torch with CUDA: pip install torch",
                 )
                 break
-            if rank.gpus and len(workers) > len(rank.gpus):
-                own = len({other.visible_gpus for other in workers}) > 1
+            if rank.gpus and (sharing := _sharing(rank, workers)):
                 yield (
                     Level.WARNING,
-                    f"{node}: rank {rank.rank} sees {len(rank.gpus)} GPUs for {len(workers)} client ranks"
-                    + (", and others see other ones" if own else ""),
-                    "show all GPUs of the node to all ranks: --gpus-per-node, without --gpus-per-task"
-                    if own
-                    else "ask for more GPUs, start fewer ranks, or set compute.share_gpus = true",
+                    f"{node}: {sharing}",
+                    "ask for more GPUs, start fewer ranks, or set compute.share_gpus = true",
                 )
                 break
+
+
+def _sharing(rank: RankFacts, workers: Sequence[RankFacts]) -> str:
+    """Say with whom of a node's client ranks one would have to share a GPU; empty: with nobody.
+
+    Ranks may be shown a GPU each, or all of the node's. Who uses which is told by UUIDs; where there are
+    none, by the number of GPUs, unless ranks are shown different ones.
+    """
+    if rank.gpu_id:
+        same = [other.rank for other in workers if other.gpu_id == rank.gpu_id]
+        ranks = " and ".join(map(str, same))
+        return f"ranks {ranks} share one GPU, {rank.gpu_id}" if len(same) > 1 else ""
+    alike = len({other.visible_gpus for other in workers}) == 1
+    if alike and len(workers) > len(rank.gpus):
+        return f"rank {rank.rank} sees {len(rank.gpus)} GPUs for {len(workers)} client ranks"
+    return ""
 
 
 def _memory(report: Report) -> Found:
@@ -209,6 +221,12 @@ def _storage(report: Report) -> Found:
             Level.WARNING,
             f"{storage.kind} does not lock files: two jobs on one run directory are harder to tell",
             "mount it with flock, or take care that only one job uses it",
+        )
+    if not storage.flushes:
+        yield (
+            Level.WARNING,
+            f"{storage.kind} does not flush folders: a power cut may take the last rounds away",
+            "name a folder on another file system, or keep copies of what matters",
         )
     if storage.free < LEAST_SPACE:
         yield (

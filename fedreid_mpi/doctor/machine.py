@@ -65,11 +65,11 @@ def look_at_rank(comm: Communicator, environment: Mapping[str, str]) -> RankFact
         missing.append(f"torch: {error}")
     seconds = time.perf_counter() - start
     versions = {"python": python_version()}
-    device, packages = "none", ""
+    device, gpu_id, packages = "none", "", ""
     gpus: tuple[str, ...] = ()
     if not missing:
         versions |= {"torch": str(torch.__version__), "CUDA": torch.version.cuda or ""}
-        device = str(_device(comm))
+        device, gpu_id = _device(comm)
         gpus = tuple(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))
         packages = mount_type(Path(torch.__file__))
     for name in LIBRARIES:
@@ -99,15 +99,17 @@ def look_at_rank(comm: Communicator, environment: Mapping[str, str]) -> RankFact
         packages=packages,
         versions=versions,
         missing=tuple(missing),
+        gpu_id=gpu_id,
     )
 
 
-def _device(comm: Communicator) -> object:
-    """Bind as a run would that may share GPUs; whether it has to is for the judge."""
-    from fedreid_mpi.device import choose_device
+def _device(comm: Communicator) -> tuple[str, str]:
+    """Bind as a run would that may share GPUs, and identify the GPU; whether it has to is for the judge."""
+    from fedreid_mpi.device import choose_device, gpu_id
 
     where = comm.location
-    return choose_device(Compute(share_gpus=True), where.index, where.count, where.host)
+    device = choose_device(Compute(share_gpus=True), where.index, where.count, where.host)
+    return str(device), gpu_id(device)
 
 
 def _memory() -> int:

@@ -1,6 +1,5 @@
 """Trying out the file system of the run directory."""
 
-import fcntl
 import os
 import re
 import shutil
@@ -10,6 +9,8 @@ from pathlib import Path
 
 from fedreid_mpi.comm import Communicator
 from fedreid_mpi.doctor.facts import StorageFacts
+from fedreid_mpi.storage.atomic import flush
+from fedreid_mpi.storage.lock import take_lock
 
 MOUNTS = Path("/proc/self/mountinfo")
 
@@ -64,7 +65,8 @@ def _try_out(run_dir: Path) -> tuple[Path | None, StorageFacts]:
         renames = _renames(folder)
     except OSError as error:
         return folder, replace(facts, error=f"{place}: {error.strerror}")
-    return folder, replace(facts, renames=renames, locks=_locks(folder), links=_links(folder))
+    locks, links, flushes = _locks(folder), _links(folder), flush(folder)
+    return folder, replace(facts, renames=renames, locks=locks, links=links, flushes=flushes)
 
 
 def _renames(folder: Path) -> bool:
@@ -78,17 +80,13 @@ def _renames(folder: Path) -> bool:
 
 
 def _locks(folder: Path) -> bool:
-    """Lock a file, and see whether a second lock is refused."""
-    with (folder / "lock").open("w") as first, (folder / "lock").open("w") as second:
-        try:
-            fcntl.flock(first, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return False
-        try:
-            fcntl.flock(second, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
+    """Lock a file as a run does, which tries whether a second lock is refused."""
+    try:
+        handle, works = take_lock(folder / "lock", 0.0, lambda: None)
+    except OSError:
         return False
+    os.close(handle)
+    return works
 
 
 def _links(folder: Path) -> bool:

@@ -16,7 +16,12 @@ from fedreid_mpi.records import Advance, EvaluationProtocol
 
 
 def rank_gallery(
-    features: Tensor, archive: DatasetArchive, protocol: EvaluationProtocol, seed: int, split: int = 0
+    features: Tensor,
+    archive: DatasetArchive,
+    protocol: EvaluationProtocol,
+    seed: int,
+    split: int = 0,
+    advance: Advance | None = None,
 ) -> Ranking:
     """Score the features of an archive's test images.
 
@@ -32,9 +37,11 @@ def rank_gallery(
         Of the protocol's random draws.
     split
         Number of the split.
+    advance
+        Told of the queries just ranked.
     """
     queries = len(archive.split("query", split))
-    return _rank(features[:queries], features[queries:], archive, split, Scoring(protocol, seed))
+    return _rank(features[:queries], features[queries:], archive, split, Scoring(protocol, seed), advance)
 
 
 @dataclass(frozen=True, slots=True)

@@ -220,7 +220,9 @@ def _batches(client: Client, experiment: Experiment, random: np.random.Generator
 
 
 @contextmanager
-def reestimated(client: Client, model: FlatModel, experiment: Experiment) -> Iterator[None]:
+def reestimated(
+    client: Client, model: FlatModel, experiment: Experiment, heartbeat: Heartbeat = no_heartbeat
+) -> Iterator[None]:
     """Lend the working model BatchNorm statistics of a client's training images; undone at the end.
 
     The statistics are the means of those of the batches of the images, unaugmented, in their order; nothing
@@ -240,6 +242,7 @@ def reestimated(client: Client, model: FlatModel, experiment: Experiment) -> Ite
     try:
         with torch.no_grad():
             for rows in np.array_split(np.arange(len(client.images)), batches):
+                heartbeat()
                 images = normalise(client.images.batch(rows))
                 with autocast(experiment.compute, images.device):
                     model.network.features(images)

@@ -75,7 +75,9 @@ class PublicImages:
         with autocast(self.experiment.compute, images.device):
             return network.features(images).float()
 
-    def clustering_feature(self, network: ReIDNetwork, plan: RoundPlan) -> NDArray[np.float32]:
+    def clustering_feature(
+        self, network: ReIDNetwork, plan: RoundPlan, heartbeat: Heartbeat = no_heartbeat
+    ) -> NDArray[np.float32]:
         """Describe a client's model by what it makes of public images.
 
         ``"concat"``: the embeddings of one batch drawn by (seed, round), one after the other, scaled to
@@ -88,7 +90,11 @@ class PublicImages:
         else:
             every = np.arange(len(self.images))
             batches = np.array_split(every, -(-len(every) // CLUSTERING_BATCH))
-            feature = torch.cat([F.normalize(self.features(network, rows)) for rows in batches]).mean(0)
+            parts = []
+            for rows in batches:
+                heartbeat()
+                parts.append(F.normalize(self.features(network, rows)))
+            feature = torch.cat(parts).mean(0)
         return np.asarray(feature.cpu())
 
     @torch.no_grad()

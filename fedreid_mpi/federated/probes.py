@@ -101,7 +101,9 @@ class ClusteringFeature(_After):
     def after(self) -> Measurement | None:
         """Describe the trained model."""
         assert self.state.public is not None
-        feature = self.state.public.clustering_feature(self.state.model.network, self.plan)
+        feature = self.state.public.clustering_feature(
+            self.state.model.network, self.plan, self.state.heartbeat
+        )
         return Measurement({"feature": feature}) if np.isfinite(feature).all() else None
 
 
@@ -127,7 +129,8 @@ class LocalScores(_After):
         )
         if not features.isfinite().all():
             return None
-        ranking = rank_gallery(features, archive, experiment.evaluation.protocol, experiment.run.seed)
+        protocol, seed = experiment.evaluation.protocol, experiment.run.seed
+        ranking = rank_gallery(features, archive, protocol, seed, advance=state.advance)
         return Measurement({"local_scores": ranking.scores()})
 
 

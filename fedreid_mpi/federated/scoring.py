@@ -52,7 +52,9 @@ def score_shared(
         protocol, seed = experiment.evaluation.protocol, experiment.run.seed
         device = state.model.buffer.device
         return {
-            dataset: rank_gallery(rows.to(device), state.archives[dataset], protocol, seed).scores()
+            dataset: rank_gallery(
+                rows.to(device), state.archives[dataset], protocol, seed, advance=state.advance
+            ).scores()
             for dataset, rows in features.items()
             if rows.isfinite().all()
         }
@@ -97,7 +99,7 @@ def score_reestimated(state: RankState, round: int) -> tuple[Evaluation, ...]:
         shared = state.progress.shared_of(client.spec.id)
         private = state.progress.private[client.spec.id]
         load_client(state.model, client.spec, shared, private, experiment)
-        with reestimated(client, state.model, experiment):
+        with reestimated(client, state.model, experiment, state.heartbeat):
             features = extract_features(
                 state.model.network,
                 archive,
@@ -107,7 +109,8 @@ def score_reestimated(state: RankState, round: int) -> tuple[Evaluation, ...]:
             )
         if not features.isfinite().all():
             return None
-        ranking = rank_gallery(features, archive, experiment.evaluation.protocol, experiment.run.seed)
+        protocol, seed = experiment.evaluation.protocol, experiment.run.seed
+        ranking = rank_gallery(features, archive, protocol, seed, advance=state.advance)
         return Evaluation(round, client.spec.id, ModelKind.REESTIMATED, ranking.scores())
 
     tested = [client for client in state.clients if client.spec.test_images]

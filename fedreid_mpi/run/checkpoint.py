@@ -23,7 +23,8 @@ from fedreid_mpi.federated.client import private_specs
 from fedreid_mpi.federated.rank_state import RankState
 from fedreid_mpi.model import load_tensors, save_model, save_tensors, tensors_of, values_of
 from fedreid_mpi.records import ClientSpec
-from fedreid_mpi.storage.atomic import atomic_write, flush, write_errors
+from fedreid_mpi.storage.atomic import atomic_write, flush, make_folder, write_errors
+from fedreid_mpi.storage.regular import open_regular, read_bytes
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
@@ -32,6 +33,7 @@ VERSION = 2
 PRIVATE_FORMAT = "fedreid_mpi private 1"
 
 _NAME = re.compile(r"round_(\d{6,})")
+_FILE = re.compile(r"(local/)?[^/\0]*[^/\0.][^/\0]*")  # in the checkpoint's own folder
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -116,7 +118,7 @@ def save_loaded(folder: Path, name: str, state: RankState, round: int) -> Stored
     """Write the model that is loaded, without its classifier: a model that can be evaluated."""
     path, archive = folder / name, state.archives[0]
     with write_errors(path):
-        path.parent.mkdir(exist_ok=True)
+        make_folder(path.parent)
     save_model(path, state.model, state.experiment.model, archive.height, archive.width, round)
     return _stored(folder, path)
 
@@ -217,7 +219,7 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / MANIFEST
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(read_bytes(path))
         digest = content.pop("digest", None)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
@@ -231,9 +233,14 @@ def read_manifest(folder: Path) -> Manifest:
             "the version of this program that began the run can go on with it"
         )
     try:
-        return Manifest.model_validate(content)
+        manifest = Manifest.model_validate(content)
     except ValidationError as error:
         raise DataError(f"{path}: is no manifest of a checkpoint: {error.errors()[0]['msg']}") from error
+    names = [file.name for file in manifest.files]
+    for name in (*names, *manifest.models):
+        if name not in names or not _FILE.fullmatch(name):
+            raise DataError(f"{path}: names the file {name!r}, expected one of its own folder")
+    return manifest
 
 
 def _verify(folder: Path, manifest: Manifest) -> None:
@@ -263,10 +270,11 @@ def retire_checkpoints(run_dir: Path, newest: int, keep: int) -> None:
 def publish_models(run_dir: Path, manifest: Manifest) -> None:
     """Show a checkpoint's models, and no others, in ``models/``: as hard links where there are such."""
     folder = run_dir / "models"
-    folder.mkdir(exist_ok=True)
+    with write_errors(folder):
+        make_folder(folder)
     for name in manifest.models:
         source = folder_of(run_dir, manifest.round) / name
-        (folder / name).parent.mkdir(exist_ok=True)
+        make_folder((folder / name).parent)
         with write_errors(folder / name), atomic_write(folder / name) as temporary:
             try:
                 os.link(source, temporary)
@@ -278,7 +286,7 @@ def publish_models(run_dir: Path, manifest: Manifest) -> None:
 
 
 def _stored(folder: Path, path: Path) -> StoredFile:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
         return StoredFile(str(path.relative_to(folder)), os.fstat(file.fileno()).st_size, digest)
 

@@ -1,4 +1,4 @@
-"""Before a run: do all ranks run the same program, on the same files? A cluster's nodes need not."""
+"""Before a run: do all ranks run one program, on the same files, each on its own GPU? Nodes may differ."""
 
 import os
 import secrets
@@ -8,9 +8,13 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from fedreid_mpi import __version__
 from fedreid_mpi.comm.contract import Communicator
+from fedreid_mpi.config import Compute
 from fedreid_mpi.data.archive import DatasetArchive
+from fedreid_mpi.device import choose_device, gpu_id
 from fedreid_mpi.errors import ConfigurationError, DataError
 
 LIBRARIES = ("torch", "numpy")
@@ -84,6 +88,55 @@ def require_same_files(
         if comm.is_server:
             token.unlink(missing_ok=True)
     _require_agreement(comm, "archives", found, differs)
+
+
+def bind_device(comm: Communicator, settings: Compute) -> torch.device:
+    """Choose this rank's device; called alike on every rank.
+
+    Raises
+    ------
+    PhaseError
+        On every rank, if one finds no GPU where it needs one, or client ranks would share one and must not.
+    """
+    where = comm.location
+    device = comm.phase("device", lambda: choose_device(settings, where.index, where.count, where.host))
+    require_own_gpus(comm, device, settings.share_gpus)
+    return device
+
+
+def require_own_gpus(comm: Communicator, device: torch.device, share: bool) -> None:
+    """Refuse client ranks that share a GPU, unless they may; called alike on every rank.
+
+    Parameters
+    ----------
+    comm
+        The ranks.
+    device
+        This rank's.
+    share
+        ``compute.share_gpus``.
+
+    Raises
+    ------
+    PhaseError
+        On every rank, naming those that do.
+    """
+    mine = View(comm.location.host, (comm.phase("device", lambda: gpu_id(device)),))
+    views = comm.gather(mine) or []
+
+    def compare() -> None:
+        for node in dict.fromkeys(view.host for view in views):
+            found = [(views[rank].found[0], rank) for rank in comm.client_ranks if views[rank].host == node]
+            used = [gpu for gpu, _ in found if gpu]
+            if len(set(used)) < len(used):
+                most = max(used, key=used.count)
+                ranks = " and ".join(str(rank) for gpu, rank in found if gpu == most)
+                raise ConfigurationError(
+                    f"{node} has {len(set(used))} GPUs for {len(used)} client ranks; start fewer, or set "
+                    f"compute.share_gpus = true (ranks {ranks} are on {most})"
+                )
+
+    comm.decide("device", (lambda: None) if share else compare)
 
 
 def _look(token: Path) -> str:

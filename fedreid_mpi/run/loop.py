@@ -13,7 +13,7 @@ from typing import Protocol
 from fedreid_mpi.comm.contract import Communicator
 from fedreid_mpi.comm.errors import PhaseError, RanksLost
 from fedreid_mpi.config import Experiment
-from fedreid_mpi.errors import TooFewClientsError
+from fedreid_mpi.errors import FedReIDError, TooFewClientsError
 from fedreid_mpi.federated.plan import plan_round, trainers
 from fedreid_mpi.federated.rank_state import RankState
 from fedreid_mpi.federated.round import run_round
@@ -33,7 +33,7 @@ from fedreid_mpi.run.setup import (
 )
 from fedreid_mpi.run.state import Directive, ResumePoint, RunResult
 from fedreid_mpi.run.stopping import StopController, StopRequest, heartbeat_or_abandon, strongest
-from fedreid_mpi.storage.run_directory import State, read_status, write_status
+from fedreid_mpi.storage.run_directory import State, read_status, require_held, write_status
 
 LIBRARIES = ("fedreid_mpi", "torch", "numpy", "h5py", "mpi4py")
 
@@ -97,7 +97,9 @@ def run_federation(
     with ExitStack() as held:
         start = comm.decide(
             "run directory",
-            partial(acquire, run_dir, experiment, specs, datasets, resume, held, losses.acquired),
+            partial(
+                acquire, run_dir, experiment, specs, datasets, resume, held, losses.acquired, comm.heartbeat
+            ),
         )
         losses.acquired = True
         if start.after >= experiment.run.rounds:
@@ -113,13 +115,14 @@ def run_federation(
             raise
         except BaseException as error:
             if comm.is_server:
-                with suppress(OSError):  # the error itself matters more
+                with suppress(OSError, FedReIDError):  # the error itself matters more
                     _put_status(run_dir, "failed", str(error))
             raise
     return result
 
 
 def _put_status(run_dir: Path, state: State, reason: str) -> None:
+    require_held(run_dir)
     write_status(run_dir, replace(read_status(run_dir), state=state, reason=reason))
 
 
@@ -144,7 +147,7 @@ def _run_rounds(
     if ranks is not None:
         header = _header(state, ranks, git_commit, start.attempt)
         writer = ResultsWriter(run_dir, header)
-        observer.started(header, (*lost, *start.notes))
+        observer.started(header, (*lost, *start.warnings, *start.notes))
     checkpoints = CheckpointWriter(state, run_dir, start, writer, datasets)
     lengths: deque[float] = deque(maxlen=LENGTHS)
     last = experiment.run.rounds
@@ -166,9 +169,8 @@ def _run_rounds(
             if not error.failure.abandoned:
                 raise
             requests = comm.gather(stop.request)
-            return RunResult(
-                False, checkpoints.after, comm.decide("stop", partial(strongest, requests or ()))
-            )
+            reason = comm.decide("stop", partial(strongest, requests or ()))
+            return RunResult(False, checkpoints.after, reason or "asked to stop at once")
         if record is not None and round == start.after + 1:
             before = [Event(round, "rank-lost", text) for text in lost]
             before += [Event(round, "resumed", note) for note in start.notes]
@@ -190,6 +192,7 @@ def _next_turn(
     dropped: frozenset[int],
 ) -> Directive:
     """Decide whether another round is played, and which."""
+    require_held(run_dir)
     if reason := stop.reason_to_stop(run_dir, requests, lengths):
         return Directive(None, reason)
     experiment, specs = state.experiment, state.specs

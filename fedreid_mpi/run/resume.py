@@ -1,7 +1,8 @@
 """Where a run begins: at its beginning, or after the newest round that is whole on disk."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 from fedreid_mpi.config import Experiment, refused_changes, stored_experiment
@@ -18,7 +19,13 @@ from fedreid_mpi.run.checkpoint import (
 )
 from fedreid_mpi.run.state import ResumePoint
 from fedreid_mpi.run.stopping import STOP_FILE
-from fedreid_mpi.storage.run_directory import Status, hold, make_run_dir, write_status
+from fedreid_mpi.storage.run_directory import (
+    Status,
+    hold,
+    make_private,
+    make_run_dir,
+    write_status,
+)
 
 
 def acquire(
@@ -29,6 +36,7 @@ def acquire(
     resume: bool,
     held: ExitStack,
     recovering: bool = False,
+    waiting: Callable[[], object] = lambda: None,
 ) -> ResumePoint:
     """Take hold of the run directory, and find out where the run begins; the server's work.
 
@@ -46,6 +54,8 @@ def acquire(
         Keeps the lock until it is closed.
     recovering
         Whether these processes have acquired the directory before, and lost ranks since.
+    waiting
+        Is called again and again while the lock is waited for.
 
     Raises
     ------
@@ -55,20 +65,77 @@ def acquire(
         What it holds is damaged.
     """
     make_run_dir(run_dir)
+    lacks = held.enter_context(hold(run_dir, recovering, waiting))
     if not (resume or recovering) and (last_attempt(run_dir) or list_checkpoints(run_dir)):
         raise ConfigurationError(
             f"--run-dir {run_dir}: already holds a run, expected a new or empty folder, or --resume to go on"
         )
-    held.enter_context(hold(run_dir, recovering))
     start, manifest = _find_start(run_dir, experiment, specs, datasets)
+    make_private(run_dir)
     if not recovering:  # else it is meant for this run
-        (run_dir / STOP_FILE).unlink(missing_ok=True)
+        _remove_stop_file(run_dir)
+    _show(run_dir, manifest, start.attempt, experiment)
+    return replace(start, warnings=lacks)
+
+
+def conclude(
+    run_dir: Path,
+    experiment: Experiment,
+    recovering: bool = False,
+    waiting: Callable[[], object] = lambda: None,
+) -> bool:
+    """Tell whether all rounds of a run are committed; then let models and status say so, too.
+
+    The last round's record, its checkpoint, ``models/`` and the status are written one after the other, and a
+    kill may come in between. What counts is the newest whole checkpoint, as in a resume.
+
+    Parameters
+    ----------
+    run_dir, experiment, recovering, waiting
+        See `acquire`.
+
+    Raises
+    ------
+    ConfigurationError
+        The directory is in use, or holds a run with other settings, where they could not be changed in a
+        resume either.
+    DataError
+        None of its checkpoints is whole.
+    """
+    if not list_checkpoints(run_dir):
+        return False
+    with hold(run_dir, recovering, waiting):
+        manifest, _ = newest_whole(run_dir)
+        if manifest is None:
+            return False
+        before = stored_experiment(manifest.configuration, folder_of(run_dir, manifest.round) / MANIFEST)
+        if changes := "; ".join(refused_changes(before, experiment)):
+            raise ConfigurationError(f"{run_dir}: holds a run with other settings: {changes}")
+        done = manifest.round >= experiment.run.rounds
+        if done:
+            _show(run_dir, manifest, 1 + last_attempt(run_dir), experiment)
+        return done
+
+
+def _show(run_dir: Path, manifest: Manifest | None, attempt: int, experiment: Experiment) -> None:
+    """Let models and status be those of the newest whole checkpoint; ``attempt`` would be the next."""
+    after = -1
     if manifest is not None:
         publish_models(run_dir, manifest)
-    done = start.after >= experiment.run.rounds
-    status = Status("done" if done else "running", start.after, experiment.run.rounds, start.attempt - done)
+        after = manifest.round
+    done = after >= experiment.run.rounds
+    status = Status("done" if done else "running", after, experiment.run.rounds, attempt - done)
     write_status(run_dir, status)
-    return start
+
+
+def _remove_stop_file(run_dir: Path) -> None:
+    """Forget a request to stop that was meant for an earlier attempt."""
+    try:
+        (run_dir / STOP_FILE).unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{run_dir / STOP_FILE}: cannot be removed: {error.strerror}; expected a file or nothing"
+        ) from error
 
 
 def _find_start(

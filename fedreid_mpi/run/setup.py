@@ -13,7 +13,7 @@ from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.partition import partition, require_distinct
 from fedreid_mpi.data.staging import open_staged
-from fedreid_mpi.device import choose_device, memory_format, set_arithmetic
+from fedreid_mpi.device import memory_format, set_arithmetic
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.federated.client import describe_client, initial_private, load_data
 from fedreid_mpi.federated.distillation import PublicImages
@@ -23,6 +23,7 @@ from fedreid_mpi.federated.rank_state import Progress, RankState
 from fedreid_mpi.model import FlatModel, build_network, load_backbone_weights, load_shared
 from fedreid_mpi.records import ClientSpec, Heartbeat, RankInfo
 from fedreid_mpi.run.checkpoint import folder_of, group_files, load_private
+from fedreid_mpi.run.consistency import bind_device
 from fedreid_mpi.run.state import ResumePoint
 
 
@@ -140,13 +141,12 @@ def set_up(
         Is called between batches.
     """
     placement = place_clients(experiment, specs, comm.size)
+    device = bind_device(comm, experiment.compute)
 
     def build() -> RankState:
-        where = comm.location
         torch.cuda.empty_cache()  # after a loss this rank may be bound to another GPU
-        device = choose_device(experiment.compute, where.index, where.count, where.host)
         set_arithmetic(experiment.compute, device)
-        staged = tuple(open_staged(archive, experiment.data.stage) for archive in opened)
+        staged = tuple(open_staged(archive, experiment.data.stage, comm.heartbeat) for archive in opened)
         archives, public = staged[: len(experiment.data.archives)], staged[len(experiment.data.archives) :]
         parts = partition(archives, experiment)
         largest = max(spec.identities for spec in specs)

@@ -23,6 +23,8 @@ class ResumePoint:
         File of the checkpoint that holds what each client keeps to itself, in id order.
     notes
         What a reader of the results should know of this start.
+    warnings
+        What the run directory's file system lacks.
     """
 
     attempt: int
@@ -31,6 +33,7 @@ class ResumePoint:
     untrained: tuple[int, ...]
     private: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,10 @@ from typing import Protocol
 
 from fedreid_mpi.comm.contract import Communicator
 from fedreid_mpi.comm.errors import PhaseError
-from fedreid_mpi.config import Experiment, StudyRun, refused_changes, stored_experiment
-from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.results import read_run
-from fedreid_mpi.results.segments import find_segments
+from fedreid_mpi.config import StudyRun
 from fedreid_mpi.run.loop import Observer, run_federation
 from fedreid_mpi.run.recovery import ElasticRunner, FailureLog
+from fedreid_mpi.run.resume import conclude
 from fedreid_mpi.run.state import RunResult
 from fedreid_mpi.run.stopping import StopController
 
@@ -68,7 +66,8 @@ def run_study(
 
     def start(run: StudyRun, comm: Communicator, losses: FailureLog) -> RunResult:
         run_dir = folder / run.name
-        if comm.decide("study", partial(is_finished, run_dir, run.experiment)):
+        finished = partial(conclude, run_dir, run.experiment, losses.acquired, comm.heartbeat)
+        if comm.decide("study", finished):
             observer.skipped(run)
             return RunResult(True, run.experiment.run.rounds)
         watching = observer.starts(run)
@@ -85,22 +84,3 @@ def run_study(
             observer.failed(run, error)
             code = code or error.exit_code
     return code
-
-
-def is_finished(run_dir: Path, experiment: Experiment) -> bool:
-    """Tell whether a run directory holds all rounds of an experiment.
-
-    Raises
-    ------
-    ConfigurationError
-        If it holds a run with other settings, where they could not be changed in a resume either.
-    DataError
-        If its results cannot be read.
-    """
-    if not (run_dir.is_dir() and find_segments(run_dir)):
-        return False
-    results = read_run(run_dir)
-    before = stored_experiment(results.settings, results.files[-1])
-    if changes := "; ".join(refused_changes(before, experiment)):
-        raise ConfigurationError(f"{run_dir}: holds a run with other settings: {changes}")
-    return int(results.rounds[-1]) >= experiment.run.rounds

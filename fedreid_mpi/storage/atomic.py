@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fedreid_mpi.errors import FedReIDError
+from fedreid_mpi.storage.access import permissions
+
+CANNOT_FLUSH = (errno.EINVAL, errno.EOPNOTSUPP, errno.EACCES)
+"""What is said of folders that cannot be flushed: unreadable ones, or any by file systems without such."""
 
 
 @contextmanager
@@ -16,7 +20,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Write ``path`` anew: give a temporary name beside it, then move that into place.
 
     The temporary file is flushed to the disk before it is renamed, and the folder after, so that a power cut
-    leaves either file whole. On any error, an interrupt included, the temporary file is removed.
+    leaves either file whole. On any error, an interrupt included, the temporary file is removed. Whoever may
+    read the file that is replaced, the new one has the `permissions` of this process.
 
     Parameters
     ----------
@@ -31,6 +36,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{socket.gethostname()}.{os.getpid()}.tmp")
     try:
         yield temporary
+        temporary.chmod(permissions())
         flush(temporary)
         temporary.replace(path)
     finally:
@@ -68,10 +74,36 @@ def require_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "Not a regular file", str(path))
 
 
-def flush(path: Path) -> None:
-    """Force a file or folder onto the disk."""
-    handle = os.open(path, os.O_RDONLY)
+def make_folder(path: Path, mode: int = 0o777) -> None:
+    """Make a folder and those above it that are missing, each of them on the disk when this returns.
+
+    Raises
+    ------
+    OSError
+        One cannot be made, or is no folder.
+    """
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    for folder in reversed(missing or [path]):
+        folder.mkdir(mode, exist_ok=True)
+        flush(folder.parent)
+
+
+def flush(path: Path) -> bool:
+    """Force a file or folder onto the disk.
+
+    Returns
+    -------
+    bool
+        False for a folder that cannot be flushed: new names in it may not outlive a power cut.
+    """
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno in CANNOT_FLUSH and path.is_dir():
+            return False
+        raise
+    return True

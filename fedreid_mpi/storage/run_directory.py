@@ -1,25 +1,27 @@
 """The run directory: made for one user, held by one job at a time, with a word on how its run stands."""
 
-import errno
-import fcntl
 import json
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TextIO
+from stat import S_IMODE
+from typing import Literal
 
 from fedreid_mpi.errors import ConfigurationError, DataError
-from fedreid_mpi.storage.atomic import atomic_write, write_errors
+from fedreid_mpi.storage.access import permissions
+from fedreid_mpi.storage.atomic import atomic_write, flush, make_folder, write_errors
+from fedreid_mpi.storage.lock import take_lock
+from fedreid_mpi.storage.regular import read_text
 
 LOCK_FILE = "lock"
 STATUS_FILE = "status.json"
 
-NO_FLOCK = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
-"""What file systems say that know no flock."""
+NO_LOCKS = "its file system has no working locks: take care that only one job at a time uses it"
+NO_FLUSH = "its file system cannot flush folders: a power cut may take the last rounds away"
 
 PATIENCE = 120.0
 """Seconds until the lock of a holder that is gone must be free; NFS keeps that of a lost node longest."""
@@ -57,7 +59,7 @@ class Status:
 
 
 def make_run_dir(run_dir: Path) -> None:
-    """Make a run directory, private to its user.
+    """Make a run directory, and see that it can be written.
 
     Raises
     ------
@@ -65,16 +67,38 @@ def make_run_dir(run_dir: Path) -> None:
         It cannot be made or written.
     """
     try:
-        run_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(run_dir, permissions(folder=True))
         with atomic_write(run_dir / ".writable") as probe:
             probe.touch()
-        (run_dir / ".writable").unlink()
+        (run_dir / ".writable").unlink(missing_ok=True)  # another start may be trying the same
     except OSError as error:
         raise ConfigurationError(f"--run-dir {run_dir}: cannot be written: {error.strerror}") from error
 
 
+def make_private(run_dir: Path) -> None:
+    """Keep others out of a run directory, but for the group where it is let in.
+
+    Raises
+    ------
+    ConfigurationError
+        It belongs to somebody else.
+    """
+    wanted, found = permissions(folder=True), S_IMODE(run_dir.stat().st_mode)
+    if found & 0o777 == wanted:
+        return
+    try:
+        run_dir.chmod(found & ~0o777 | wanted)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--run-dir {run_dir}: its permissions are {found:o} and cannot be made {wanted:o}: "
+            f"{error.strerror}"
+        ) from error
+
+
 @contextmanager
-def hold(run_dir: Path, inherited: bool = False) -> Iterator[None]:
+def hold(
+    run_dir: Path, inherited: bool = False, waiting: Callable[[], object] = lambda: None
+) -> Iterator[tuple[str, ...]]:
     """Hold a run directory against other jobs while the block runs.
 
     The lock is the kernel's (``flock``), so that it ends with the process, however that ends. Where the file
@@ -86,6 +110,13 @@ def hold(run_dir: Path, inherited: bool = False) -> Iterator[None]:
         The directory.
     inherited
         Whether the last holder is known to be gone: its lock is waited for, as it may outlive it a little.
+    waiting
+        Is called again and again meanwhile.
+
+    Yields
+    ------
+    tuple of str
+        What the file system lacks that a run relies on, in words.
 
     Raises
     ------
@@ -93,47 +124,53 @@ def hold(run_dir: Path, inherited: bool = False) -> Iterator[None]:
         Another job holds it.
     """
     path = run_dir / LOCK_FILE
-    with path.open("a+", encoding="utf-8") as file:
+    try:
+        handle, works = take_lock(path, PATIENCE if inherited else 0.0, waiting)
+    except BlockingIOError as error:
+        raise ConfigurationError(f"--run-dir {run_dir}: in use by {_holder(path)}") from error
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot be locked: {error.strerror}") from error
+    try:
+        if not (works or inherited):
+            _believe(path)
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(_this_holder()).encode(), 0)
+        lacks = {NO_LOCKS: works, NO_FLUSH: flush(run_dir)}
         try:
-            _lock(file, PATIENCE if inherited else 0.0)
-        except BlockingIOError as error:
-            raise ConfigurationError(f"--run-dir {run_dir}: in use by {_holder(path)}") from error
-        except OSError as error:
-            if error.errno not in NO_FLOCK:
-                raise ConfigurationError(f"{path}: cannot be locked: {error.strerror}") from error
-            if not inherited:
-                _believe(path)
-        _write_holder(file)
-        try:
-            yield
+            yield tuple(f"{run_dir}: {text}" for text, able in lacks.items() if not able)
         finally:
-            file.truncate(0)
+            os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
 
 
-def _lock(file: TextIO, patience: float) -> None:
-    """Take the kernel's lock, waiting for it so many seconds at most."""
-    end = time.monotonic() + patience
-    while True:
-        try:
-            return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= end:
-                raise
-            time.sleep(0.05)
+def require_held(run_dir: Path) -> None:
+    """Make sure that this process still holds a run directory.
+
+    Raises
+    ------
+    ConfigurationError
+        The lock file was removed, or replaced by another job's.
+    """
+    path, mine = run_dir / LOCK_FILE, _this_holder()
+    holder = _read_holder(path)
+    if any(holder.get(key) != mine[key] for key in ("host", "pid")):
+        found = f"names {_holder(path)}" if holder else "was removed or emptied"
+        raise ConfigurationError(
+            f"{path}: {found}, expected the lock of this run: another job may be using {run_dir}"
+        )
 
 
-def _write_holder(file: TextIO) -> None:
-    holder = {"host": socket.gethostname(), "pid": os.getpid(), "since": _now()}
+def _this_holder() -> dict[str, object]:
+    holder: dict[str, object] = {"host": socket.gethostname(), "pid": os.getpid(), "since": _now()}
     if job := os.environ.get("SLURM_JOB_ID"):
         holder["slurm_job"] = job
-    file.truncate(0)
-    file.write(json.dumps(holder))
-    file.flush()
+    return holder
 
 
 def _read_holder(path: Path) -> dict[str, object]:
     try:
-        holder = json.loads(path.read_text(encoding="utf-8"))
+        holder = json.loads(read_text(path))
     except (OSError, ValueError, RecursionError):
         return {}
     return holder if isinstance(holder, dict) else {}
@@ -142,6 +179,8 @@ def _read_holder(path: Path) -> dict[str, object]:
 def _holder(path: Path) -> str:
     """Say who holds a lock, in words."""
     holder = _read_holder(path)
+    if not holder:
+        return "another process, which is just starting or ending"
     words = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
     if "slurm_job" in holder:
         words += f", SLURM job {holder['slurm_job']}"
@@ -187,7 +226,7 @@ def read_status(run_dir: Path) -> Status:
     """
     path = run_dir / STATUS_FILE
     try:
-        return Status(**json.loads(path.read_text(encoding="utf-8")))
+        return Status(**json.loads(read_text(path)))
     except OSError as error:
         raise DataError(f"{run_dir}: holds no run: {path.name}: {error.strerror}") from error
     except (ValueError, TypeError, RecursionError) as error:

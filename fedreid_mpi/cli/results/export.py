@@ -10,6 +10,7 @@ import click
 
 from fedreid_mpi.cli.results.refusals import Refusals
 from fedreid_mpi.cli.results.run_selection import require_runs, takes_runs
+from fedreid_mpi.cli.sharing import SHARED
 
 if TYPE_CHECKING:
     from fedreid_mpi.report.export import Row
@@ -41,6 +42,7 @@ FORMATS = {".csv": "csv", ".parquet": "parquet", ".tex": "latex"}
     show_default=True,
     help="Of LaTeX.",
 )
+@SHARED
 def command(
     paths: tuple[Path, ...],
     where: tuple[str, ...],

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from fedreid_mpi.cli.sharing import SHARED
+
 
 @click.command("merge")
 @click.argument("run", type=click.Path(path_type=Path))
@@ -13,6 +15,7 @@ import click
     type=click.Path(path_type=Path, dir_okay=False),
     help="The file (default: the name of the run's folder with .h5, beside it).",
 )
+@SHARED
 def command(run: Path, output: Path | None) -> None:
     """Write all of RUN into one file: its segments joined, of repeated rounds the later ones.
 

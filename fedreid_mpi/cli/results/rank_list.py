@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedreid_mpi.cli.console import progress_bar
+from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ MOST_QUERIES = 50
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="PNG file to write.")
 @click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
+@SHARED
 def command(
     model: Path,
     archive: Path,

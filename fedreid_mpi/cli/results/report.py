@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from fedreid_mpi.cli.sharing import SHARED
+
 
 @click.command("report")
 @click.argument("paths", type=click.Path(path_type=Path), nargs=-1, required=True)
@@ -15,6 +17,7 @@ import click
     metavar="FOLDER",
     help="Folder for the page and its files; files of the same names are replaced.",
 )
+@SHARED
 def command(paths: tuple[Path, ...], output: Path) -> None:
     """Report on runs: one HTML page, with PNG, CSV and LaTeX files beside it.
 

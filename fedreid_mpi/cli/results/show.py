@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedreid_mpi.cli.console import print_table
+from fedreid_mpi.cli.sharing import SHARED
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ _EVENTS_SHOWN = 10
     metavar="DIR",
     help="Folder for the plots (default: RUN_DIR/plots).",
 )
+@SHARED
 def command(run_dir: Path, baseline: Path | None, round_: int | None, plots: Path | None) -> None:
     """Print the table of scores of a run, and plot them.
 

@@ -22,6 +22,8 @@ from fedreid_mpi.slurm import (
     sbatch_command,
     shell_text,
 )
+from fedreid_mpi.storage.atomic import atomic_write, write_errors
+from fedreid_mpi.storage.regular import read_text
 
 SUBMITTED = "jobs.txt"
 """File in a run's or study's folder: number and step of each job that was submitted for it, a line each."""
@@ -160,12 +162,19 @@ def submit(jobs: Sequence[Job], folder: Path, dry_run: bool) -> None:
     for job in jobs:
         command = sbatch_command(job, numbers.get(job.after, ""))
         numbers[job.step] = ask(command, job.environment).strip().partition(";")[0]
-        with (folder / SUBMITTED).open("a", encoding="utf-8") as file:
-            file.write(f"{numbers[job.step]} {job.step}\n")
+        _remember(folder / SUBMITTED, f"{numbers[job.step]} {job.step}\n")
         waits = f", after {numbers[job.after]}" if job.after else ""
         log = job.log.with_name(re.sub("%[jA]", numbers[job.step], job.log.name))
         click.echo(f"{job.step}: job {numbers[job.step]}{waits}, log {log}")
     click.echo(f"follow: fedreid-mpi submit status {shlex.quote(str(folder))}")
+
+
+def _remember(path: Path, line: str) -> None:
+    """Add a job to the list of those that were submitted."""
+    with write_errors(path):
+        before = read_text(path) if path.exists() else ""
+        with atomic_write(path) as temporary:
+            temporary.write_text(before + line, encoding="utf-8")
 
 
 def ask(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:

@@ -9,6 +9,7 @@ import click
 from fedreid_mpi.cli.console import print_table
 from fedreid_mpi.cli.submit.options import SUBMITTED, ask
 from fedreid_mpi.errors import ConfigurationError, DataError
+from fedreid_mpi.storage.regular import read_text
 from fedreid_mpi.storage.run_directory import STATUS_FILE, read_status
 
 RECENT = 10
@@ -47,8 +48,8 @@ def command(folder: Path) -> None:
 def _submitted(folder: Path) -> dict[str, str]:
     """Return the numbers of the jobs that were submitted, each with its step."""
     try:
-        lines = (folder / SUBMITTED).read_text(encoding="utf-8").splitlines()
-    except OSError:
+        lines = read_text(folder / SUBMITTED).splitlines()
+    except (OSError, UnicodeDecodeError):
         return {}
     return dict(line.split(maxsplit=1) for line in lines if line)
 

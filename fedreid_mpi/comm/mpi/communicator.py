@@ -23,6 +23,7 @@ from fedreid_mpi.comm.contract import Communicator, Location, Rows, never
 from fedreid_mpi.comm.errors import RanksLost, SilentRankError
 from fedreid_mpi.comm.mpi.heartbeat import NOBODY, HeartbeatMonitor
 from fedreid_mpi.comm.mpi.processes import Process
+from fedreid_mpi.comm.payload import pack
 from fedreid_mpi.records import GridSum, Message
 
 T = TypeVar("T")
@@ -30,6 +31,9 @@ T = TypeVar("T")
 FIRST_NAP = 10e-6
 LONGEST_NAP = 2e-3
 """Seconds between two looks at whether the others have arrived."""
+
+LONGEST_MESSAGE = 1 << 30
+"""Values broadcast at a time: MPI counts them in C's int."""
 
 TEND = 0.02
 """Seconds between two looks at signs of life."""
@@ -103,8 +107,6 @@ class MPICommunicator(Communicator):
         cores = tuple(sorted(os.sched_getaffinity(0)))
         return Location(here, index, max(len(clients), 1), cores)
 
-    # Waiting.
-
     @contextlib.contextmanager
     def _surviving(self) -> Iterator[None]:
         """Turn whatever MPI reports after a loss into `RanksLost`, and see that all others hear of it."""
@@ -155,9 +157,8 @@ class MPICommunicator(Communicator):
         self._monitor.tend()
         if self._monitor.ending != NOBODY:
             self._end(self._monitor.ending)
-        if self._monitor.to_kill != NOBODY:
-            self._processes[self._monitor.to_kill].kill()
-            self._monitor.to_kill = NOBODY
+        while self._monitor.to_kill:
+            self._processes[self._monitor.to_kill.pop()].kill()
         if self._monitor.signs != signs:
             self.ledger[Message("heartbeat", "int64", (3,), 24)] += self._monitor.signs - signs
 
@@ -210,7 +211,7 @@ class MPICommunicator(Communicator):
     def _broadcast(self, value: T) -> T:
         with self._surviving():
             if self.is_server:
-                data = MPI.pickle.dumps(value)
+                data = pack(value)
                 requests = [self._comm.Isend([data, MPI.BYTE], rank) for rank in range(1, self.size)]
                 self._enter_value(value, len(data), len(requests))
                 self._wait(lambda: MPI.Request.Testall(requests), asleep=True)
@@ -223,7 +224,7 @@ class MPICommunicator(Communicator):
         with self._surviving():
             if self.is_server:
                 return [value, *map(MPI.pickle.loads, self._receive(range(1, self.size)))]
-            data = MPI.pickle.dumps(value)
+            data = pack(value)
             request = self._comm.Isend([data, MPI.BYTE], 0)
             self._enter_value(value, len(data), 1)
             self._wait(request.Test, asleep=True)
@@ -254,8 +255,10 @@ class MPICommunicator(Communicator):
         self._meet()
         if self.is_server:
             self._enter_array(kind, rows, self.size - 1)
+        values = rows.reshape(-1)
         with self._surviving():
-            self._wait(self._comm.Ibcast(rows).Test, asleep=False)
+            for part in spans(values.size, LONGEST_MESSAGE):
+                self._wait(self._comm.Ibcast(values[part]).Test, asleep=False)
 
     def _gather_rows(self, rows: Rows, counts: Sequence[int], root: int, kind: str) -> Rows | None:
         self._meet()
@@ -263,10 +266,12 @@ class MPICommunicator(Communicator):
         received = np.empty((sum(counts), width), np.float32) if self.rank == root else None
         if self.rank != root:
             self._enter_array(kind, rows)
-        layout = [count * width for count in counts]
+        row = MPI.FLOAT.Create_contiguous(width).Commit()  # counted in C's int: in rows, not in values
+        layout = None if received is None else [received, counts, row]
         with self._surviving():
-            request = self._comm.Igatherv(rows, None if received is None else [received, layout], root)
+            request = self._comm.Igatherv([rows, len(rows), row], layout, root)
             self._wait(request.Test, asleep=False)
+        row.Free()
         return received
 
     def _reduce_sum(self, own: GridSum | None, length: int, kind: str) -> NDArray[np.int64] | None:
@@ -277,17 +282,16 @@ class MPICommunicator(Communicator):
         if own is not None and not self.is_server:
             self._enter_array(kind, own.values)
 
-        def start(place: int) -> MPI.Request:
-            part = slice(place, min(place + CHUNK, length))
+        def start(part: slice) -> MPI.Request:
             sent = nothing[: part.stop - part.start] if own is None else own.values[part]
             return self._comm.Ireduce(sent, None if total is None else total[part], MPI.SUM)
 
         under_way: deque[MPI.Request] = deque()
         with self._surviving():
-            for place in range(0, length, CHUNK):
+            for part in spans(length, CHUNK):
                 if len(under_way) == UNDER_WAY:
                     self._wait(under_way.popleft().Test, asleep=False)
-                under_way.append(start(place))
+                under_way.append(start(part))
             while under_way:
                 self._wait(under_way.popleft().Test, asleep=False)
         return total
@@ -329,7 +333,7 @@ class MPICommunicator(Communicator):
                 watchdog.cancel()
 
     def shrink(self) -> tuple["MPICommunicator", tuple[int, ...]]:
-        """Leave lost ranks behind; starts over if another one is lost meanwhile."""
+        """Leave lost ranks behind, and what they asked for; starts over if another one is lost meanwhile."""
         if not self._fault_tolerant:
             raise RuntimeError("without fault tolerance no rank is left to shrink to")
         self._revoke()
@@ -339,7 +343,6 @@ class MPICommunicator(Communicator):
             raise RuntimeError("MPI reported an error, but no rank is lost")
         successor.rank_timeout = self.rank_timeout
         successor.ledger.update(self.ledger)
-        successor._monitor.abandon = self._monitor.abandon
         return successor, lost
 
     def _succeed(self) -> tuple["MPICommunicator", tuple[int, ...]]:
@@ -389,11 +392,12 @@ class MPICommunicator(Communicator):
         os._exit(exit_code)
 
 
+def spans(length: int, chunk: int) -> Iterator[slice]:
+    """Cut ``range(length)`` into slices of at most ``chunk``."""
+    for start in range(0, length, chunk):
+        yield slice(start, min(start + chunk, length))
+
+
 def _flush() -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-
-
-def library() -> str:
-    """Name the MPI library in use, e.g. ``Open MPI v5.0.11``."""
-    return MPI.Get_library_version().partition(",")[0].partition("\n")[0].strip()

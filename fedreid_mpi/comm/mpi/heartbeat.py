@@ -31,7 +31,7 @@ class HeartbeatMonitor:
     heard
         When each rank was last heard of, in seconds of the monotonic clock.
     to_kill
-        A rank of this host that the server asks this rank to end, or `NOBODY`.
+        The ranks of this host that the server asks this rank to end.
     ending
         The exit code with which some rank ended the job, or `NOBODY`.
     signs
@@ -42,7 +42,8 @@ class HeartbeatMonitor:
         self.comm = comm
         self.abandon = False
         self.heard = [time.monotonic()] * comm.size
-        self.to_kill, self.ending = NOBODY, NOBODY
+        self.to_kill: set[int] = set()
+        self.ending = NOBODY
         self.signs = 0
         self._partners = range(1, comm.size) if comm.rank == 0 else range(1)
         self._given = time.monotonic()
@@ -82,5 +83,5 @@ class HeartbeatMonitor:
             self.heard[status.source] = time.monotonic()
             abandon, to_kill, ending = sign.tolist()
             self.abandon |= bool(abandon)
-            self.to_kill = max(self.to_kill, to_kill)
+            self.to_kill |= {to_kill} - {NOBODY}
             self.ending = max(self.ending, ending)

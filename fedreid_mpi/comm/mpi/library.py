@@ -34,6 +34,13 @@ class Library:
     fault_tolerant: bool
 
 
+def library() -> str:
+    """Name the MPI library in use, e.g. ``Open MPI v5.0.11``."""
+    from mpi4py import MPI
+
+    return MPI.Get_library_version().partition(",")[0].partition("\n")[0].strip()
+
+
 def describe_library() -> Library | str:
     """Describe the MPI library, started or not; give the reason in words where none loads."""
     try:

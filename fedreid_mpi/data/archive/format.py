@@ -9,6 +9,11 @@ FORMAT_VERSION = 1
 """Root attribute ``format_version``; another one is refused."""
 
 
+def is_plain(name: str) -> bool:
+    """Tell whether a dataset's name can be part of a file's name: clients' files and results bear it."""
+    return name.isprintable() and not set(name) & set("/\\") and name.strip(". ") != "" and len(name) <= 100
+
+
 class SplitRole(StrEnum):
     """What an image is for.
 

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.data.archive.format import FORMAT_VERSION, KIND, SplitRole
+from fedreid_mpi.data.archive.format import FORMAT_VERSION, KIND, SplitRole, is_plain
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.storage.hdf5.container import open_archive, plain, require_kind
 from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST, require_intact
@@ -41,6 +41,10 @@ class DatasetArchive:
             {key: plain(value) for key, value in sorted(file.attrs.items())}
         )
         self.name = str(self.attributes["name"])
+        if not is_plain(self.name):
+            raise DataError(
+                f"{path}: its dataset's name is {self.name!r}, which cannot be part of a file's name"
+            )
         self.pids: NDArray[np.int64] = file["pid"][...].astype(np.int64)
         self.camids: NDArray[np.int64] = file["camid"][...].astype(np.int64)
         self._splits: list[dict[str, NDArray[np.int64]]] = [

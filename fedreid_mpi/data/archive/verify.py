@@ -1,7 +1,7 @@
 """Verification of a dataset archive against ``docs/format.md``: layout, rules, digests, every image."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations
 from pathlib import Path
 
@@ -49,6 +49,25 @@ def verify_dataset(path: Path, advance: Advance) -> tuple[str, ...]:
         faults = tuple(find_faults(file, DATASET))
         # The rules below stand on the layout.
         return faults or (*_rule_faults(file), *_pixel_faults(file, advance))
+
+
+def find_damaged_images(path: Path, advance: Callable[[int], object]) -> Iterator[str]:
+    """Yield what is wrong with each image that is not as its digest says.
+
+    Parameters
+    ----------
+    path
+        A dataset archive.
+    advance
+        Called with the number of images just checked.
+
+    Raises
+    ------
+    DataError
+        When the file cannot be read as an archive at all.
+    """
+    with open_archive(path) as file:
+        yield from _pixel_faults(file, advance)
 
 
 def _rule_faults(file: h5py.File) -> Iterator[str]:
@@ -113,7 +132,7 @@ def _count_faults(
             yield f"attribute {name} is {file.attrs[name]}, but split 0 has {found}"
 
 
-def _pixel_faults(file: h5py.File, advance: Advance) -> Iterator[str]:
+def _pixel_faults(file: h5py.File, advance: Callable[[int], object]) -> Iterator[str]:
     images, expected = file["images"], file["pixel_sha256"][...]
     for start in range(0, len(images), BLOCK):
         block = images[start : start + BLOCK]
