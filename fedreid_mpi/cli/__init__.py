@@ -1,6 +1,7 @@
 """The command line: one thin module a command, imported only when it is called."""
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 
@@ -55,6 +56,8 @@ def run(arguments: Sequence[str]) -> int:
     """
     try:
         group.main(args=list(arguments), prog_name="fedreid-mpi", standalone_mode=False)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here a loss can still be told
     except FedReIDError as error:
         if is_first(os.environ):
             print_error(str(error))

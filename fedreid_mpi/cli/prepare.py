@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -15,6 +15,9 @@ from fedreid_mpi.data.prepare import Options, Survey, find_datasets, prepare, re
 from fedreid_mpi.data.readers import READERS, Choices
 from fedreid_mpi.data.readers.base import BENCHMARK
 from fedreid_mpi.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 CUSTOM = "custom"
 """The dataset that a user's manifest describes."""
@@ -173,9 +176,11 @@ def _print_counts(surveys: Iterable[Survey]) -> None:
         print_table(table)
 
 
-def _cell(each: Count) -> str:
+def _cell(each: Count) -> "str | Text":
+    from rich.text import Text
+
     if each.expected in (None, each.found):
         return f"{each.found:,}"
     if each.about:
         return f"{each.found:,} (about {each.expected:,})"
-    return f"[bold red]{each.found:,} (expected {each.expected:,})[/]"
+    return Text(f"{each.found:,} (expected {each.expected:,})", style="bold red")

@@ -13,6 +13,7 @@ import click
 
 from fedreid_mpi.cli.console import print_error
 from fedreid_mpi.cli.progress import RunPrinter
+from fedreid_mpi.cli.streams import outlive_output, write_at_once
 
 if TYPE_CHECKING:
     from fedreid_mpi.comm import Communicator
@@ -90,6 +91,7 @@ def command(
     from fedreid_mpi.comm import connect
     from fedreid_mpi.run.recovery import ElasticRunner
 
+    outlive_output()
     stop = stop_for(time_limit)
     with stop.listening(tell_of_interrupt):
         commit = git_commit()  # before MPI starts: a process that runs MPI should not fork
@@ -141,7 +143,7 @@ def stop_for(time_limit: str | None) -> "StopController":
 
 def tell_of_interrupt(what: str) -> None:
     """Say what a Ctrl-C does; unbuffered, as a signal handler may interrupt any other output."""
-    os.write(sys.stderr.fileno(), f"\n{what}\n".encode())
+    write_at_once(f"\n{what}\n")
 
 
 def end_badly(comm: "Communicator", run_dir: Path, error: BaseException) -> int:

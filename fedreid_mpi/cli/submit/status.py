@@ -25,7 +25,6 @@ def command(folder: Path) -> None:
 
     RUN_DIR may be the folder of a study as well. Reading disturbs no run.
     """
-    from rich.markup import escape
     from rich.table import Table
 
     runs = [folder, *sorted(path for path in folder.glob("*/") if path.is_dir())]
@@ -40,7 +39,7 @@ def command(folder: Path) -> None:
         return
     table = Table("run", "state", "round", "s a round", "end", "reason")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     print_table(table)
 
 
