@@ -66,9 +66,9 @@ class RunPrinter:
         for kind in ModelKind:
             scores = [evaluation.scores for evaluation in record.evaluations if evaluation.model is kind]
             if scores:
-                rank_1 = 100 * np.mean([score.cmc[0] for score in scores])
-                mean_ap = 100 * np.nanmean([score.mean_ap for score in scores])
-                words.append(f"{kind} rank-1 {rank_1:.1f} mAP {mean_ap:.1f}")
+                rank_1 = mean_percent([float(score.cmc[0]) for score in scores])
+                mean_ap = mean_percent([score.mean_ap for score in scores])
+                words.append(f"{kind} rank-1 {rank_1} mAP {mean_ap}")
         words.append(f"{sum(record.phase_seconds.values()):.1f} s")
         self._played += round > 0
         if 0 < round < self._rounds:
@@ -77,3 +77,9 @@ class RunPrinter:
         words += [f"{event.kind}: {event.text}" for event in record.events if event.kind != "resumed"]
         self._console.print("  ".join(words))
         self._progress.update(self._bar, completed=round)
+
+
+def mean_percent(scores: Sequence[float]) -> str:
+    """Format a mean in percent; a dash where a score is missing, as means over different datasets mislead."""
+    mean = float(np.mean(scores))
+    return "–" if np.isnan(mean) else f"{100 * mean:.1f}"

@@ -166,7 +166,7 @@ def _keep_trace(run_dir: Path, trace: str) -> str:
     if not (trace and run_dir.is_dir()):
         return ""
     try:
-        (run_dir / TRACE_FILE).write_text(trace, encoding="utf-8")
+        (run_dir / TRACE_FILE).write_text(trace, encoding="utf-8", errors="replace")
     except OSError:
         return ""  # the error itself matters more
     return f" (traceback in {run_dir / TRACE_FILE})"

@@ -82,6 +82,8 @@ def _print_scores(results: RunResults, table: ScoreTable) -> None:
     from fedreid_mpi.report.score_table import METRICS
 
     metrics = list(range(len(METRICS)))
+    if not table.scores:
+        click.echo(f"{results.header.name}: nothing is scored in round {table.round}")
     rendered = _render(results, table, metrics)
     console = output_console()
     width = Measurement.get(console, console.options.update(max_width=1000), rendered).maximum
