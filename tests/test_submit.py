@@ -180,7 +180,7 @@ def test_no_times_of_slurm(text):
         ({"time": "31"}, ["--time 31 is over the limit of partition debug, 00:30:00"]),
         (
             {"partition": "gpu", "time": "infinite"},
-            ["--time infinite is over the limit of partition gpu, 1-00:00:00"],
+            ["--time infinite, no limit, is over that of partition gpu, 1-00:00:00"],
         ),
         (
             {"partition": "gpu", "gpus_per_node": 9, "time": "2-0"},

@@ -43,7 +43,7 @@ def print_error(message: str) -> None:
 def plain_console(**options: Any) -> "Console":  # noqa: ANN401 (those of rich.console.Console)
     """Return a console that shows text as it is: a name in brackets is a name, and no markup.
 
-    What is to have a colour is a ``rich.text.Text`` with a style. All of the program's consoles are made here.
+    What is to have a colour is a ``rich.text.Text`` with a style. All consoles are made here.
     """
     from rich.console import Console
 

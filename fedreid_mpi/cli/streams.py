@@ -1,4 +1,4 @@
-"""This process's standard streams: what they cannot show, and what becomes of output that cannot be written."""
+"""The standard streams: what they cannot show, and what becomes of output that cannot be written."""
 
 import errno
 import io

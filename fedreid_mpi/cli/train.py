@@ -138,7 +138,9 @@ def stop_for(time_limit: str | None) -> "StopController":
     """Return what may end a command early: its time limit, else SLURM's; and signals, once it listens."""
     from fedreid_mpi.run.stopping import StopController, parse_duration, seconds_left_of_job
 
-    return StopController(parse_duration(time_limit) if time_limit else seconds_left_of_job(os.environ))
+    return StopController(
+        parse_duration(time_limit) if time_limit is not None else seconds_left_of_job(os.environ)
+    )
 
 
 def tell_of_interrupt(what: str) -> None:

@@ -177,7 +177,8 @@ def parse_duration(text: str) -> float:
     seconds = sum(int(part) * unit for part, unit in zip(parts, _UNITS, strict=False))
     if not seconds:
         raise ConfigurationError(
-            f"--time-limit {text}: expected seconds, or a time like 2h30m, 02:30:00 or 1-02:30:00"
+            f"--time-limit '{text}': expected seconds, or a time like 2h30m, 02:30:00 or 1-02:30:00, "
+            "above zero; without the option there is no limit but SLURM's"
         )
     return float(seconds)
 
@@ -185,4 +186,4 @@ def parse_duration(text: str) -> float:
 def seconds_left_of_job(environment: Mapping[str, str]) -> float | None:
     """Return the seconds that SLURM leaves this job; None where it sets no limit or there is no SLURM."""
     end = environment.get("SLURM_JOB_END_TIME", "")
-    return max(float(end) - time.time(), 1.0) if end.isdigit() else None
+    return max(float(end) - time.time(), 1.0) if end.isdecimal() else None

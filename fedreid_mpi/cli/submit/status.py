@@ -9,6 +9,7 @@ import click
 from fedreid_mpi.cli.console import print_table
 from fedreid_mpi.cli.submit.options import SUBMITTED, ask
 from fedreid_mpi.errors import ConfigurationError, DataError
+from fedreid_mpi.slurm import rows
 from fedreid_mpi.storage.run_directory import STATUS_FILE, read_status
 
 RECENT = 10
@@ -46,16 +47,17 @@ def command(folder: Path) -> None:
 def _submitted(folder: Path) -> dict[str, str]:
     """Return the numbers of the jobs that were submitted, each with its step."""
     try:
-        lines = (folder / SUBMITTED).read_text(encoding="utf-8").splitlines()
+        lines = (folder / SUBMITTED).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return {}
-    return dict(line.split(maxsplit=1) for line in lines if line)
+    pairs = (line.split(maxsplit=1) for line in lines)
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
 
 
 def _queue(jobs: dict[str, str]) -> Iterator[str]:
     """Say how jobs stand with SLURM: in the queue, or how they ended where it keeps accounts."""
     try:
-        queued = [line.split("|", 4) for line in ask(QUEUE).splitlines()] if jobs else []
+        queued = list(rows(ask(QUEUE), 5)) if jobs else []
     except ConfigurationError as error:
         yield f"submitted as {', '.join(jobs)}, but SLURM cannot be asked: {error}"
         return
@@ -70,12 +72,12 @@ def _queue(jobs: dict[str, str]) -> Iterator[str]:
 
 def _ended(number: str, step: str) -> Iterator[str]:
     try:
-        lines = ask([*ACCOUNTS, f"--jobs={number}"]).splitlines()
+        found = list(rows(ask([*ACCOUNTS, f"--jobs={number}"]), 4))
     except ConfigurationError:
-        lines = []
-    for name, state, elapsed, code in (line.split("|", 3) for line in lines):
+        found = []
+    for name, state, elapsed, code in found:
         yield f"{step}: job {name} {state.lower()}, exit code {code.partition(':')[0]}, after {elapsed}"
-    if not lines:
+    if not found:
         yield f"{step}: job {number} is no longer in the queue"
 
 
