@@ -17,8 +17,8 @@ _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 _OBJECT = re.compile(r"(?:GLOBAL|class) ([\w.]+\.\w+)")
 
 STATE_DICT = (
-    "expected a state_dict of tensors alone, as torch.save(model.state_dict(), FILE) writes it in the program "
-    "that made the model"
+    "expected a state_dict of tensors alone, as torch.save(model.state_dict(), FILE) writes it in the "
+    "program that made the model"
 )
 """What weights are to be."""
 
