@@ -69,8 +69,8 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 def remove_leftovers(path: Path) -> None:
     """Remove temporary files and folders of writers of ``path`` that are gone.
 
-    A process of this host is looked for. One of another host is taken for gone when it has written nothing for
-    `ABANDONED_AFTER` seconds.
+    A process of this host is looked for. One of another host is taken for gone when it has written nothing
+    for `ABANDONED_AFTER` seconds.
     """
     with contextlib.suppress(OSError):
         for left in path.parent.iterdir():
