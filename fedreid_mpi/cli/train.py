@@ -80,8 +80,8 @@ def command(
       mpirun --with-ft ulfm -n 10 fedreid-mpi train paper.toml --run-dir runs/1 --on-rank-loss replace
       fedreid-mpi train jobs/experiments/demo.toml --run-dir runs/2 --set run.rounds=3
 
-    A run is stopped in order by `fedreid-mpi stop RUN_DIR`, a file RUN_DIR/STOP, USR2 to mpirun, USR2, TERM
-    or INT to any rank, or its time limit: the round is finished, or abandoned where there is no time, all
+    A run is stopped in order by `fedreid-mpi stop RUN_DIR`, a file RUN_DIR/STOP, USR2 to mpirun, USR2, TERM,
+    HUP or INT to any rank, or its time limit: the round is finished, or abandoned where there is no time, all
     ranks exit with 0, and RUN_DIR/status.json says "interrupted". --resume then goes on, on any number of
     ranks, with the same results to the last bit as if nothing had happened; so it does after a kill.
 
