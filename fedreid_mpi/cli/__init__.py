@@ -69,6 +69,9 @@ def run(arguments: Sequence[str]) -> int:
             return 0  # rank 0 finds the same mistake; to leave with a code might end it before it has told
         print_error(error.format_message())
         return error.exit_code if isinstance(error, click.UsageError) else 2
+    except OSError as error:  # nobody expected it where it happened
+        print_error(f"{error.filename or 'the system'}: {error.strerror or error}")
+        return 1
     except (click.Abort, KeyboardInterrupt):
         print_error("interrupted")
         return 130
