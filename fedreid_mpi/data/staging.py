@@ -35,8 +35,8 @@ def open_staged(archive: DatasetArchive, stage: str) -> DatasetArchive:
     """
     if not stage:
         return archive
-    folder = Path(os.path.expandvars(stage))
-    if "$" in str(folder):
+    folder = Path(os.path.expandvars(os.path.expanduser(stage)))  # noqa: PTH111 (which leaves what is unknown)
+    if "$" in str(folder) or (stage.startswith("~") and str(folder) == stage):
         raise ConfigurationError(f'data.stage is "{stage}", of which {socket.gethostname()} knows no value')
     path = archive.path
     copy = folder / f"{path.stem}-{str(archive.attributes['content_digest'])[:16]}.h5"
