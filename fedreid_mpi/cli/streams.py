@@ -59,7 +59,7 @@ class _Sink(io.FileIO):
 class _Output(io.TextIOWrapper):
     """Text for a sink. What the encoding lacks is shown as a question mark."""
 
-    buffer = None  # type: ignore[assignment]  # or click writes UTF-8 past an encoding that it takes for a mistake
+    buffer = None  # type: ignore[assignment]  # or click writes UTF-8 where it takes ASCII for a mistake
 
     def __init__(self, old: TextIO | None, sink: _Sink) -> None:
         super().__init__(
@@ -84,7 +84,7 @@ def open_streams() -> None:
         try:
             os.fstat(handle)
         except OSError:
-            os.open(os.devnull, os.O_RDONLY)  # takes the lowest free number: this one
+            os.set_inheritable(os.open(os.devnull, os.O_RDONLY), True)  # takes the lowest free number: this
     sys.stdout = _Output(sys.stdout, _Sink(1, needed=True))
     sys.stderr = _Output(sys.stderr, _Sink(2, needed=False))
     if not sys.warnoptions:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from fedreid_mpi.cli.streams import outlive_output
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.slurm import (
     SINFO,
@@ -208,6 +209,7 @@ def submit(jobs: Sequence[Job], folder: Path, dry_run: bool) -> None:
         folder.chmod(0o700)
     except OSError as error:
         raise ConfigurationError(f"{folder}: cannot be made: {error.strerror}") from error
+    outlive_output()  # half a chain would be worse than none
     numbers: dict[str, str] = {}
     for job in jobs:
         command = sbatch_command(job, numbers.get(job.after, ""))
