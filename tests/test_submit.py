@@ -418,6 +418,20 @@ def test_what_cannot_be_understood_is_told_in_a_line(sites, tmp_path, capfd, slu
     assert (code, told) == (2, unchecked + said)
 
 
+def test_a_program_that_fails_in_many_words_is_told_in_a_line(sites, tmp_path, capfd, slurm):
+    slurm("sinfo", "")
+    (tmp_path / "bin" / "sinfo").write_text(
+        "#!/bin/sh\necho 'error: no DNS' >&2\necho 'fatal: no  config' >&2\nexit 1\n"
+    )
+    experiment = write_experiment(tmp_path / "e.toml", sites)
+    words = ("--env-script", JOBS / "env.sh", "--run-dir", tmp_path / "run", "--dry-run")
+    code, _, told = submit(capfd, "train", experiment, *words)
+    said = "not checked against a cluster: sinfo failed: error: no DNS fatal: no config\n"
+    assert (code, told) == (0, said)
+    (tmp_path / "bin" / "sinfo").write_text("#!/no/such/shell\n")
+    assert "sinfo cannot be run: No such file or directory" in submit(capfd, "train", experiment, *words)[2]
+
+
 def test_status_of_a_folder_without_anything(tmp_path, capfd):
     code, _, told = submit(capfd, "status", tmp_path)
     assert (code, told.count("\n")) == (3, 1)

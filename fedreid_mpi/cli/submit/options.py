@@ -268,7 +268,8 @@ def ask(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     except OSError as error:
         raise ConfigurationError(f"{command[0]} cannot be run: {error.strerror}") from error
     if ended.returncode:
-        raise ConfigurationError(f"{command[0]} failed: {ended.stderr.strip() or ended.stdout.strip()}")
+        words = (ended.stderr.strip() or ended.stdout.strip() or f"exit code {ended.returncode}").split()
+        raise ConfigurationError(f"{command[0]} failed: {' '.join(words)}")
     return ended.stdout
 
 
