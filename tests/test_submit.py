@@ -418,7 +418,7 @@ def test_what_cannot_be_understood_is_told_in_a_line(sites, tmp_path, capfd, slu
     assert (code, told) == (2, unchecked + said)
 
 
-def test_a_program_that_fails_in_many_words_is_told_in_a_line(sites, tmp_path, capfd, slurm):
+def test_a_program_that_fails_in_many_words_is_told_in_a_line(sites, tmp_path, capfd, monkeypatch, slurm):
     slurm("sinfo", "")
     (tmp_path / "bin" / "sinfo").write_text(
         "#!/bin/sh\necho 'error: no DNS' >&2\necho 'fatal: no  config' >&2\nexit 1\n"
@@ -428,6 +428,7 @@ def test_a_program_that_fails_in_many_words_is_told_in_a_line(sites, tmp_path, c
     code, _, told = submit(capfd, "train", experiment, *words)
     said = "not checked against a cluster: sinfo failed: error: no DNS fatal: no config\n"
     assert (code, told) == (0, said)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     (tmp_path / "bin" / "sinfo").write_text("#!/no/such/shell\n")
     assert "sinfo cannot be run: No such file or directory" in submit(capfd, "train", experiment, *words)[2]
 
