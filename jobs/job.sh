@@ -19,8 +19,9 @@ fi
 
 # By this a run knows when to stop; older SLURMs do not set it.
 if [[ -z ${SLURM_JOB_END_TIME:-} ]]; then
-    end=$(squeue --noheader --format=%e --jobs="$job")
-    if [[ $end == ????-* ]]; then
+    # With several clusters, and at sites with banners, other lines stand before the time.
+    end=$(squeue --noheader --format=%e --jobs="$job" | grep -E -m 1 '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]+$')
+    if [[ -n $end ]]; then
         SLURM_JOB_END_TIME=$(date -d "$end" +%s)
         export SLURM_JOB_END_TIME
     fi

@@ -8,6 +8,7 @@ import json
 import os
 import pickle
 import shutil
+from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -300,6 +301,22 @@ OF_CONFIGURATION = {
     "unknown-command": Bad("No such command 'trian'", command=("trian",)),
     "unknown-option": Bad("No such option '--rundir'", command=("train", "bad.toml", "--rundir", "out")),
     "no-archives-key": Bad("data is missing", toml=b"[run]\nseed = 1\n"),
+    "archives-in-no-home": Bad(
+        "bad.toml: data.archives: '~nobody-here/x.h5' names the home of a user who has none here",
+        archives=("~nobody-here/x.h5",),
+    ),
+    "weights-in-no-home": Bad(
+        "bad.toml: model.weights: '~nobody-here/x.pth' names the home of a user",
+        sections={"model": {"weights": "~nobody-here/x.pth"}},
+    ),
+    "public-in-no-home": Bad(
+        "bad.toml: data.public: '~nobody-here/x.h5' names the home of a user",
+        sections={"data": {"public": "~nobody-here/x.h5"}, "distillation": {"enabled": True}},
+    ),
+    "stage-in-no-home": Bad(
+        'data.stage is "~nobody-here/x", of which .* knows no value',
+        sections={"data": {"stage": "~nobody-here/x"}},
+    ),
     "archives-empty": Bad("data.archives has 0 entries, expected at least 1", archives=()),
     "away-stranger": Bad(
         "federation.availability names 'nobody', expected one of site",
@@ -550,6 +567,63 @@ OF_MODELS = {
         DATA,
         arguments=("--weights", "code.pth"),
         spoil=lambda folder: torch.save({"w": Malicious()}, folder / "code.pth"),
+    ),
+    "weights-with-scalars-of-numpy": Bad(
+        r"old.pth: .* it is a PyTorch or pickle file that holds Python objects \(numpy\.\S*scalar\) besides "
+        r"tensors, .*; expected a state_dict of tensors alone, as torch.save\(model.state_dict\(\), FILE\)",
+        DATA,
+        arguments=("--weights", "old.pth"),
+        spoil=lambda folder: torch.save({"best": np.float64(1), "w": torch.zeros(1)}, folder / "old.pth"),
+    ),
+    "weights-with-a-namespace": Bad(
+        r"holds Python objects \(argparse.Namespace\) besides tensors, .*; expected a state_dict",
+        DATA,
+        arguments=("--weights", "old.pth"),
+        spoil=lambda folder: torch.save(
+            {"args": Namespace(lr=1)}, folder / "old.pth", _use_new_zipfile_serialization=False
+        ),
+    ),
+    "weights-as-torchscript": Bad(
+        r"it is a TorchScript program, .* torch.save\(torch.jit.load\(FILE\).state_dict\(\), NEW\)",
+        DATA,
+        arguments=("--weights", "script.pth"),
+        spoil=lambda folder: torch.jit.save(torch.jit.script(torch.nn.ReLU()), folder / "script.pth"),
+    ),
+    "weights-as-a-web-page": Bad(
+        "page.pth: not a readable file of weights: it is a web page",
+        DATA,
+        arguments=("--weights", "page.pth"),
+        spoil=write("page.pth", b"\n<!DOCTYPE html><html>Sign in</html>"),
+    ),
+    "weights-as-a-pointer": Bad(
+        "it is a pointer of Git LFS",
+        DATA,
+        arguments=("--weights", "x.safetensors"),
+        spoil=write("x.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+    ),
+    "weights-as-text": Bad(
+        """it is a text, which begins '{"message": "Not Found"}'""",
+        DATA,
+        arguments=("--weights", "x.pth"),
+        spoil=write("x.pth", b'{"message": "Not Found"}'),
+    ),
+    "weights-cut-off": Bad(
+        "old.pth: not a readable file of weights: it is a PyTorch or zip file that is cut off or damaged",
+        DATA,
+        arguments=("--weights", "old.pth"),
+        spoil=lambda folder: (torch.save({"w": torch.zeros(99)}, folder / "old.pth"), cut("old.pth")(folder)),
+    ),
+    "weights-of-another-format": Bad(
+        "it is a safetensors file by its content, damaged or with another ending",
+        DATA,
+        arguments=("--weights", "x.pth"),
+        spoil=lambda folder: (folder / "small.safetensors").rename(folder / "x.pth"),
+    ),
+    "model-as-a-web-page": Bad(
+        "model.safetensors: not a readable safetensors file: it is a web page",
+        DATA,
+        command=EVALUATE,
+        spoil=write("model.safetensors", b"<html></html>"),
     ),
     "weights-pickled": Bad(
         "model.weights: .*code.pth: not a readable file of weights",

@@ -100,6 +100,21 @@ def test_a_launcher_of_another_mpi_is_refused(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_shell_of_several_tasks_is_told_how_to_run_alone(tmp_path):
+    """As `srun -n 4 --pty bash` leaves one."""
+    mpirun()
+    environment = {**os.environ, "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"}
+    command = [sys.executable, "-c", MISMATCH]
+    options = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True, "timeout": 60}
+    ended = subprocess.run(command, **options, check=False)
+    assert ended.returncode == 2
+    assert "srun started 4 processes" in ended.stderr
+    advice = "to run alone in a shell of srun: env -u SLURM_STEP_NUM_TASKS COMMAND\n"
+    assert ended.stderr.endswith(advice)
+    followed = subprocess.run(["env", "-u", "SLURM_STEP_NUM_TASKS", *command], **options, check=False)
+    assert "x.toml: cannot read the experiment" in followed.stderr
+
+
 @pytest.mark.parametrize("library", ["Open MPI", "MPICH"])
 def test_a_launcher_with_the_other_library_is_refused_in_one_line(library, tmp_path):
     other = mpich()

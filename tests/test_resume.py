@@ -4,16 +4,20 @@ import errno
 import fcntl
 import json
 import shutil
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from small import Silent, StopAfter, write_experiment
 from test_invariant import assert_same_run
+from test_robustness import as_nobody
 
 from fedreid_mpi.cli import run
 from fedreid_mpi.comm import PhaseError, SingleCommunicator
 from fedreid_mpi.config import Experiment, load_experiment
 from fedreid_mpi.config.changes import may_change
+from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.results import read_run
 from fedreid_mpi.run.checkpoint import list_checkpoints, newest_whole
 from fedreid_mpi.run.loop import run_federation
@@ -288,6 +292,20 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(kind, experiment_path,
         assert code == 3
         assert said in line
         assert line.endswith("; no other checkpoint is whole")
+
+
+def test_a_checkpoint_that_cannot_be_opened_for_now_is_not_given_up(interrupted):
+    with tempfile.TemporaryDirectory() as name:  # unlike tmp_path, it can be opened to others
+        Path(name).chmod(0o755)
+        run_dir = shutil.copytree(interrupted, Path(name) / "run")
+        run_dir.chmod(0o755)
+        for folder in run_dir.rglob("*/"):
+            folder.chmod(0o755)
+        newest = list_checkpoints(run_dir)[-1]
+        for path in (newest / "client_0.safetensors", newest / "manifest.json"):
+            path.chmod(0)
+            with as_nobody(), pytest.raises(ConfigurationError, match=f"{path}: cannot be read: Permission"):
+                newest_whole(run_dir)
 
 
 def test_results_without_any_checkpoint_are_not_played_over(experiment_path, run_dir):

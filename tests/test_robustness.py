@@ -1,9 +1,11 @@
-"""Files and disks as they are: what a user's folders, links, permissions and full disks do to `prepare`."""
+"""Files and disks as they are: links, permissions, full disks and signals, for `prepare` and `synth`."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +22,7 @@ from fedreid_mpi.config import load_experiment
 from fedreid_mpi.config.suite import load_suite
 from fedreid_mpi.data.archive import DatasetArchive, verify_dataset
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.storage.atomic import ABANDONED_AFTER
 
 QUERY = "query/0001_c1s1_001051_00.jpg"
 
@@ -215,7 +218,9 @@ def test_two_at_once_on_one_target_both_end_well(market, output):
         assert list(output.parent.iterdir()) == [output]
 
 
-def test_one_that_is_killed_leaves_no_archive(tmp_path, output):
+@pytest.fixture
+def long_work(tmp_path, output):
+    """Arguments of a `prepare` that takes some seconds, and writes 98 MB."""
     folder = tmp_path / "many"
     names = [f"{number}.png" for number in range(1000)]
     trees.write_image(folder / names[0], "one")
@@ -223,23 +228,123 @@ def test_one_that_is_killed_leaves_no_archive(tmp_path, output):
         os.link(folder / names[0], folder / name)
     rows = "".join(f"{name},1,0,train\n" for name in names)
     (folder / "manifest.csv").write_text("path,pid,camid,split\n" + rows)
-    code = "import sys; from fedreid_mpi import cli; sys.exit(cli.run(sys.argv[1:]))"
-    arguments = ["prepare", "--dataset", "custom", "--name", "own", str(folder / "manifest.csv"), str(output)]
-    killed = 0
-    for grown in (1, 20_000_000, 70_000_000):  # of 98 MB
-        process = subprocess.Popen([sys.executable, "-c", code, *arguments, "--jobs", "1"])
-        while process.poll() is None and not any(
-            each.stat().st_size >= grown for each in output.parent.iterdir()
-        ):
-            time.sleep(0.002)
+    custom = ("prepare", "--dataset", "custom", "--name", "own", "--jobs", "1")
+    return [sys.executable, "-m", "fedreid_mpi", *custom, str(folder / "manifest.csv"), str(output)]
+
+
+def begun(command, folder, grown=1):
+    """Start a command, and return it once an entry of a folder has so many bytes."""
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while process.poll() is None and time.monotonic() < end:
+        with contextlib.suppress(FileNotFoundError):
+            if any(each.stat().st_size >= grown for each in folder.iterdir()):
+                return process
+        time.sleep(0.002)
+    process.kill()
+    pytest.fail(f"nothing to interrupt: {process.communicate()}")
+
+
+def test_one_that_is_killed_leaves_no_archive_and_the_next_removes_what_it_left(long_work, output):
+    for grown in (1, 20_000_000, 70_000_000):
+        process = begun(long_work, output.parent, grown)
         process.send_signal(signal.SIGKILL)
-        process.wait()
-        killed += not output.exists()
-        for left in output.parent.iterdir():
-            with pytest.raises(DataError, match=str(left)):
-                DatasetArchive.open(left)
-            left.unlink()
-    assert killed == 3
+        process.communicate(timeout=60)
+        (left,) = output.parent.iterdir()  # of the one before nothing
+        assert left != output
+        with pytest.raises(DataError, match=str(left)):
+            DatasetArchive.open(left)
+    assert cli.run([*long_work[3:], "--size", "16x8"]) == 0
+    assert list(output.parent.iterdir()) == [output]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_one_that_is_asked_to_end_leaves_nothing(long_work, output, number):
+    process = begun(long_work, output.parent, 1_000_000)
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert error.split("\n") == ["", "fedreid-mpi: error: interrupted", ""]
+    assert not list(output.parent.iterdir())
+
+
+def test_one_that_ignores_a_hangup_goes_on(long_work, output):
+    process = begun(["nohup", *long_work, "--size", "64x32"], output.parent)
+    process.send_signal(signal.SIGHUP)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert is_whole(output)
+
+
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_synth_leaves_nothing_either(tmp_path, jobs):
+    folder = tmp_path / "datasets"
+    folder.mkdir()
+    synth = [sys.executable, "-m", "fedreid_mpi", "synth", str(folder), "--jobs", jobs]
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        process = begun([*synth, "--scale", "full", "--only", "msmt17"], folder)
+        time.sleep(1.5)  # drawing processes start
+        process.send_signal(number)
+        _, error = process.communicate(timeout=60)
+        assert (process.returncode, error) == (130, "\nfedreid-mpi: error: interrupted\n")
+        assert not list(folder.iterdir())
+    process = begun([*synth, "--scale", "full", "--only", "msmt17"], folder)
+    time.sleep(1.5)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)  # which waits for all that write to its streams
+    assert len(list(folder.iterdir())) == 1
+    assert cli.run(["synth", str(folder), "--only", "viper"]) == 0
+    assert [path.name for path in folder.iterdir()] == ["VIPeR"]
+
+
+def test_what_another_may_still_write_is_left(market, output):
+    """A living process of this host, and one of another host that wrote a minute ago."""
+    host, old = socket.gethostname(), time.time() - 2 * ABANDONED_AFTER
+    foreign = output.with_name(".market1501.h5.else.where.12.tmp")
+    living = output.with_name(f".market1501.h5.{host}.{os.getppid()}.tmp")
+    other = output.with_name(f".other.h5.{host}.{2**22 + 1}.tmp")
+    gone = output.with_name(f".market1501.h5.{host}.{2**22 + 1}.tmp")
+    for path in (foreign, living, other, gone):
+        path.touch()
+    assert prepare(market, output) == 0
+    assert set(output.parent.iterdir()) == {output, foreign, living, other}
+    os.utime(foreign, (old, old))
+    assert prepare(market, output) == 0
+    assert set(output.parent.iterdir()) == {output, living, other}
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(market, output, capsys):
+    assert prepare(market, output) == 0
+    limit = (
+        "import resource, sys; from fedreid_mpi.cli import run; import fedreid_mpi.cli.inspect; "
+        "import fedreid_mpi.results.layout; "
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); sys.exit(run(sys.argv[1:]))"
+    )
+    with output.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for command, environment, said in (
+            (["-c", limit], {}, "cannot be read: Too many open files"),
+            (["-m", "fedreid_mpi"], {"HDF5_USE_FILE_LOCKING": "TRUE"}, "locked by another program"),
+        ):
+            ended = subprocess.run(
+                [sys.executable, *command, "inspect", str(output)],
+                env=os.environ | environment,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert ended.returncode == 3
+            assert ended.stderr.startswith(f"fedreid-mpi: error: {output}: {said}"), ended.stderr
+            assert ended.stderr.count("\n") == 1
+
+
+def test_an_archive_that_is_still_written_is_not_called_damaged(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w", libver="latest") as file:
+        file.flush()
+        shutil.copy(tmp_path / "x.h5", tmp_path / "copy.h5")
+    with pytest.raises(DataError, match=r"copy\.h5: still open for writing, or its writer was killed"):
+        DatasetArchive.open(tmp_path / "copy.h5")
 
 
 def test_an_archive_of_a_crashed_writer_is_refused(tmp_path):

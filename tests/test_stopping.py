@@ -79,7 +79,17 @@ def check_status(run_dir, reason, printed):
     assert status.round < ROUNDS
 
 
-def test_one_run_is_stopped_in_every_way_and_ends_with_the_same_bits(experiment_path, tmp_path, capfd):
+@pytest.fixture
+def hangups():
+    """What a HUP does in a terminal, also where these tests run without one."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_one_run_is_stopped_in_every_way_and_ends_with_the_same_bits(
+    experiment_path, tmp_path, capfd, hangups
+):
     run_dir = tmp_path / "run"
     with training(3, experiment_path, run_dir) as process:
         process.send_signal(signal.SIGUSR2)  # to mpirun, which passes it on
@@ -90,6 +100,7 @@ def test_one_run_is_stopped_in_every_way_and_ends_with_the_same_bits(experiment_
     # Within this process: its imports are done.
     for request, reason in (
         (lambda: os.kill(os.getpid(), signal.SIGINT), "signal SIGINT"),
+        (lambda: os.kill(os.getpid(), signal.SIGHUP), "signal SIGHUP"),
         (lambda: run(["stop", str(run_dir)]), "the file STOP"),
     ):
         watch = threading.Thread(target=after_a_round, args=(run_dir, request))
@@ -181,6 +192,17 @@ def test_a_third_interrupt_ends_a_run_at_once(experiment_path, tmp_path):
         "interrupt: abandoning the round",
     ]
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_hangup_is_heeded_unless_it_is_ignored(hangups, ignored):
+    if ignored:  # as by nohup
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    stop = StopController()
+    with stop.listening():
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert stop.abandon_requested is not ignored
+    assert signal.getsignal(signal.SIGHUP) is (signal.SIG_IGN if ignored else signal.SIG_DFL)
 
 
 def test_a_round_that_would_not_fit_is_not_begun(tmp_path):

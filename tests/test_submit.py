@@ -18,9 +18,12 @@ from fedreid_mpi.slurm import (
     Resources,
     count_clients,
     fit,
+    job_number,
+    moment,
     parse_partitions,
     parse_time,
     refusals,
+    rows,
     sbatch_command,
     shell_text,
 )
@@ -151,6 +154,28 @@ def test_sinfo_is_read():
     }
 
 
+def test_sinfo_of_several_clusters_with_a_banner_is_read():
+    """Lines of another form are passed over; a partition of two clusters has the nodes of both."""
+    text = "*** maintenance on Monday | bring cake ***\nCLUSTER: alpha\n" + GPU_CLUSTER
+    text += (
+        "odd|up|n/a|2|8|(null)\n\nCLUSTER: beta\ngpu | up | 2-00:00:00 | 2K | 16 | (null)\nold|UP|1:00|1|1|\n"
+    )
+    partitions = parse_partitions(GPU_CLUSTER)
+    gpu, old = partitions["gpu"], partitions["old"]
+    assert parse_partitions(text) == partitions | {
+        "gpu": Partition(False, True, 172800, (*gpu.nodes, Nodes(2048, 16, 0))),
+        "old": Partition(False, True, 477000, (*old.nodes, Nodes(1, 1, 0))),
+    }
+
+
+def test_what_the_queue_prints_is_understood_or_passed_over():
+    assert list(rows("CLUSTER: a\n1|2|x|y\n1|2\n", 3)) == [["1", "2", "x|y"]]
+    assert job_number("sbatch: lua: welcome\n12;alpha\n") == job_number("12\n") == "12"
+    assert job_number("") == job_number("Submitted\n") == ""
+    assert moment("CLUSTER: a\n2026-01-02T03:04:05\n") == "2026-01-02T03:04:05"
+    assert moment("CLUSTER: a\nUnknown\n") == ""
+
+
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
@@ -180,7 +205,7 @@ def test_no_times_of_slurm(text):
         ({"time": "31"}, ["--time 31 is over the limit of partition debug, 00:30:00"]),
         (
             {"partition": "gpu", "time": "infinite"},
-            ["--time infinite is over the limit of partition gpu, 1-00:00:00"],
+            ["--time infinite, no limit, is over that of partition gpu, 1-00:00:00"],
         ),
         (
             {"partition": "gpu", "gpus_per_node": 9, "time": "2-0"},
@@ -189,6 +214,8 @@ def test_no_times_of_slurm(text):
                 "--gpus-per-node 9: nodes of partition gpu have 8",
             ],
         ),
+        ({"time": "0"}, ["--time 0, no limit, is over that of partition debug, 00:30:00"]),
+        ({"time": "0:00", "partition": "long"}, []),
         ({"gpus_per_node": 1}, ["--gpus-per-node 1: nodes of partition debug have none"]),
         ({"nodes": 3, "partition": "gpu", "gpus_per_node": 8}, ["--nodes 3: partition gpu has 2 such nodes"]),
         (
@@ -300,6 +327,21 @@ def test_study_is_an_array_as_large_as_its_largest_run(sites, tmp_path, capfd, m
             "--ranks is needed, as the clients cannot be counted: ",
         ),
         ({}, ["--time", "2h"], 2, "'2h' is no time that SLURM knows"),
+        ({}, ["--time", ""], 2, "'' is no time that SLURM knows: e.g. 90, 12:00:00 or 1-12:00:00"),
+        *(
+            ({}, [f"--extra={option}"], 2, f"{option}: {said}")
+            for option, said in (
+                (
+                    "--gpus-per-task=1",
+                    "each task would see a GPU of its own, the server too; expected --gpus",
+                ),
+                ("--gpu-bind=single:1", "each task would see a GPU of its own"),
+                ("-n4", "expected --ranks of submit itself"),
+                ("--gres=gpu:2", "expected --gpus-per-node of submit itself"),
+                ("--wrap=x", "submit sets this itself"),
+                ("mail-type=END", "expected one word that is an option"),
+            )
+        ),
         ({}, ["--env-script", "none/env.sh"], 2, "--env-script none/env.sh: no file none/env.sh, expected"),
         (
             {},
@@ -322,6 +364,73 @@ def test_bad_submissions_are_told_in_a_line(
     assert said in told
     assert told.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def slurm(tmp_path, monkeypatch):
+    """Stand-ins for SLURM's programs, which print what a test has written."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+    def says(program, text):
+        path = folder / program
+        path.write_text(f"#!/bin/sh\necho \"$@\" >>'{tmp_path}/{program}.asked'\ncat <<'END'\n{text}END\n")
+        path.chmod(0o755)
+
+    return says
+
+
+def test_jobs_are_submitted_and_followed_where_programs_say_more_than_they_are_asked(
+    sites, tmp_path, capfd, slurm
+):
+    slurm("sinfo", "CLUSTER: alpha\n" + GPU_CLUSTER)
+    slurm("sbatch", "sbatch: welcome to alpha\n41;alpha\n")
+    slurm("squeue", "CLUSTER: alpha\n41|41|RUNNING|1:00|None\n")
+    slurm("sacct", "accounts are slow today\n")
+    experiment = write_experiment(tmp_path / "e.toml", sites)
+    words = ("--env-script", JOBS / "env.sh", "--run-dir", tmp_path / "run", "--time", "10")
+    code, _, told = submit(capfd, "train", experiment, *words, "--extra=--clusters=alpha")
+    assert (code, told) == (0, "")
+    assert "--clusters=alpha" in (tmp_path / "sinfo.asked").read_text()
+    assert (tmp_path / "run" / "jobs.txt").read_text() == "41 train\n"
+    code, text, _ = submit(capfd, "status", tmp_path / "run")
+    assert code == 0
+    assert "train: job 41 running, 1:00 so far" in text
+    slurm("squeue", "CLUSTER: alpha\n")
+    (tmp_path / "run" / "jobs.txt").write_text("41 train\nhalf\n")
+    assert "train: job 41 is no longer in the queue" in submit(capfd, "status", tmp_path / "run")[1]
+
+
+def test_what_cannot_be_understood_is_told_in_a_line(sites, tmp_path, capfd, slurm):
+    slurm("sinfo", "CLUSTER: alpha\n")
+    slurm("sbatch", "come back on Monday\n")
+    experiment = write_experiment(tmp_path / "e.toml", sites)
+    words = ("--env-script", JOBS / "env.sh", "--run-dir", tmp_path / "run")
+    code, text, told = submit(capfd, "train", experiment, *words, "--dry-run")
+    unchecked = (
+        "not checked against a cluster: sinfo printed 'CLUSTER: alpha', in which no partition is listed\n"
+    )
+    assert (code, told) == (0, unchecked)
+    assert "sbatch --parsable" in text
+    code, _, told = submit(capfd, "train", experiment, *words)
+    said = "fedreid-mpi: error: sbatch printed 'come back on Monday', expected the number of a job\n"
+    assert (code, told) == (2, unchecked + said)
+
+
+def test_a_program_that_fails_in_many_words_is_told_in_a_line(sites, tmp_path, capfd, monkeypatch, slurm):
+    slurm("sinfo", "")
+    (tmp_path / "bin" / "sinfo").write_text(
+        "#!/bin/sh\necho 'error: no DNS' >&2\necho 'fatal: no  config' >&2\nexit 1\n"
+    )
+    experiment = write_experiment(tmp_path / "e.toml", sites)
+    words = ("--env-script", JOBS / "env.sh", "--run-dir", tmp_path / "run", "--dry-run")
+    code, _, told = submit(capfd, "train", experiment, *words)
+    said = "not checked against a cluster: sinfo failed: error: no DNS fatal: no config\n"
+    assert (code, told) == (0, said)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "bin" / "sinfo").write_text("#!/no/such/shell\n")
+    assert "sinfo cannot be run: No such file or directory" in submit(capfd, "train", experiment, *words)[2]
 
 
 def test_status_of_a_folder_without_anything(tmp_path, capfd):

@@ -1,6 +1,7 @@
 """The command line: one thin module a command, imported only when it is called."""
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 
@@ -62,6 +63,8 @@ def run(arguments: Sequence[str]) -> int:
     try:
         with private():
             group.main(args=list(arguments), prog_name="fedreid-mpi", standalone_mode=False)
+            if sys.stdout is not None:
+                sys.stdout.flush()  # here a loss can still be told
     except FedReIDError as error:
         if speaks:
             print_error(str(error))
@@ -73,6 +76,9 @@ def run(arguments: Sequence[str]) -> int:
             return 0  # rank 0 finds the same mistake; to leave with a code might end it before it has told
         print_error(error.format_message())
         return error.exit_code if isinstance(error, click.UsageError) else 2
+    except OSError as error:  # nobody expected it where it happened
+        print_error(f"{error.filename or 'the system'}: {error.strerror or error}")
+        return 1
     except (click.Abort, KeyboardInterrupt):
         print_error("interrupted")
         return 130

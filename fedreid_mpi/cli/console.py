@@ -5,11 +5,18 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from fedreid_mpi.records import Advance
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+WIDTH_ELSEWHERE = 140
+"""Columns of a line where the output is no terminal."""
 
 
 def is_seen_on_terminal() -> bool:
@@ -33,13 +40,34 @@ def print_error(message: str) -> None:
     click.echo("fedreid-mpi: error: " + " ".join(message.split()), err=True)
 
 
-def print_table(table: Any) -> None:  # noqa: ANN401 (any rich renderable)
-    """Print a rich table, at full width where the output is no terminal."""
+def plain_console(**options: Any) -> "Console":  # noqa: ANN401 (those of rich.console.Console)
+    """Return a console that shows text as it is: a name in brackets is a name, and no markup.
+
+    What is to have a colour is a ``rich.text.Text`` with a style. All consoles are made here.
+    """
     from rich.console import Console
 
+    return Console(markup=False, emoji=False, highlight=False, **options)
+
+
+def output_console() -> "Console":
+    """Return the console for standard output, at full width where that is no terminal."""
     seen = is_seen_on_terminal() or "FORCE_COLOR" in os.environ
-    console = Console() if seen else Console(width=140, force_terminal=False)
-    console.print(table)
+    return plain_console() if seen else plain_console(width=WIDTH_ELSEWHERE, force_terminal=False)
+
+
+def print_table(table: Any) -> None:  # noqa: ANN401 (any rich renderable)
+    """Print a rich table, at full width where the output is no terminal."""
+    output_console().print(table)
+
+
+def make_progress(console: "Console", shown: bool) -> "Progress":
+    """Make a progress bar, to be started, which shows descriptions as they are."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    words = TextColumn("{task.description}", markup=False)
+    columns = (words, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=console, disable=not shown)
 
 
 @contextmanager
@@ -58,11 +86,7 @@ def progress_bar(description: str, total: int) -> Iterator[Advance]:
     Advance
         To be called with the number of items just finished.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+    console = plain_console(stderr=True)
+    with make_progress(console, console.is_terminal) as progress:
         task = progress.add_task(description, total=total)
         yield lambda count: progress.advance(task, count)

@@ -56,13 +56,14 @@ def command(run_dir: Path, as_json: bool) -> None:
         comm.abort(failure.exit_code)
         sys.exit(failure.exit_code)
     findings = judge(report) if report is not None else []
+    # Before anything is printed: where the output is lost, nobody is left waiting.
+    failed = comm.broadcast(any(finding.level is Level.ERROR for finding in findings))
     if report is not None and as_json:
         click.echo(json.dumps({**asdict(report), "findings": [asdict(each) for each in findings]}, indent=2))
     elif report is not None:
         _print_facts(report)
         _print_ranks(report)
         _print_findings(findings)
-    failed = comm.broadcast(any(finding.level is Level.ERROR for finding in findings))
     sys.exit(ConfigurationError.exit_code if failed else 0)
 
 
@@ -77,12 +78,11 @@ def _join() -> tuple[Communicator, str]:
 
 
 def _print_facts(report: Report) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="Facts", show_header=False)
     for name, text in _facts(report):
-        table.add_row(name, escape(text))
+        table.add_row(name, text)
     print_table(table)
 
 
@@ -118,7 +118,6 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
 
 
 def _print_ranks(report: Report) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="Ranks")
@@ -141,23 +140,21 @@ def _print_ranks(report: Report) -> None:
         gpu = rank.gpus[int(rank.device.partition(":")[2])] if rank.device.startswith("cuda") else ""
         cores = f"{_ranges(rank.cores)} of {rank.node_cores}"
         table.add_row(
-            *(str(rank.rank), role, escape(rank.node), cores, str(rank.threads or "not set")),
+            *(str(rank.rank), role, rank.node, cores, str(rank.threads or "not set")),
             *(rank.device, gpu, f"{rank.import_seconds:.1f} s", f"{rank.memory / GIB:.0f} GiB"),
         )
     print_table(table)
 
 
 def _print_findings(findings: list[Finding]) -> None:
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title="Findings")
     for heading in ("", "subject", "finding", "how to mend it"):
         table.add_column(heading)
     for each in findings:
-        table.add_row(
-            f"[{COLOURS[each.level]}]{each.level}", each.subject, escape(each.text), escape(each.remedy)
-        )
+        table.add_row(Text(each.level, style=COLOURS[each.level]), each.subject, each.text, each.remedy)
     print_table(table)
 
 

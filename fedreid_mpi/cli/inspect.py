@@ -89,43 +89,40 @@ def _print_dataset(archive: DatasetArchive) -> None:
 
 
 def _print_index(path: Path) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     from fedreid_mpi.results.sources import read_index
 
     rows = read_index(path)
-    table = Table(title=f"{escape(str(path))}: {len(rows)} runs")
+    table = Table(title=f"{path}: {len(rows)} runs")
     shown = ("label", "state", "round", "rounds", "source", "linked")
     for heading in shown:
         table.add_column(
             heading, justify="right" if heading in ("round", "rounds") else "left", overflow="fold"
         )
     for row in rows:
-        table.add_row(*(escape(str(row[name])) for name in shown))
+        table.add_row(*(str(row[name]) for name in shown))
     print_table(table)
 
 
 def _print_tree(path: Path, nodes: list[Node]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(str(path)))
+    table = Table(title=str(path))
     for heading in ("name", "shape", "type", "units", "description"):
         table.add_column(heading)
     for node in nodes[1:]:
         shape = "" if node.shape is None else " × ".join(map(str, node.shape)) or "scalar"
         described = (str(node.attributes.get(key, "")) for key in ("units", "description"))
-        table.add_row(node.name, shape, node.dtype or "group", *map(escape, described))
+        table.add_row(node.name, shape, node.dtype or "group", *described)
     print_table(table)
 
 
 def _print_attributes(attributes: Mapping[str, object]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="Attributes", show_header=False)
     for name, value in attributes.items():
         text = " ".join(str(value).split())
-        table.add_row(name, escape(text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"))
+        table.add_row(name, text if len(text) <= LONGEST else text[: LONGEST - 1] + "…")
     print_table(table)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -27,6 +27,9 @@ from fedreid_mpi.data.readers.base import BENCHMARK
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.storage.access import audience
 from fedreid_mpi.storage.atomic import make_folder
+
+if TYPE_CHECKING:
+    from rich.text import Text
 
 CUSTOM = "custom"
 """The dataset that a user's manifest describes."""
@@ -195,10 +198,12 @@ def _print_counts(surveys: Iterable[Survey]) -> None:
         print_table(table)
 
 
-def _cell(each: Count) -> str:
+def _cell(each: Count) -> "str | Text":
+    from rich.text import Text
+
     if each.expected in (None, each.found):
         return f"{each.found:,}"
     expected = f"{'about ' if each.reach else ''}{each.expected:,}"
     if not each.differs:
         return f"{each.found:,} ({expected})"
-    return f"[bold red]{each.found:,} (expected {expected})[/]"
+    return Text(f"{each.found:,} (expected {each.expected:,})", style="bold red")

@@ -6,11 +6,9 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from fedreid_mpi.cli.console import is_seen_on_terminal
+from fedreid_mpi.cli.console import is_seen_on_terminal, make_progress, plain_console
 from fedreid_mpi.records import ModelKind, RoundRecord, RunHeader
 
 
@@ -26,9 +24,8 @@ class RunPrinter:
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
         seen = is_seen_on_terminal()
-        self._console = Console(force_terminal=seen, width=None if seen else 120)
-        columns = (TextColumn("round"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        self._progress = Progress(*columns, console=self._console, disable=not seen)
+        self._console = plain_console(force_terminal=seen, width=None if seen else 120)
+        self._progress = make_progress(self._console, seen)
         self._bar = self._progress.add_task("round", total=rounds)
         self._began = time.monotonic()
         self._played = 0
@@ -54,7 +51,7 @@ class RunPrinter:
         size = 4 * header.parameters / 1e6
         self._console.print(f"shared model: {header.parameters:,} values, {size:.1f} MB a message")
         for note in notes:
-            self._console.print(note, highlight=False)
+            self._console.print(note)
         self._began = time.monotonic()
         self._progress.start()
 
@@ -69,14 +66,20 @@ class RunPrinter:
         for kind in ModelKind:
             scores = [evaluation.scores for evaluation in record.evaluations if evaluation.model is kind]
             if scores:
-                rank_1 = 100 * np.mean([score.cmc[0] for score in scores])
-                mean_ap = 100 * np.nanmean([score.mean_ap for score in scores])
-                words.append(f"{kind} rank-1 {rank_1:.1f} mAP {mean_ap:.1f}")
+                rank_1 = mean_percent([float(score.cmc[0]) for score in scores])
+                mean_ap = mean_percent([score.mean_ap for score in scores])
+                words.append(f"{kind} rank-1 {rank_1} mAP {mean_ap}")
         words.append(f"{sum(record.phase_seconds.values()):.1f} s")
         self._played += round > 0
         if 0 < round < self._rounds:
             left = (time.monotonic() - self._began) / self._played * (self._rounds - round)
             words.append(f"{left / 60:.0f} min left" if left >= 120 else f"{left:.0f} s left")
         words += [f"{event.kind}: {event.text}" for event in record.events if event.kind != "resumed"]
-        self._console.print("  ".join(words), highlight=False)
+        self._console.print("  ".join(words))
         self._progress.update(self._bar, completed=round)
+
+
+def mean_percent(scores: Sequence[float]) -> str:
+    """Format a mean in percent; a dash where a score is missing, as means over different datasets mislead."""
+    mean = float(np.mean(scores))
+    return "–" if np.isnan(mean) else f"{100 * mean:.1f}"

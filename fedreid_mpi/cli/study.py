@@ -14,6 +14,7 @@ import click
 from fedreid_mpi.cli.console import print_error
 from fedreid_mpi.cli.progress import RunPrinter
 from fedreid_mpi.cli.sharing import SHARED
+from fedreid_mpi.cli.streams import outlive_output
 from fedreid_mpi.cli.train import (
     ON_RANK_LOSS,
     TIME_LIMIT,
@@ -85,6 +86,7 @@ def command(
     from fedreid_mpi.comm import connect
     from fedreid_mpi.run.recovery import ElasticRunner
 
+    outlive_output()
     stop = stop_for(time_limit)
     with stop.listening(tell_of_interrupt):
         commit = git_commit()

@@ -14,6 +14,7 @@ import click
 from fedreid_mpi.cli.console import print_error
 from fedreid_mpi.cli.progress import RunPrinter
 from fedreid_mpi.cli.sharing import SHARED
+from fedreid_mpi.cli.streams import outlive_output, write_at_once
 from fedreid_mpi.storage.access import audience
 from fedreid_mpi.storage.atomic import atomic_write
 
@@ -83,8 +84,8 @@ def command(
       mpirun --with-ft ulfm -n 10 fedreid-mpi train paper.toml --run-dir runs/1 --on-rank-loss replace
       fedreid-mpi train jobs/experiments/demo.toml --run-dir runs/2 --set run.rounds=3
 
-    A run is stopped in order by `fedreid-mpi stop RUN_DIR`, a file RUN_DIR/STOP, USR2 to mpirun, USR2, TERM
-    or INT to any rank, or its time limit: the round is finished, or abandoned where there is no time, all
+    A run is stopped in order by `fedreid-mpi stop RUN_DIR`, a file RUN_DIR/STOP, USR2 to mpirun, USR2, TERM,
+    HUP or INT to any rank, or its time limit: the round is finished, or abandoned where there is no time, all
     ranks exit with 0, and RUN_DIR/status.json says "interrupted". --resume then goes on, on any number of
     ranks, with the same results to the last bit as if nothing had happened; so it does after a kill.
 
@@ -94,6 +95,7 @@ def command(
     from fedreid_mpi.comm import connect
     from fedreid_mpi.run.recovery import ElasticRunner
 
+    outlive_output()
     stop = stop_for(time_limit)
     with stop.listening(tell_of_interrupt):
         commit = git_commit()  # before MPI starts: a process that runs MPI should not fork
@@ -143,12 +145,14 @@ def stop_for(time_limit: str | None) -> "StopController":
     """Return what may end a command early: its time limit, else SLURM's; and signals, once it listens."""
     from fedreid_mpi.run.stopping import StopController, parse_duration, seconds_left_of_job
 
-    return StopController(parse_duration(time_limit) if time_limit else seconds_left_of_job(os.environ))
+    return StopController(
+        parse_duration(time_limit) if time_limit is not None else seconds_left_of_job(os.environ)
+    )
 
 
 def tell_of_interrupt(what: str) -> None:
     """Say what a Ctrl-C does; unbuffered, as a signal handler may interrupt any other output."""
-    os.write(sys.stderr.fileno(), f"\n{what}\n".encode())
+    write_at_once(f"\n{what}\n")
 
 
 def end_badly(comm: "Communicator", run_dir: Path, error: BaseException) -> int:
@@ -172,7 +176,7 @@ def _keep_trace(run_dir: Path, trace: str) -> str:
         return ""
     try:
         with atomic_write(run_dir / TRACE_FILE) as temporary:
-            temporary.write_text(trace, encoding="utf-8")
+            temporary.write_text(trace, encoding="utf-8", errors="replace")
     except OSError:
         return ""  # the error itself matters more
     return f" (traceback in {run_dir / TRACE_FILE})"

@@ -93,6 +93,7 @@ def connect(fault_tolerant: bool = False, abandon_requested: Callable[[], bool] 
     raise ConfigurationError(
         f"{launcher} started {size} processes, but {library()}, which mpi4py uses, sees "
         f"{MPI.COMM_WORLD.size}: launch with the mpirun of that library (or srun --mpi=pmix)"
+        + ("; to run alone in a shell of srun: env -u SLURM_STEP_NUM_TASKS COMMAND" * (launcher == "srun"))
     )
 
 

@@ -89,19 +89,38 @@ def resolve(content: Mapping[str, Any], label: str, path: Path) -> Experiment:
         raise ConfigurationError(f"{label}: " + "; ".join(explain(error))) from error
     if unused := list(unused_settings(experiment)):
         raise ConfigurationError(f"{label}: " + "; ".join(unused))
-    return _with_absolute_paths(experiment, path.resolve().parent)
+    return _with_absolute_paths(experiment, label, path.resolve().parent)
 
 
-def _with_absolute_paths(experiment: Experiment, folder: Path) -> Experiment:
+def _with_absolute_paths(experiment: Experiment, label: str, folder: Path) -> Experiment:
     """Make paths independent of the working directory, which differs between a login node and a job."""
-    archives = tuple(folder / path.expanduser() for path in experiment.data.archives)
-    public = experiment.data.public
-    data = experiment.data.model_copy(
-        update={"archives": archives, "public": public and folder / public.expanduser()}
+
+    def absolute(key: str, path: Path) -> Path:
+        try:
+            whole = folder / path.expanduser()
+        except RuntimeError as error:
+            found = f"{label}: {key}: '{path}' names the home of a user who has none here"
+            raise ConfigurationError(f"{found}, expected a path without '~'") from error
+        try:
+            str(whole).encode()
+        except UnicodeEncodeError as error:
+            raise ConfigurationError(
+                f"{label}: {key}: {str(whole)!r} is no UTF-8, expected another name"
+            ) from error
+        return whole
+
+    public, weights = experiment.data.public, experiment.model.weights
+    data = {
+        "archives": tuple(absolute("data.archives", path) for path in experiment.data.archives),
+        "public": public and absolute("data.public", public),
+    }
+    model = {"weights": weights and absolute("model.weights", weights)}
+    return experiment.model_copy(
+        update={
+            "data": experiment.data.model_copy(update=data),
+            "model": experiment.model.model_copy(update=model),
+        }
     )
-    weights = experiment.model.weights
-    model = experiment.model.model_copy(update={"weights": weights and folder / weights.expanduser()})
-    return experiment.model_copy(update={"data": data, "model": model})
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:

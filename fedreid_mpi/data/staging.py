@@ -52,8 +52,8 @@ def open_staged(
     """
     if not stage:
         return archive
-    place = Path(os.path.expandvars(stage))
-    if "$" in str(place):
+    place = Path(os.path.expandvars(os.path.expanduser(stage)))  # noqa: PTH111 (which leaves what is unknown)
+    if "$" in str(place) or (stage.startswith("~") and str(place) == stage):
         raise ConfigurationError(f'data.stage is "{stage}", of which {socket.gethostname()} knows no value')
     folder = place / f"fedreid_mpi-{os.geteuid()}"
     path, copy = archive.path, folder / f"{archive.path.stem}-{archive.content_digest[:16]}.h5"

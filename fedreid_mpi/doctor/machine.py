@@ -17,6 +17,7 @@ from fedreid_mpi.comm.mpi.launch import launched_size
 from fedreid_mpi.config import Compute
 from fedreid_mpi.doctor.facts import JobFacts, RankFacts
 from fedreid_mpi.doctor.storage import mount_type
+from fedreid_mpi.slurm import moment
 
 LIBRARIES = ("fedreid_mpi", "numpy", "h5py", "mpi4py")
 CGROUPS = Path("/sys/fs/cgroup")
@@ -47,10 +48,10 @@ def look_around(environment: Mapping[str, str]) -> Surroundings:
     job = None
     if number := environment.get("SLURM_JOB_ID"):
         end = environment.get("SLURM_JOB_END_TIME", "")
-        if end.isdigit():
+        if end.isdecimal():
             end = datetime.fromtimestamp(int(end)).astimezone().isoformat(timespec="seconds")
         else:  # before SLURM 23.02
-            end = " ".join(_said_by("squeue", "--noheader", "--format=%e", "--jobs", number))
+            end = moment("\n".join(_said_by("squeue", "--noheader", "--format=%e", "--jobs", number)))
         job = JobFacts(number, int(environment.get("SLURM_JOB_NUM_NODES", "1")), end)
     return Surroundings(launcher, next(iter(lines), ""), os.geteuid() == 0 and not allowed, job)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from fedreid_mpi import config
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.model.flat_model import FlatModel
+from fedreid_mpi.model.foreign import STATE_DICT, what_it_is
 from fedreid_mpi.model.network import ReIDNetwork, build_network
 from fedreid_mpi.records import ParamSpec, Role
 from fedreid_mpi.storage.atomic import atomic_write, require_regular, write_errors
@@ -161,7 +162,7 @@ def load_tensors(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, T
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such model file") from error
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: not a readable safetensors file: {error}") from error
+        raise DataError(_not_safetensors(path, error)) from error
     _check_leaves(path, shapes, tensors)
     return tensors
 
@@ -182,7 +183,7 @@ def load_model(path: Path) -> StoredModel:
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such model file") from error
     except (SafetensorError, OSError) as error:
-        raise DataError(f"{path}: not a readable safetensors file: {error}") from error
+        raise DataError(_not_safetensors(path, error)) from error
     try:
         about = json.loads(entry)
         if about.get("format") != FORMAT:
@@ -231,9 +232,12 @@ def load_backbone_weights(path: Path, network: ReIDNetwork, architecture: str) -
             weights = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise DataError(f"model.weights: {path}: no such file") from error
-    except Exception as error:  # torch raises a dozen kinds for a damaged or foreign file
-        reason = str(error).partition("\n")[0]
+    except OSError as error:
+        reason = error.strerror or error
         raise DataError(f"model.weights: {path}: not a readable file of weights: {reason}") from error
+    except Exception as error:  # torch raises a dozen kinds for a damaged or foreign file
+        found = f"model.weights: {path}: not a readable file of weights: it is {what_it_is(path, error)}"
+        raise DataError(f"{found}; {STATE_DICT}") from error
     if not isinstance(weights, Mapping) or not all(isinstance(leaf, Tensor) for leaf in weights.values()):
         raise DataError(f"model.weights: {path}: expected a mapping of names to tensors (a state_dict)")
     backbone = network.backbone
@@ -249,6 +253,16 @@ def load_backbone_weights(path: Path, network: ReIDNetwork, architecture: str) -
     )
     _require_finite(path, weights)
     backbone.load_state_dict({**own, **weights})
+
+
+def _not_safetensors(path: Path, error: Exception) -> str:
+    """Say what is wrong with a file that should hold a model."""
+    reason = (
+        error.strerror or error
+        if isinstance(error, OSError)
+        else f"it is {what_it_is(path, error)} ({error})"
+    )
+    return f"{path}: not a readable safetensors file: {reason}"
 
 
 def _require_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:

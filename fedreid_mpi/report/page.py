@@ -79,7 +79,7 @@ def write_report(study: Study, folder: Path) -> tuple[Path, ...]:
         for answer in (*answers, *appendices):
             for exhibit in answer.exhibits:
                 contents.update(_files(exhibit))
-    contents["index.html"] = _page(study, answers, appendices, contents).encode()
+    contents["index.html"] = _page(study, answers, appendices, contents).encode(errors="replace")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
@@ -96,8 +96,8 @@ def _files(exhibit: Table | Picture) -> dict[str, bytes]:
     """Return the files of an exhibit: name to content."""
     if isinstance(exhibit, Table):
         return {
-            f"{exhibit.name}.csv": to_csv(exhibit).encode(),
-            f"{exhibit.name}.tex": to_latex(exhibit).encode(),
+            f"{exhibit.name}.csv": to_csv(exhibit).encode(errors="replace"),
+            f"{exhibit.name}.tex": to_latex(exhibit).encode(errors="replace"),
         }
     memory = io.BytesIO()
     exhibit.figure.savefig(memory, format="png")

@@ -71,8 +71,9 @@ def write_plots(
     written = []
     with matplotlib.rc_context(STYLE):
         figures: dict[str, Figure] = {}
-        if results.evaluations.size:
+        if np.isfinite(results.cmc).any():
             figures["rank1_by_round.png"] = plot_scores_by_round(results, "rank-1", baseline)
+        if set(table.scores) - {Column.LOCAL}:
             figures["rank1_by_dataset.png"] = plot_scores_by_dataset(results.header.name, table)
         if np.isfinite(results.mean_ap).any():
             figures["map_by_round.png"] = plot_scores_by_round(results, "mAP", baseline)

@@ -16,6 +16,7 @@ STYLE: dict[Any, Any] = {
     "grid.color": "#e6e6e6",
     "grid.linewidth": 0.6,
     "legend.frameon": False,
+    "text.parse_math": False,  # names are shown as they are, dollar signs and all
     "lines.linewidth": 1.5,
     "lines.markersize": 3.5,
 }

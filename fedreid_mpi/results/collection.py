@@ -159,5 +159,5 @@ def _write_index(file: h5py.File, rows: Sequence[_Row]) -> None:
 def _value(row: _Row, name: str) -> object:
     """Return a run's value in a column of the index."""
     if name == "source":
-        return str(row.summary.source)
+        return str(row.summary.source).encode(errors="replace").decode()  # a path may be no text
     return getattr(row if name in ("label", "digest", "linked") else row.summary, name)

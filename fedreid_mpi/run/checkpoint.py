@@ -5,6 +5,7 @@ themselves, the server those of the shared models, and last of all a manifest th
 size and digest. A folder without a manifest is none. No file of a checkpoint is ever changed.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
-from fedreid_mpi.errors import DataError
+from fedreid_mpi.errors import ConfigurationError, DataError, FedReIDError
 from fedreid_mpi.federated.client import private_specs
 from fedreid_mpi.federated.rank_state import RankState
 from fedreid_mpi.model import load_tensors, save_model, save_tensors, tensors_of, values_of
@@ -34,6 +35,7 @@ PRIVATE_FORMAT = "fedreid_mpi private 1"
 
 _NAME = re.compile(r"round_(\d{6,})")
 _FILE = re.compile(r"(local/)?[^/\0]*[^/\0.][^/\0]*")  # in the checkpoint's own folder
+_FOR_NOW = (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -189,6 +191,8 @@ def newest_whole(run_dir: Path) -> tuple[Manifest | None, tuple[str, ...]]:
     ------
     DataError
         There are checkpoints, and none is whole.
+    ConfigurationError
+        A file cannot be opened for now, and may be whole: to pass over its checkpoint would give it up.
     """
     damage: list[str] = []
     for folder in reversed(list_checkpoints(run_dir)):
@@ -222,7 +226,7 @@ def read_manifest(folder: Path) -> Manifest:
         content = json.loads(read_bytes(path))
         digest = content.pop("digest", None)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        raise _unreadable(path, error) from error
     except (ValueError, RecursionError, AttributeError, TypeError) as error:
         raise DataError(f"{path}: is damaged: no JSON object with a digest") from error
     if digest != _digest(content):
@@ -249,11 +253,17 @@ def _verify(folder: Path, manifest: Manifest) -> None:
         try:
             found = _stored(folder, path)
         except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+            raise _unreadable(path, error) from error
         if found.size != file.size:
             raise DataError(f"{path}: has {found.size} bytes, expected {file.size}")
         if found != file:
             raise DataError(f"{path}: is damaged: its SHA-256 is not the manifest's")
+
+
+def _unreadable(path: Path, error: OSError) -> FedReIDError:
+    """Tell a file that is gone or on a broken disk from one that this process cannot open for now."""
+    kind = ConfigurationError if error.errno in _FOR_NOW else DataError
+    return kind(f"{path}: cannot be read: {error.strerror}")
 
 
 def retire_checkpoints(run_dir: Path, newest: int, keep: int) -> None:

@@ -59,8 +59,8 @@ class StopController:
     def listening(self, tell: Callable[[str], None] = lambda _: None) -> Iterator[None]:
         """Heed signals while the block runs; only the main thread can.
 
-        USR2 and a first INT stop after the round, TERM and a second INT abandon it, a third INT is an
-        ordinary KeyboardInterrupt.
+        USR2 and a first INT stop after the round; TERM, HUP and a second INT abandon it; a third INT is an
+        ordinary KeyboardInterrupt. A HUP that was ignored from the start, as `nohup` has it, stays so.
 
         Parameters
         ----------
@@ -68,7 +68,9 @@ class StopController:
             Is told what an INT, a person's Ctrl-C, will do. Called within a signal handler.
         """
         self._tell = tell
-        heeded = (signal.SIGUSR2, signal.SIGTERM, signal.SIGINT)
+        heeded = [signal.SIGUSR2, signal.SIGTERM, signal.SIGINT]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            heeded.append(signal.SIGHUP)
         before = {number: signal.signal(number, self._heed) for number in heeded}
         try:
             yield
@@ -77,7 +79,7 @@ class StopController:
                 signal.signal(number, handler)
 
     def _heed(self, number: int, frame: FrameType | None) -> None:
-        level = AT_ONCE if number == signal.SIGTERM else AFTER_ROUND
+        level = AT_ONCE if number in (signal.SIGTERM, signal.SIGHUP) else AFTER_ROUND
         if number == signal.SIGINT:
             self._interrupts += 1
             if self._interrupts > 2:
@@ -175,7 +177,8 @@ def parse_duration(text: str) -> float:
     seconds = sum(int(part) * unit for part, unit in zip(parts, _UNITS, strict=False))
     if not seconds:
         raise ConfigurationError(
-            f"--time-limit {text}: expected seconds, or a time like 2h30m, 02:30:00 or 1-02:30:00"
+            f"--time-limit '{text}': expected seconds, or a time like 2h30m, 02:30:00 or 1-02:30:00, "
+            "above zero; without the option there is no limit but SLURM's"
         )
     return float(seconds)
 
@@ -183,4 +186,4 @@ def parse_duration(text: str) -> float:
 def seconds_left_of_job(environment: Mapping[str, str]) -> float | None:
     """Return the seconds that SLURM leaves this job; None where it sets no limit or there is no SLURM."""
     end = environment.get("SLURM_JOB_END_TIME", "")
-    return max(float(end) - time.time(), 1.0) if end.isdigit() else None
+    return max(float(end) - time.time(), 1.0) if end.isdecimal() else None

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from fedreid_mpi.slurm.answers import rows
 from fedreid_mpi.slurm.job import Resources
 
 SINFO = ("sinfo", "--noheader", "--exact", "--format=%P|%a|%l|%D|%c|%G")
@@ -14,6 +15,7 @@ _TIME = re.compile(
     r"|(?:(?P<h2>\d+):)?(?P<m2>\d+):(?P<s2>\d+)|(?P<m3>\d+))",
     re.ASCII,
 )
+_COUNT = re.compile(r"(\d+)(K?)\+?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,15 +69,38 @@ def parse_time(text: str) -> int | None:
 
 
 def parse_partitions(text: str) -> dict[str, Partition]:
-    """Read what the command `SINFO` printed."""
+    """Read what the command `SINFO` printed, and pass over what is no such line.
+
+    Where several clusters have a partition of one name, a job may go to any of them.
+    """
     partitions: dict[str, Partition] = {}
-    for line in text.splitlines():
-        name, state, limit, count, cpus, gres = line.split("|", 5)
-        nodes = Nodes(int(count), int(cpus.rstrip("+")), _gpus(gres))
-        default, name = name.endswith("*"), name.rstrip("*")
-        before = partitions[name].nodes if name in partitions else ()
-        partitions[name] = Partition(default, state == "up", parse_time(limit), (*before, nodes))
+    for name, state, limit, count, cpus, gres in rows(text, 6):
+        try:
+            nodes, longest = Nodes(_count(count), _count(cpus), _gpus(gres)), parse_time(limit)
+        except ValueError:
+            continue
+        one = Partition(name.endswith("*"), state.lower() == "up", longest, (nodes,))
+        name = name.rstrip("*")
+        partitions[name] = _join(partitions[name], one) if name in partitions else one
     return partitions
+
+
+def _join(one: Partition, other: Partition) -> Partition:
+    limits = [limit for limit in (one.limit, other.limit) if limit is not None]
+    return Partition(
+        one.is_default or other.is_default,
+        one.is_up or other.is_up,
+        max(limits) if len(limits) == 2 else None,
+        (*one.nodes, *other.nodes),
+    )
+
+
+def _count(text: str) -> int:
+    """Return a count, e.g. ``48``, ``48+`` or ``2K``."""
+    match = _COUNT.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is no count")
+    return int(match[1]) * (1024 if match[2] else 1)
 
 
 def _gpus(gres: str) -> int:
@@ -113,9 +138,12 @@ def refusals(resources: Resources, partitions: Mapping[str, Partition]) -> Itera
     if not any(partition.is_up for partition in chosen):
         yield f"--partition {where} takes no jobs at present"
     longest = None if any(each.limit is None for each in chosen) else max(each.limit or 0 for each in chosen)
-    asked = parse_time(resources.time) if resources.time else 0
-    if longest is not None and (asked is None or asked > longest):
-        yield f"--time {resources.time} is over the limit of partition {where}, {_clock(longest)}"
+    if longest is not None and resources.time:
+        asked = parse_time(resources.time)
+        if not asked:
+            yield f"--time {resources.time}, no limit, is over that of partition {where}, {_clock(longest)}"
+        elif asked > longest:
+            yield f"--time {resources.time} is over the limit of partition {where}, {_clock(longest)}"
     yield from _too_big(resources, [nodes for each in chosen for nodes in each.nodes], where)
 
 

@@ -92,7 +92,7 @@ def _write_latex(paths: tuple[Path, ...], where: tuple[str, ...], output: Path, 
         ruled=comparison.datasets,
     )
     with write_errors(output), atomic_write(output) as temporary:
-        temporary.write_text(to_latex(table), encoding="utf-8")
+        temporary.write_text(to_latex(table), encoding="utf-8", errors="replace")
     click.echo(f"{output}: {len(comparison.series)} methods, {metric}, {comparison.when}")
 
 

@@ -32,8 +32,8 @@ def command(paths: tuple[Path, ...], where: tuple[str, ...]) -> None:
 def _print(summaries: list[RunSummary]) -> None:
     """Print a table; its cells fold where the terminal is narrow."""
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(
         title=f"{len(summaries)} run{'s' * (len(summaries) != 1)}", box=box.SIMPLE_HEAD, padding=(0, 1)
@@ -48,7 +48,7 @@ def _print(summaries: list[RunSummary]) -> None:
     for summary in summaries:
         started = f", start {summary.attempt}" if summary.attempt > 1 else ""
         table.add_row(
-            f"[bold]{escape(summary.name)}[/]\n{escape(str(summary.source))}",
+            Text.assemble((summary.name, "bold"), f"\n{summary.source}"),
             str(summary.seed),
             summary.mode,
             summary.state + started,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fedreid_mpi.cli.console import print_table
+from fedreid_mpi.cli.console import output_console, print_table
 from fedreid_mpi.cli.sharing import SHARED
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from rich.table import Table
+    from rich.text import Text
 
     from fedreid_mpi.report.score_table import ScoreTable
     from fedreid_mpi.results import RunResults
@@ -78,14 +79,15 @@ def command(run_dir: Path, baseline: Path | None, round_: int | None, plots: Pat
 
 def _print_scores(results: RunResults, table: ScoreTable) -> None:
     """Print the table of scores, or one table a metric where the terminal is too narrow for all of them."""
-    from rich.console import Console
     from rich.measure import Measurement
 
     from fedreid_mpi.report.score_table import METRICS
 
     metrics = list(range(len(METRICS)))
+    if not table.scores:
+        click.echo(f"{results.header.name}: nothing is scored in round {table.round}")
     rendered = _render(results, table, metrics)
-    console = Console()
+    console = output_console()
     width = Measurement.get(console, console.options.update(max_width=1000), rendered).maximum
     if width <= console.width or not console.is_terminal:
         print_table(rendered)
@@ -97,15 +99,14 @@ def _print_scores(results: RunResults, table: ScoreTable) -> None:
 def _render(results: RunResults, table: ScoreTable, metrics: list[int]) -> Table:
     """Turn the table of scores into one that rich can draw: a column a model, its metrics side by side."""
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     from fedreid_mpi.report.score_table import METRICS, Column, mean_over_datasets
 
     run = results.header
-    title = escape(f"{run.name} · mode {results.mode} · seed {run.seed} · round {table.round} · in percent")
+    title = f"{run.name} · mode {results.mode} · seed {run.seed} · round {table.round} · in percent"
     rendered = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
-    columns: list[tuple[NDArray[np.float64], Callable[[NDArray[np.float64]], str]]] = []
+    columns: list[tuple[NDArray[np.float64], Callable[[NDArray[np.float64]], str | Text]]] = []
     rendered.add_column("\ndataset", no_wrap=True)
     described = list(_described(table))
     for heading, _ in described:
@@ -124,7 +125,7 @@ def _render(results: RunResults, table: ScoreTable, metrics: list[int]) -> Table
         columns.append((table.change[:, metrics], _signed))
     for row, dataset in enumerate(table.datasets):
         words = (cells[row] for _, cells in described)
-        rendered.add_row(escape(dataset), *words, *(formatted(scores[row]) for scores, formatted in columns))
+        rendered.add_row(dataset, *words, *(formatted(scores[row]) for scores, formatted in columns))
     rendered.add_section()
     means = (formatted(mean_over_datasets(scores, table.test_images)) for scores, formatted in columns)
     rendered.add_row("mean", *("" for _ in described), *means, style="bold")
@@ -144,16 +145,16 @@ def _percent(scores: NDArray[np.float64]) -> str:
     return " ".join(f"{'–' if isnan(score) else f'{100 * score:.1f}':>6}" for score in scores.tolist())
 
 
-def _signed(gains: NDArray[np.float64]) -> str:
-    """Format differences of scores with sign and colour, in rich's markup."""
+def _signed(gains: NDArray[np.float64]) -> Text:
+    """Format differences of scores with sign and colour."""
+    from rich.text import Text
+
     cells = []
     for gain in gains.tolist():
         text = "–" if isnan(gain) else f"{100 * gain:+.1f}"
-        cell = f"{text:>6}"
-        if text.strip("+-.0–"):
-            cell = f"[{'green' if gain > 0 else 'red'}]{cell}[/]"
-        cells.append(cell)
-    return " ".join(cells)
+        changed = bool(text.strip("+-.0–"))
+        cells.append(Text(f"{text:>6}", style=("green" if gain > 0 else "red") if changed else ""))
+    return Text(" ").join(cells)
 
 
 def _print_costs(results: RunResults) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fedreid_mpi.cli.console import plain_console
 from fedreid_mpi.errors import DataError
 
 if TYPE_CHECKING:
@@ -44,17 +45,16 @@ def command(run_dir: Path, every: float, once: bool) -> None:
     and their course over the evaluated rounds; below is the course of the training loss. The folder is only
     read, and a file only when it has changed: the job is not disturbed, nor does it wait. Ctrl-C ends it.
     """
-    from rich.console import Console
     from rich.live import Live
 
     if once:
-        Console().print(_render(_read(run_dir), _state(run_dir)))
+        plain_console().print(_render(_read(run_dir), _state(run_dir)))
         return
     if not run_dir.is_dir():
         raise DataError(f"{run_dir}: no such run directory")
     seen: object = None
     view: RenderableType = f"{run_dir}: waiting for the first round"
-    with Live(view, console=Console(), auto_refresh=False) as live:
+    with Live(view, console=plain_console(), auto_refresh=False) as live:
         while True:
             state = _state(run_dir)
             now = (_fingerprint(run_dir), state)
@@ -120,7 +120,6 @@ def _render(results: RunResults, state: str | None) -> RenderableType:
     import numpy as np
     from rich import box
     from rich.console import Group
-    from rich.markup import escape
     from rich.table import Table
     from rich.text import Text
 
@@ -147,7 +146,7 @@ def _render(results: RunResults, state: str | None) -> RenderableType:
                 curve = 100 * curves[:, row, metric]
                 last = curve[-1] if curve.size else np.nan
                 cells += [f"{last:.1f}" if isfinite(last) else "–", sparkline(curve.tolist(), 0)]
-            table.add_row(escape(dataset.name), *cells)
+            table.add_row(dataset.name, *cells)
     parts: list[RenderableType] = [Text(title), table]
     losses = results.loss.copy()
     losses[~np.isfinite(losses)] = np.nan

@@ -4,10 +4,7 @@ from collections.abc import Sequence
 
 import click
 
-from fedreid_mpi.cli.console import print_table
-
-WIDTH_ELSEWHERE = 140
-"""Columns of a line where the output is no terminal."""
+from fedreid_mpi.cli.console import output_console, print_table
 
 
 def print_blocks(title: str, rows: Sequence[str], columns: Sequence[tuple[str, Sequence[str]]]) -> None:
@@ -23,13 +20,9 @@ def print_blocks(title: str, rows: Sequence[str], columns: Sequence[tuple[str, S
         Heading and cells, as many as rows.
     """
     from rich import box
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
-    console = Console()
-    width = console.width if console.is_terminal else WIDTH_ELSEWHERE
-    free = width - max(map(len, rows), default=0) - 4
+    free = output_console().width - max(map(len, rows), default=0) - 4
     blocks: list[list[tuple[str, Sequence[str]]]] = []
     used = free
     for heading, cells in columns:
@@ -44,7 +37,7 @@ def print_blocks(title: str, rows: Sequence[str], columns: Sequence[tuple[str, S
         table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
         table.add_column("", no_wrap=True)
         for heading, _ in block:
-            table.add_column(escape(heading), justify="right", no_wrap=True)
+            table.add_column(heading, justify="right", no_wrap=True)
         for number, name in enumerate(rows):
-            table.add_row(escape(name), *(escape(cells[number]) for _, cells in block))
+            table.add_row(name, *(cells[number] for _, cells in block))
         print_table(table)

@@ -11,11 +11,13 @@ from typing import Any, TypeVar
 
 import click
 
+from fedreid_mpi.cli.streams import outlive_output
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.slurm import (
     SINFO,
     Job,
     Resources,
+    job_number,
     parse_partitions,
     parse_time,
     refusals,
@@ -28,6 +30,37 @@ from fedreid_mpi.storage.regular import read_text
 SUBMITTED = "jobs.txt"
 """File in a run's or study's folder: number and step of each job that was submitted for it, a line each."""
 
+OPTIONS_OF_ITS_OWN = {
+    "--cpus-per-task": ("-c",),
+    "--account": ("-A",),
+    "--constraint": ("-C",),
+    "--gpus-per-node": ("--gpus", "-G", "--gres=gpu"),
+    "--mem": (),
+    "--nodes": ("-N",),
+    "--partition": ("-p",),
+    "--qos": ("-q",),
+    "--ranks": ("--ntasks", "-n", "--ntasks-per-node"),
+    "--time": ("-t",),
+}
+"""Options by which jobs are sized and checked, and what else sbatch calls them."""
+
+ONE_GPU_EACH = ("--gpus-per-task", "--gpu-bind", "--ntasks-per-gpu", "--gpus-per-socket")
+"""Options of sbatch that bind GPUs to tasks."""
+
+SET_HERE = (
+    "--array",
+    "-a",
+    "--dependency",
+    "-d",
+    "--output",
+    "-o",
+    "--job-name",
+    "-J",
+    "--parsable",
+    "--wrap",
+)
+"""Options of sbatch that the jobs need as they are."""
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
@@ -37,6 +70,32 @@ def _time(context: click.Context, parameter: click.Parameter, value: str) -> str
     except ValueError as error:
         raise click.BadParameter(f"{error}: e.g. 90, 12:00:00 or 1-12:00:00", context, parameter) from error
     return value
+
+
+def _extra(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Refuse options of sbatch that would contradict what the jobs are made of."""
+    for value in values:
+        name = value.partition("=")[0] if value.startswith("--") else value[:2]
+        own = [
+            option
+            for option, others in OPTIONS_OF_ITS_OWN.items()
+            if name in (option, *others) or (value.startswith("--gres=gpu") and "--gres=gpu" in others)
+        ]
+        if own:
+            reason = f"expected {own[0]} of submit itself"
+        elif name in ONE_GPU_EACH:
+            reason = (
+                "each task would see a GPU of its own, the server too; expected --gpus-per-node, of which "
+                "each client rank takes one"
+            )
+        elif name in SET_HERE:
+            reason = "submit sets this itself"
+        elif not value.startswith("-"):
+            reason = "expected one word that is an option, e.g. --extra=--mail-type=END"
+        else:
+            continue
+        raise click.BadParameter(f"{value}: {reason}", context, parameter)
+    return values
 
 
 _COUNT = click.IntRange(min=1)
@@ -51,7 +110,11 @@ _OPTIONS = (
     click.option("--cpus-per-task", type=_COUNT, default=1, show_default=True, help="CPUs of each rank."),
     click.option("--mem", metavar="SIZE", help="Memory of each node, e.g. 64G."),
     click.option(
-        "--time", default="24:00:00", show_default=True, callback=_time, help="Time limit of each job."
+        "--time",
+        default="24:00:00",
+        show_default=True,
+        callback=_time,
+        help="Time limit of each job, as sbatch takes it: minutes, HH:MM:SS, D-HH:MM:SS; 0 for none.",
     ),
     click.option("--partition", metavar="NAME"),
     click.option("--account", metavar="NAME"),
@@ -61,6 +124,7 @@ _OPTIONS = (
         "--extra",
         multiple=True,
         metavar="OPTION",
+        callback=_extra,
         help="One more option of sbatch, e.g. --extra=--mail-type=END. May be repeated.",
     ),
     click.option(
@@ -140,16 +204,7 @@ def submit(jobs: Sequence[Job], folder: Path, dry_run: bool) -> None:
     ConfigurationError
         There is no SLURM here, or it cannot give what a job asks for.
     """
-    try:
-        partitions = parse_partitions(ask(SINFO))
-    except ConfigurationError as error:
-        if not dry_run:
-            raise ConfigurationError(f"no SLURM here: {error}; --dry-run prints the commands") from error
-        click.echo(f"not checked against a cluster: {error}", err=True)
-    else:
-        problems = (problem for job in jobs for problem in refusals(job.resources, partitions))
-        if unlike := list(dict.fromkeys(problems)):
-            raise ConfigurationError("; ".join(unlike))
+    _check(jobs, dry_run)
     if dry_run:
         click.echo(shell_text(jobs), nl=False)
         return
@@ -158,10 +213,14 @@ def submit(jobs: Sequence[Job], folder: Path, dry_run: bool) -> None:
         folder.chmod(0o700)
     except OSError as error:
         raise ConfigurationError(f"{folder}: cannot be made: {error.strerror}") from error
+    outlive_output()  # half a chain would be worse than none
     numbers: dict[str, str] = {}
     for job in jobs:
         command = sbatch_command(job, numbers.get(job.after, ""))
-        numbers[job.step] = ask(command, job.environment).strip().partition(";")[0]
+        said = ask(command, job.environment)
+        numbers[job.step] = job_number(said)
+        if not numbers[job.step]:
+            raise ConfigurationError(f"sbatch printed {said.strip()[:200]!r}, expected the number of a job")
         _remember(folder / SUBMITTED, f"{numbers[job.step]} {job.step}\n")
         waits = f", after {numbers[job.after]}" if job.after else ""
         log = job.log.with_name(re.sub("%[jA]", numbers[job.step], job.log.name))
@@ -177,6 +236,26 @@ def _remember(path: Path, line: str) -> None:
             temporary.write_text(before + line, encoding="utf-8")
 
 
+def _check(jobs: Sequence[Job], dry_run: bool) -> None:
+    """Compare what jobs ask for with what the cluster has; say so where it is not known."""
+    clusters = [word for word in jobs[0].resources.extra if word.startswith(("--clusters=", "-M"))]
+    try:
+        said = ask([*SINFO, *clusters])
+    except ConfigurationError as error:
+        if not dry_run:
+            raise ConfigurationError(f"no SLURM here: {error}; --dry-run prints the commands") from error
+        click.echo(f"not checked against a cluster: {error}", err=True)
+        return
+    partitions = parse_partitions(said)
+    if not partitions:
+        found = f"printed {said.strip()[:200]!r}, in which" if said.strip() else "printed nothing:"
+        click.echo(f"not checked against a cluster: sinfo {found} no partition is listed", err=True)
+        return
+    problems = (problem for job in jobs for problem in refusals(job.resources, partitions))
+    if unlike := list(dict.fromkeys(problems)):
+        raise ConfigurationError("; ".join(unlike))
+
+
 def ask(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
     """Run one of SLURM's commands and return what it printed.
 
@@ -187,17 +266,21 @@ def ask(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
     """
     if shutil.which(command[0]) is None:
         raise ConfigurationError(f"{command[0]} is not on the PATH")
-    ended = subprocess.run(
-        command,
-        env={**os.environ, **(environment or {})},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-    )
+    try:
+        ended = subprocess.run(
+            command,
+            env={**os.environ, **(environment or {})},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        raise ConfigurationError(f"{command[0]} cannot be run: {error.strerror}") from error
     if ended.returncode:
-        raise ConfigurationError(f"{command[0]} failed: {ended.stderr.strip() or ended.stdout.strip()}")
+        words = (ended.stderr.strip() or ended.stdout.strip() or f"exit code {ended.returncode}").split()
+        raise ConfigurationError(f"{command[0]} failed: {' '.join(words)}")
     return ended.stdout
 
 

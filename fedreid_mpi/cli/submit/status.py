@@ -9,7 +9,8 @@ import click
 from fedreid_mpi.cli.console import print_table
 from fedreid_mpi.cli.submit.options import SUBMITTED, ask
 from fedreid_mpi.errors import ConfigurationError, DataError
-from fedreid_mpi.storage.regular import read_text
+from fedreid_mpi.slurm import rows
+from fedreid_mpi.storage.regular import read_bytes
 from fedreid_mpi.storage.run_directory import STATUS_FILE, read_status
 
 RECENT = 10
@@ -26,7 +27,6 @@ def command(folder: Path) -> None:
 
     RUN_DIR may be the folder of a study as well. Reading disturbs no run.
     """
-    from rich.markup import escape
     from rich.table import Table
 
     runs = [folder, *sorted(path for path in folder.glob("*/") if path.is_dir())]
@@ -41,23 +41,24 @@ def command(folder: Path) -> None:
         return
     table = Table("run", "state", "round", "s a round", "end", "reason")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     print_table(table)
 
 
 def _submitted(folder: Path) -> dict[str, str]:
     """Return the numbers of the jobs that were submitted, each with its step."""
     try:
-        lines = read_text(folder / SUBMITTED).splitlines()
-    except (OSError, UnicodeDecodeError):
+        lines = read_bytes(folder / SUBMITTED).decode(errors="replace").splitlines()
+    except OSError:
         return {}
-    return dict(line.split(maxsplit=1) for line in lines if line)
+    pairs = (line.split(maxsplit=1) for line in lines)
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
 
 
 def _queue(jobs: dict[str, str]) -> Iterator[str]:
     """Say how jobs stand with SLURM: in the queue, or how they ended where it keeps accounts."""
     try:
-        queued = [line.split("|", 4) for line in ask(QUEUE).splitlines()] if jobs else []
+        queued = list(rows(ask(QUEUE), 5)) if jobs else []
     except ConfigurationError as error:
         yield f"submitted as {', '.join(jobs)}, but SLURM cannot be asked: {error}"
         return
@@ -72,12 +73,12 @@ def _queue(jobs: dict[str, str]) -> Iterator[str]:
 
 def _ended(number: str, step: str) -> Iterator[str]:
     try:
-        lines = ask([*ACCOUNTS, f"--jobs={number}"]).splitlines()
+        found = list(rows(ask([*ACCOUNTS, f"--jobs={number}"]), 4))
     except ConfigurationError:
-        lines = []
-    for name, state, elapsed, code in (line.split("|", 3) for line in lines):
+        found = []
+    for name, state, elapsed, code in found:
         yield f"{step}: job {name} {state.lower()}, exit code {code.partition(':')[0]}, after {elapsed}"
-    if not lines:
+    if not found:
         yield f"{step}: job {number} is no longer in the queue"
 
 

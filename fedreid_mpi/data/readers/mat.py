@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.storage.hdf5.container import why_unavailable
 
 Cell = tuple[int, int, int]
 """An inner cell array, a row and a column of it, all from 0."""
@@ -154,6 +155,8 @@ def _reading(path: Path, name: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, NotImplementedError,
             EOFError, struct.error, zlib.error) as error:  # fmt: skip
+        if cause := why_unavailable(error):
+            raise DataError(f"{path}: {cause}") from error
         raise DataError(f"{path}: cannot be read as a MATLAB file with '{name}' in it: {error}") from error
 
 

@@ -3,8 +3,10 @@
 import hashlib
 import json
 import multiprocessing
+import os
 import shutil
-import tempfile
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -26,6 +28,7 @@ from fedreid_mpi.data.synthetic.variants import ORIGINAL, place_of, plan_variant
 from fedreid_mpi.errors import ConfigurationError, FedReIDError
 from fedreid_mpi.records import Advance
 from fedreid_mpi.seeds import generator
+from fedreid_mpi.storage.atomic import scratch_folder
 
 UNIT = 16
 """Images in a unit of work: few enough for the processor's cache, where drawing is twice as fast.
@@ -138,9 +141,11 @@ def write_benchmark(
             raise ConfigurationError(f"{folder} is there already: remove it, or name another folder")
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _processes(jobs) as draw_all:
+        # The processes have ended, and write no more, when the folder is removed.
+        with scratch_folder(root / "synth") as scratch, _processes(jobs) as draw_all:
             return [
-                _write_dataset(root, scale, seed, dataset, variant, draw_all, advance) for dataset in datasets
+                _write_dataset(root, scratch, scale, seed, dataset, variant, draw_all, advance)
+                for dataset in datasets
             ]
     except OSError as error:
         reason = error.strerror or error
@@ -174,34 +179,59 @@ def _processes(jobs: int) -> Iterator[DrawAll]:
         yield lambda units: map(_draw_unit, units)
         return
     # Spawned processes inherit no threads, locks or MPI state, as forked ones would.
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield lambda units: pool.map(_draw_unit, units, chunksize=4)
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_follow_parent) as pool:
+        try:
+            yield lambda units: pool.map(_draw_unit, units, chunksize=4)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _follow_parent() -> None:
+    """Let a drawing process end with its parent, and by nothing else that a terminal sends to both."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _write_dataset(
-    root: Path, scale: str, seed: int, dataset: str, variant: str, draw_all: DrawAll, advance: Advance | None
+    root: Path,
+    scratch: Path,
+    scale: str,
+    seed: int,
+    dataset: str,
+    variant: str,
+    draw_all: DrawAll,
+    advance: Advance | None,
 ) -> Written:
     tree, place = plan_variant(dataset, variant, scale, seed), place_of(dataset, variant)
     people = 1 + max(shot.person for shot in tree.shots)
     cameras = 1 + max(shot.camera for shot in tree.shots)
     world = World(dataset, seed, people, cameras, SCALES[scale].size_of(dataset))
-    with tempfile.TemporaryDirectory(prefix=f".{place.folder}.", dir=root) as scratch:
-        folder = Path(scratch) / place.folder
-        start = folder / place.root
-        paths = [shot.path for shot in (*tree.shots, *tree.more) if shot.path]
-        for parent in sorted({start / Path(path).parent for path in (*paths, *tree.copies)}):
-            parent.mkdir(parents=True, exist_ok=True)
-        for path, text in (tree.texts | {"counts.json": json.dumps(tree.counts, indent=2) + "\n"}).items():
-            (start / path).write_text(text, encoding="utf-8")
-        for images in draw_all(_units(world, start, tree)):
-            if advance:
-                advance(images)
-        for copy, path in tree.copies.items():
-            shutil.copyfile(start / path, start / copy)
-        if tree.pack:
-            tree.pack(start)
-        digest = digest_folder(folder)
-        folder.replace(root / place.folder)
+    folder = scratch / place.folder
+    start = folder / place.root
+    paths = [shot.path for shot in (*tree.shots, *tree.more) if shot.path]
+    for parent in sorted({start / Path(path).parent for path in (*paths, *tree.copies)}):
+        parent.mkdir(parents=True, exist_ok=True)
+    for path, text in (tree.texts | {"counts.json": json.dumps(tree.counts, indent=2) + "\n"}).items():
+        (start / path).write_text(text, encoding="utf-8")
+    for images in draw_all(_units(world, start, tree)):
+        if advance:
+            advance(images)
+    for copy, path in tree.copies.items():
+        shutil.copyfile(start / path, start / copy)
+    if tree.pack:
+        tree.pack(start)
+    digest = digest_folder(folder)
+    folder.replace(root / place.folder)
     return Written(dataset, root / place.folder, len(paths), people, cameras, digest)
 
 

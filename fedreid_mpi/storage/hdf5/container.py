@@ -1,5 +1,7 @@
 """What makes an HDF5 file one of ours: its kind and version, and opening it with one-line errors."""
 
+import errno
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -83,7 +85,30 @@ def open_part(path: Path, group: str) -> Iterator[h5py.File]:
                 _require_room(path, file[group])
             yield file
     except DAMAGE as error:
-        raise DataError(f"{path}: damaged or truncated HDF5 file ({str(error).strip(chr(39))})") from error
+        raise DataError(f"{path}: {_fault(error)}") from error
+
+
+def why_unavailable(error: Exception) -> str:
+    """Say why HDF5 or the system did not open a file, which may be whole; empty: it is the file's content.
+
+    What the system says has a number, which HDF5 passes on; but for that of a wrong argument, a place in the
+    file for instance.
+    """
+    if "already open for" in str(error):
+        return "still open for writing, or its writer was killed"
+    number = error.errno if isinstance(error, OSError) else None
+    if number in (None, errno.EINVAL):
+        return ""
+    if "lock" in str(error):
+        return (
+            "locked by another program, or on a file system without locks (HDF5_USE_FILE_LOCKING=FALSE helps)"
+        )
+    return f"cannot be read: {os.strerror(number)}"
+
+
+def _fault(error: Exception) -> str:
+    """Say what is wrong with a file."""
+    return why_unavailable(error) or f"damaged or truncated HDF5 file ({str(error).strip(chr(39))})"
 
 
 def is_sealed(path: Path) -> bool:
