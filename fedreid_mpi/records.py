@@ -39,7 +39,6 @@ Schedule = Literal["constant", "step", "cosine"]
 Advance = Callable[[int], None]
 """Called by long work with the number of items just finished; the command line draws a bar from it."""
 
-
 Heartbeat = Callable[[], None]
 """Called by long work between two batches; raises `Abandoned` where the round is to be given up."""
 
@@ -218,13 +217,7 @@ class ClientReport:
 
 @dataclass(frozen=True, slots=True)
 class GridSum:
-    """A sum of updates on a grid: the one kind of integers that may travel; see `algorithms.averaging`.
-
-    Attributes
-    ----------
-    values
-        Shape (elements,), int64.
-    """
+    """A sum of updates, shape (elements,), int64: the one kind of integers that may travel."""
 
     values: NDArray[np.int64]
 

@@ -842,10 +842,10 @@ OF_RUN_DIRECTORIES = {
         spoil=each(pipe, MANIFESTS),
     ),
     "stored-file-a-pipe": Bad(
-        "client_0.safetensors: cannot be read: Not a regular file; no other",
+        "rank_0.safetensors: cannot be read: Not a regular file; no other",
         DATA,
         command=RESUME,
-        spoil=each(pipe, [name.replace("manifest.json", "client_0.safetensors") for name in MANIFESTS]),
+        spoil=each(pipe, [name.replace("manifest.json", "rank_0.safetensors") for name in MANIFESTS]),
     ),
     "manifests-of-files-outside": Bad(
         r"manifest.json: names the file '../../../site.h5', expected one of its own folder",

@@ -85,7 +85,9 @@ IN_PHASES = {
     "train-exit": Fault(2, f"{ROUND}.train", lambda: SystemExit(5), "rank 2, train: SystemExit: 5", code=5),
     "train-interrupt": Fault(2, f"{ROUND}.train", KeyboardInterrupt, "interrupted (rank 2, train)", code=130),
     "train-memory": Fault(2, f"{ROUND}.train", MemoryError, "rank 2, train: MemoryError:", after=1),
-    "train-local": Fault(2, f"{ROUND}.rank_gallery", boom, "rank 2, train: RuntimeError: boom", 1, 3, LOCAL),
+    "train-local": Fault(
+        2, "fedreid_mpi.federated.probes.rank_gallery", boom, "rank 2, train: RuntimeError: boom", 1, 3, LOCAL
+    ),
     "evaluate": Fault(2, f"{SCORING}.extract_features", boom, "rank 2, evaluate: RuntimeError: boom"),
     "rank": Fault(1, f"{SCORING}.rank_gallery", boom, "rank 1, rank: RuntimeError: boom"),
     "aggregate": Fault(0, f"{ROUND}.plan_groups", boom, "rank 0, aggregate: RuntimeError: boom"),
@@ -103,11 +105,11 @@ IN_PHASES = {
 
 BETWEEN_PHASES = {
     "client-leaves": Fault(
-        1, f"{ROUND}.aggregate", lambda: SystemExit(0), "rank 1, between phases: SystemExit: 0"
+        1, f"{ROUND}.average_models", lambda: SystemExit(0), "rank 1, between phases: SystemExit: 0"
     ),
     "server-fails": Fault(
         0,
-        "fedreid_mpi.federated.exchange.weighted_average",
+        "fedreid_mpi.federated.sums.mean_of",
         MemoryError,
         "rank 0, between phases: MemoryError:",
     ),

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedreid_mpi.comm import PhaseError, RanksLost, connect, contract
+from fedreid_mpi.comm import PhaseError, RanksLost, connect
 from fedreid_mpi.comm.mpi import communicator
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.storage.run_directory import hold
@@ -32,8 +32,10 @@ def long_messages_arrive(comm):
     """Longer than a message may be, though not so long as to need gigabytes."""
     communicator.LONGEST_MESSAGE, parts = 1000, []
 
+    cuts = communicator.spans
+
     def spans(length, chunk):
-        parts.extend(cut := list(contract.spans(length, chunk)))
+        parts.extend(cut := list(cuts(length, chunk)))
         return cut
 
     communicator.spans = spans

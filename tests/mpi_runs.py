@@ -38,7 +38,8 @@ VARIANTS = {
     "augmented": {
         "model": {"dropout": 0.5, "neck": "bnneck", "last_stride": 1},
         "augmentation": {"pad": 3, "flip": 0.5, "erasing": 0.5, "jitter": [0.2, 0.2, 0.2, 0.1]},
-        "compute": {"channels_last": True},
+        "compute": {"channels_last": False},
+        "objective": {"proximal": 0.1},
         "evaluation": {"reestimate_bn": True},
     },
     "alone": {"federation": {"mode": "local"}},

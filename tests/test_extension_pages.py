@@ -1,5 +1,7 @@
 """The examples of the pages on adding an algorithm and a backbone are played as they stand there."""
 
+import ast
+import inspect
 import re
 from math import sqrt
 from pathlib import Path
@@ -10,9 +12,10 @@ from safetensors.numpy import load_file
 from small import SITES, Silent, write_experiment
 
 from fedreid_mpi import config
-from fedreid_mpi.algorithms import weighting
+from fedreid_mpi.algorithms import fedprox, weighting
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
+from fedreid_mpi.federated import aggregation
 from fedreid_mpi.model import FlatModel, backbones, build_network, load_backbone_weights
 from fedreid_mpi.results import read_run
 from fedreid_mpi.run.loop import run_federation
@@ -27,13 +30,28 @@ def example(page):
     return names
 
 
-def test_the_algorithm_of_the_page_weighs_clients(archives, tmp_path, monkeypatch):
-    monkeypatch.setitem(
-        weighting.WEIGHTINGS, "square-root", example("adding-an-algorithm.md")["square_root_weights"]
+def test_the_algorithm_of_the_page_is_the_one_in_the_tree():
+    """But for the docstring, which the page cuts short."""
+
+    def body(source, name):
+        (found,) = [node for node in ast.walk(ast.parse(source)) if getattr(node, "name", "") == name]
+        return ast.dump(ast.Module(found.body[1:], [])) + ast.dump(found.args)
+
+    (shown,) = re.findall(
+        r"```python\n(.*?)```", (DOCS / "adding-an-algorithm.md").read_text(encoding="utf-8"), re.DOTALL
     )
+    assert body(shown, "proximal_gradient") == body(inspect.getsource(fedprox), "proximal_gradient")
+
+
+def test_the_weight_of_the_page_weighs_clients(archives, tmp_path, monkeypatch):
+    page = (DOCS / "adding-an-algorithm.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r'^("square-root": .*),$', page, re.MULTILINE)
+    rules = eval(f"{{{row}}}", {"WeightRule": weighting.WeightRule, "sqrt": sqrt})
+    monkeypatch.setattr(weighting, "WEIGHTINGS", {**weighting.WEIGHTINGS, **rules})
+    monkeypatch.setattr(aggregation, "WEIGHTINGS", weighting.WEIGHTINGS)
     experiment = load_experiment(write_experiment(tmp_path / "small.toml", archives, run={"rounds": 1}))
-    aggregation = experiment.aggregation.model_copy(update={"weights": "square-root"})
-    experiment = experiment.model_copy(update={"aggregation": aggregation})
+    chosen = experiment.aggregation.model_copy(update={"weights": "square-root"})
+    experiment = experiment.model_copy(update={"aggregation": chosen})
     run_federation(SingleCommunicator(), experiment, tmp_path / "run", Silent())
     weights = read_run(tmp_path / "run").weight[1]
     np.testing.assert_allclose(weights, [sqrt(images) for images in SITES.values()])

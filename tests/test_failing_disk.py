@@ -61,7 +61,7 @@ def read_results(folder):
 
 def model(folder, stocked):
     """Save a model over another one."""
-    flat = FlatModel(build_network(SMALL, None, 0), torch.device("cpu"), False)
+    flat = FlatModel(build_network(SMALL, None, 0), torch.device("cpu"))
     save_model(folder / "m.safetensors", flat, SMALL, 32, 16, 1)
 
 
@@ -206,7 +206,8 @@ def test_a_run_on_a_disk_that_fills(stocked, disk, capsys):
         rounds = read_results(folder / "run")
         assert rounds == list(range(len(rounds)))
         for path in (folder / "run").rglob("*.safetensors"):
-            load_model(path)
+            if not path.name.startswith("rank_"):  # a checkpoint's private state, which its manifest checks
+                load_model(path)
     assert codes[0] != 0
     assert codes[-1] == 0
     assert len({*codes}) > 1

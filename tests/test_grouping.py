@@ -4,6 +4,7 @@ import pytest
 
 from fedreid_mpi.algorithms.clustering import cluster_clients
 from fedreid_mpi.algorithms.grouping import plan_groups
+from fedreid_mpi.algorithms.weighting import LEAST_DISTANCE
 from fedreid_mpi.errors import TooFewClientsError
 from fedreid_mpi.records import ClientReport
 
@@ -95,7 +96,8 @@ def test_where_no_model_of_a_group_moved_its_clients_count_alike():
     groups = plan_groups(
         [(0, 1, 2, 3)], {0: 0, 1: 0, 2: 1, 3: 1}, reports, (0, 1, 2, 3), "cosine-distance", "average"
     )
-    assert [group.weights for group in groups] == [{0: 0.0, 1: 0.25}, {2: 1.0, 3: 1.0}]
+    floor = LEAST_DISTANCE
+    assert [group.weights for group in groups] == [{0: floor, 1: 0.25}, {2: floor, 3: floor}]
 
 
 def test_untrained_clients_get_the_mean_of_all_that_trained():

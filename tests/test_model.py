@@ -16,6 +16,8 @@ from fedreid_mpi.model import (
     load_backbone_weights,
     load_model,
     save_model,
+    tensors_of,
+    values_of,
 )
 from fedreid_mpi.records import Role
 
@@ -146,27 +148,50 @@ def test_training_stays_within_the_buffer():
     } <= moved
 
 
-def test_a_shared_part_is_loaded_without_touching_the_classifier():
-    model, other = flat(seed=1), flat(seed=2)
-    classifier = model.network.classifier.weight.detach().clone()
-    model.load_shared(other.shared)
-    assert torch.equal(model.shared, other.shared)
-    assert torch.equal(model.network.classifier.weight, classifier)
+def test_tensors_are_read_and_written_as_one_vector():
+    model, other = flat(seed=1, channels_last=True), flat(seed=2, channels_last=True)
+    chosen = [spec for spec in model.specs if spec.role is Role.CLASSIFIER or spec in model.normalisation]
+    before = other.buffer.clone()
+    values = model.read(chosen)
+    assert values.shape == (sum(spec.size for spec in chosen),)
+    other.write(chosen, values)
+    for spec in model.specs:
+        same = model if spec in chosen else None
+        expected = same.view(spec) if same else before.as_strided(spec.shape, spec.stride, spec.offset)
+        assert torch.equal(other.view(spec), expected), spec.name
+    named = dict(tensors_of(chosen, values))
+    assert all(torch.equal(named[spec.name], model.view(spec)) for spec in chosen)
+    assert torch.equal(values_of(chosen, [named[spec.name] for spec in chosen]), values)
 
 
-def test_fedbn_keeps_all_of_batch_norm_and_nothing_else():
-    model, other = flat(seed=1), flat(seed=2)
-    randomise(model)
-    other.buffer.fill_(7)
-    before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
-    model.load_shared(other.shared, keep_normalisation=True)
-    norms = [n for n, m in model.network.named_modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+def test_batch_norm_is_known_by_its_layers():
+    model = flat()
+    norms = {n for n, m in model.network.named_modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)}
     assert "embedding_bn" in norms
-    for name, tensor in model.network.state_dict().items():
-        if name.rpartition(".")[0] in (*norms, "classifier"):
-            assert torch.equal(tensor, before[name]), name
-        else:
-            assert (tensor == 7).all(), name
+    parts = ("weight", "bias", "running_mean", "running_var")
+    assert {spec.name for spec in model.normalisation} == {f"{n}.{part}" for n in norms for part in parts}
+
+
+def test_a_client_uses_the_first_rows_of_the_largest_classifier():
+    model = flat(identities=7)
+    model.buffer.fill_(3)
+    model.use_identities(4)
+    weight, bias = model.network.classifier.weight, model.network.classifier.bias
+    assert weight.shape == (4, 16)
+    assert bias.shape == (4,)
+    by_name = {spec.name: spec for spec in model.specs}
+    whole = model.view(by_name["classifier.weight"])
+    assert (whole[:4] == 3).all()
+    assert (whole[4:] == 0).all()
+    assert model.view(by_name["classifier.bias"]).tolist() == [3, 3, 3, 3, 0, 0, 0]
+    with torch.no_grad():
+        weight[1, 2], bias[3] = 5, 6
+    assert whole[1, 2] == 5
+    assert model.view(by_name["classifier.bias"])[3] == 6
+    assert model.network(images()).shape == (4, 4)
+    assert [spec.shape for spec in model.specs_for(4) if spec.role is Role.CLASSIFIER] == [(4, 16), (4,)]
+    model.use_identities(7)
+    assert model.network(images()).shape == (4, 7)
 
 
 def test_trainable_parameters_are_grouped_by_role():

@@ -144,7 +144,7 @@ def test_names_of_prepare_evaluate_and_progress_are_shown_as_they_are(folder, tm
     write_image(tmp_path / "a.png", "a")
     (tmp_path / "m.csv").write_text("path,pid,camid,split\na.png,1,1,train\n")
     custom = ["prepare", "--dataset", "custom", "--size", "32x16"]
-    for name in ("[/x]", "[bold]y", ":smile:"):
+    for name in ("[x]", "[bold]y", ":smile:"):
         assert run([*custom, "--name", name, "m.csv", "[z].h5"]) == 0
         captured = capsys.readouterr()
         assert name in captured.out

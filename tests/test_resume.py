@@ -302,7 +302,7 @@ def test_a_checkpoint_that_cannot_be_opened_for_now_is_not_given_up(interrupted)
         for folder in run_dir.rglob("*/"):
             folder.chmod(0o755)
         newest = list_checkpoints(run_dir)[-1]
-        for path in (newest / "client_0.safetensors", newest / "manifest.json"):
+        for path in (newest / "rank_0.safetensors", newest / "manifest.json"):
             path.chmod(0)
             with as_nobody(), pytest.raises(ConfigurationError, match=f"{path}: cannot be read: Permission"):
                 newest_whole(run_dir)

@@ -317,7 +317,7 @@ def test_a_file_that_cannot_be_opened_is_not_called_damaged(market, output, caps
     assert prepare(market, output) == 0
     limit = (
         "import resource, sys; from fedreid_mpi.cli import run; import fedreid_mpi.cli.inspect; "
-        "import fedreid_mpi.results.layout; "
+        "import fedreid_mpi.results.file_kinds; "
         "resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3)); sys.exit(run(sys.argv[1:]))"
     )
     with output.open("rb") as file:

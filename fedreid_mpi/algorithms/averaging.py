@@ -97,7 +97,7 @@ def fits(values: Tensor, grid: Grid) -> bool:
 
 
 @torch.no_grad()
-def add_contribution(total: Tensor, values: Tensor, share: float, grid: Grid) -> None:
+def add_contribution(total: Tensor, values: Tensor, share: float, grid: Grid, first: bool = False) -> None:
     """Add one client's contribution to a sum, in place.
 
     Parameters
@@ -110,12 +110,18 @@ def add_contribution(total: Tensor, values: Tensor, share: float, grid: Grid) ->
         Of the client; see `share_of`.
     grid
         The same for all that is added.
+    first
+        Whether the sum begins with this contribution, whatever was in its memory.
     """
     scale = math.ldexp(share, grid.bits)
     step = TILE if values.device.type == "cpu" else max(len(values), 1)
     for start in range(0, len(values), step):
         part = slice(start, start + step)
-        total[part].add_(values[part].double().mul_(scale).round_().long())
+        contribution = values[part].double().mul_(scale).round_()
+        if first:
+            total[part].copy_(contribution)
+        else:
+            total[part].add_(contribution.long())
 
 
 def mean_of(total: NDArray[np.int64], shares: float, grid: Grid) -> NDArray[np.float32]:
@@ -135,7 +141,11 @@ def mean_of(total: NDArray[np.int64], shares: float, grid: Grid) -> NDArray[np.f
     ndarray
         Shape (elements,), float32.
     """
-    return np.divide(total, math.ldexp(shares, grid.bits), dtype=np.float64).astype(np.float32)
+    divisor, mean = math.ldexp(shares, grid.bits), np.empty(len(total), np.float32)
+    for start in range(0, len(total), TILE):
+        part = slice(start, start + TILE)
+        mean[part] = total[part] / divisor
+    return mean
 
 
 def weighted_average(updates: Sequence[Any], weights: Sequence[float]) -> NDArray[np.float32]:

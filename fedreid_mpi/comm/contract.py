@@ -215,7 +215,9 @@ class Communicator(ABC):
         check_rows(rows, kind)
         return self._gather_rows(rows, counts, root, kind)
 
-    def reduce_sum(self, own: GridSum | None, length: int, kind: str) -> NDArray[np.int64] | None:
+    def reduce_sum(
+        self, own: GridSum | None, length: int, kind: str, out: NDArray[np.int64] | None = None
+    ) -> NDArray[np.int64] | None:
         """Add the sums of all ranks on the server.
 
         Parameters
@@ -226,6 +228,8 @@ class Communicator(ABC):
             Elements of the sum.
         kind
             Under which it is entered in the ledger.
+        out
+            May receive the sum on the server: shape (length,), int64.
 
         Returns
         -------
@@ -234,7 +238,7 @@ class Communicator(ABC):
         """
         if own is not None:
             check_sum(own, kind)
-        return self._reduce_sum(own, length, kind)
+        return self._reduce_sum(own, length, kind, out)
 
     @abstractmethod
     def heartbeat(self) -> bool:
@@ -288,7 +292,9 @@ class Communicator(ABC):
     def _gather_rows(self, rows: Rows, counts: Sequence[int], root: int, kind: str) -> Rows | None: ...
 
     @abstractmethod
-    def _reduce_sum(self, own: GridSum | None, length: int, kind: str) -> NDArray[np.int64] | None: ...
+    def _reduce_sum(
+        self, own: GridSum | None, length: int, kind: str, out: NDArray[np.int64] | None
+    ) -> NDArray[np.int64] | None: ...
 
     def _enter_array(self, kind: str, array: NDArray[Any], count: int = 1) -> None:
         """Enter an array that is being sent in the ledger."""

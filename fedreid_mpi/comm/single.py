@@ -40,7 +40,9 @@ class SingleCommunicator(Communicator):
         """Return the rows."""
         return rows
 
-    def _reduce_sum(self, own: GridSum | None, length: int, kind: str) -> NDArray[np.int64]:
+    def _reduce_sum(
+        self, own: GridSum | None, length: int, kind: str, out: NDArray[np.int64] | None
+    ) -> NDArray[np.int64]:
         """Return the sum."""
         return np.zeros(length, np.int64) if own is None else own.values
 

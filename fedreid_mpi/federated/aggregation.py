@@ -31,7 +31,8 @@ def begin_sums(state: RankState, plan: RoundPlan) -> RankSums:
     if plan.distil and state.public is not None:
         length = len(state.public) * experiment.model.embedding_dim
         vectors[FEATURES] = Vectors(length, (Segment(slice(0, length), grid_of("features", most)),))
-    return RankSums(vectors, _keys(state, plan), plan.participants, experiment.aggregation.bn == "reference")
+    lends = experiment.aggregation.bn == "reference"
+    return RankSums(vectors, _keys(state, plan), plan.participants, lends, state.progress.spare)
 
 
 def _keys(state: RankState, plan: RoundPlan) -> dict[int, int]:
@@ -115,12 +116,23 @@ def _model_of(
     if len(group.weights) == len(alone) == 1:
         return lone[alone[0]]
     vectors = sums.vectors[MODELS]
-    total = torch.zeros(vectors.length, dtype=torch.int64)
-    for key in sorted({sums.keys[client] for client in group.weights if client not in lone}):
-        total += totals[key]
-    for client in alone:  # of a group that begins with the mean of all others
-        vectors.add(total, lone[client], shares[client])
+    total = _joined(sums, totals, [client for client in group.weights if client not in lone], vectors.length)
+    if alone:  # of a group that begins with the mean of all others
+        total = total.clone()
+        for client in alone:
+            vectors.add(total, lone[client], shares[client])
     return vectors.mean(total, math.fsum(shares[client] for client in group.weights))
+
+
+def _joined(sums: RankSums, totals: Mapping[int, Tensor], clients: Sequence[int], length: int) -> Tensor:
+    """Add the sums of the groups that some clients were summed in: of one group, as they are."""
+    keys = sorted({sums.keys[client] for client in clients})
+    if len(keys) == 1:
+        return totals[keys[0]]
+    total = torch.zeros(length, dtype=torch.int64)
+    for key in keys:
+        total += totals[key]
+    return total
 
 
 def average_features(state: RankState, sums: RankSums, groups: Sequence[Group]) -> list[Tensor | None]:
@@ -142,9 +154,7 @@ def average_features(state: RankState, sums: RankSums, groups: Sequence[Group]) 
         if not group.weights or not state.comm.is_server:
             means.append(None)
             continue
-        total = torch.zeros(vectors.length, dtype=torch.int64)
-        for key in sorted({sums.keys[client] for client in clients}):
-            total += totals[key]
+        total = _joined(sums, totals, clients, vectors.length)
         means.append(vectors.mean(total, float(len(clients))).view(-1, width))
     return means
 
@@ -153,7 +163,12 @@ def _reduce(state: RankState, sums: RankSums, kind: str, clients: Sequence[int])
     """Add the sums of all ranks, for each group that the clients are in; on the server."""
     totals = {}
     for key in sorted({sums.keys[client] for client in clients}):
-        total = state.comm.reduce_sum(sums.total(kind, key), sums.vectors[kind].length, kind)
+        length, comm = sums.vectors[kind].length, state.comm
+        out = (
+            sums.take_spare(length, torch.device("cpu")).numpy() if comm.is_server and comm.size > 1 else None
+        )
+        total = comm.reduce_sum(sums.total(kind, key), length, kind, out)
         if total is not None:
             totals[key] = torch.from_numpy(total)
+            sums.received.append(totals[key])
     return totals

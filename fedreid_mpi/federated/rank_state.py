@@ -34,6 +34,8 @@ class Progress:
         the host.
     seconds
         Wall-clock seconds of this round's steps so far.
+    spare
+        Memory of sums that an earlier round is done with.
     """
 
     groups: tuple[tuple[int, ...], ...]
@@ -41,6 +43,7 @@ class Progress:
     models: tuple[Tensor | None, ...] = ()
     private: dict[int, Tensor] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    spare: list[Tensor] = field(default_factory=list)
 
     def shared_of(self, client: int) -> Tensor | None:
         """Return the shared model that a client trains from; None: it shares nothing."""

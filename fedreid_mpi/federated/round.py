@@ -149,6 +149,7 @@ def _federate(
             evaluations = _broadcast_models(state, plan, groups, models, ModelKind.AGGREGATED)
         with state.timed("distil"):
             losses = _distil(state, plan, groups, models, average_features(state, sums, groups))
+    sums.finish()
     evaluations += _broadcast_models(state, plan, groups, models, ModelKind.GLOBAL)
     if plan.evaluate and state.experiment.evaluation.reestimate_bn:
         evaluations += score_reestimated(state, plan.round)

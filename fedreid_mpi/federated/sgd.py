@@ -80,7 +80,8 @@ def descend(
         Is called before each batch.
     """
     device = model.buffer.device
-    total, seen, steps = torch.zeros((), dtype=torch.float64, device=device), 0, 0
+    losses: list[Tensor] = []
+    seen: list[int] = []
     with torch_randomness(device, seed):
         for images, aim in batches:
             heartbeat()
@@ -90,8 +91,10 @@ def descend(
             for correct in corrections:
                 correct()
             optimizer.step()
-            total += loss.detach() * len(images)
-            seen += len(images)
-            steps += 1
+            losses.append(loss.detach())
+            seen.append(len(images))
     optimizer.zero_grad()
-    return Descent(float(total) / seen if seen else math.nan, seen, steps)
+    if not seen:
+        return Descent(math.nan, 0, 0)
+    total = torch.stack(losses).double() @ torch.tensor(seen, dtype=torch.float64, device=device)
+    return Descent(float(total) / sum(seen), sum(seen), len(seen))

@@ -39,10 +39,10 @@ class Vectors:
         """Tell whether all values are finite and on their grids."""
         return all(fits(values[segment.part], segment.grid) for segment in self.segments)
 
-    def add(self, total: Tensor, values: Tensor, share: float) -> None:
-        """Add a client's contribution to a sum, in place."""
+    def add(self, total: Tensor, values: Tensor, share: float, first: bool = False) -> None:
+        """Add a client's contribution to a sum, in place, or begin a sum with it."""
         for segment in self.segments:
-            add_contribution(total[segment.part], values[segment.part], share, segment.grid)
+            add_contribution(total[segment.part], values[segment.part], share, segment.grid, first)
 
     def mean(self, total: Tensor, shares: float) -> Tensor:
         """Divide a sum by the sum of the shares: shape (length,), float32, on the host."""
@@ -65,12 +65,18 @@ class RankSums:
         The participants in the round's seeded order.
     lends_statistics
         Whether a group takes BatchNorm statistics from its first client in that order.
+    spare
+        Vectors of integers that an earlier round is done with; see `finish`.
+    received
+        Sums of all ranks, on the server.
     """
 
     vectors: Mapping[str, Vectors]
     keys: dict[int, int]
     order: Sequence[int]
     lends_statistics: bool = False
+    spare: list[Tensor] = field(default_factory=list)
+    received: list[Tensor] = field(default_factory=list)
     _sizes: Counter[int] = field(init=False)
     _sums: dict[tuple[str, int], Tensor] = field(default_factory=dict)
     _aside: dict[tuple[str, int], tuple[float, Tensor]] = field(default_factory=dict)
@@ -89,12 +95,30 @@ class RankSums:
 
     def _add(self, client: int, kind: str, share: float, values: Tensor) -> None:
         vectors, key = self.vectors[kind], self.keys[client]
-        if (kind, key) not in self._sums:
-            self._sums[kind, key] = torch.zeros(vectors.length, dtype=torch.int64, device=values.device)
-        vectors.add(self._sums[kind, key], values, share)
+        first = (kind, key) not in self._sums
+        if first:
+            self._sums[kind, key] = self.take_spare(vectors.length, values.device)
+        vectors.add(self._sums[kind, key], values, share, first)
         place = self.order.index(client)
         if kind == MODELS and self.lends_statistics and place <= self._statistics.get(key, (place,))[0]:
             self._statistics[key] = place, values[vectors.segments[-1].part].to("cpu", copy=True)
+
+    def take_spare(self, length: int, device: torch.device) -> Tensor:
+        """Return a vector of integers, in old memory if there is some: new pages cost as much as a sum."""
+        for place, vector in enumerate(self.spare):
+            if len(vector) == length and vector.device == device:
+                return self.spare.pop(place)
+        return torch.empty(length, dtype=torch.int64, device=device)
+
+    def finish(self) -> None:
+        """Let a later round use the memory of the sums: one vector of each length."""
+        lengths = {len(vector) for vector in self.spare}
+        for vector in (*self._sums.values(), *self.received):
+            if len(vector) not in lengths:
+                lengths.add(len(vector))
+                self.spare.append(vector)
+        self._sums.clear()
+        self.received.clear()
 
     def is_alone(self, client: int) -> bool:
         """Tell whether nobody else is in a client's group: then its model comes back unchanged."""

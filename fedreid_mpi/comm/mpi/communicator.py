@@ -11,7 +11,6 @@ import os
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn, TypeVar
 
@@ -41,11 +40,8 @@ TEND = 0.02
 LAST_WORDS = 0.2
 """Seconds that signs and messages get to leave this process before it ends all."""
 
-CHUNK = 1 << 17
-"""Elements of a sum that travel at a time: 1 MiB."""
-
-UNDER_WAY = 4
-"""Chunks that travel at the same time."""
+CHUNK = 1 << 18
+"""Elements of a sum that are added at a time: 2 MiB."""
 
 GRACE = 10.0
 """Seconds after which a hung rank that was killed must be known to MPI as lost."""
@@ -274,26 +270,20 @@ class MPICommunicator(Communicator):
         row.Free()
         return received
 
-    def _reduce_sum(self, own: GridSum | None, length: int, kind: str) -> NDArray[np.int64] | None:
-        """Add chunk by chunk, a few of them on their way at a time: MPI works on small ones in the cache."""
+    def _reduce_sum(
+        self, own: GridSum | None, length: int, kind: str, out: NDArray[np.int64] | None
+    ) -> NDArray[np.int64] | None:
+        """Add chunk by chunk, as MPI is slow to add what does not fit the cache."""
         self._meet()
-        total = np.empty(length, np.int64) if self.is_server else None
+        total = (np.empty(length, np.int64) if out is None else out) if self.is_server else None
         nothing = np.zeros(min(CHUNK, length), np.int64)
         if own is not None and not self.is_server:
             self._enter_array(kind, own.values)
-
-        def start(part: slice) -> MPI.Request:
-            sent = nothing[: part.stop - part.start] if own is None else own.values[part]
-            return self._comm.Ireduce(sent, None if total is None else total[part], MPI.SUM)
-
-        under_way: deque[MPI.Request] = deque()
         with self._surviving():
             for part in spans(length, CHUNK):
-                if len(under_way) == UNDER_WAY:
-                    self._wait(under_way.popleft().Test, asleep=False)
-                under_way.append(start(part))
-            while under_way:
-                self._wait(under_way.popleft().Test, asleep=False)
+                sent = nothing[: part.stop - part.start] if own is None else own.values[part]
+                request = self._comm.Ireduce(sent, None if total is None else total[part], MPI.SUM)
+                self._wait(request.Test, asleep=False)
         return total
 
     # Lives and ends.

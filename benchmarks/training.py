@@ -1,0 +1,118 @@
+"""What the client loop adds to the bare step: images a second of both, in turn, in one run.
+
+    python benchmarks/training.py [--device cuda] [--precision bf16] [--steps 20] [--repeats 5]
+
+The bare step is forward, backward and SGD on one batch that lies ready in memory. The loop is that of a
+client's turn: loading it into the working model, reading and augmenting its batches, dropout's seeds, the
+loss, and taking out what it keeps.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from noise import write_noise
+from torch.nn import functional as F
+
+from fedreid_mpi.config import Experiment
+from fedreid_mpi.data.archive import DatasetArchive
+from fedreid_mpi.data.partition import Part
+from fedreid_mpi.device import autocast, memory_format, set_arithmetic
+from fedreid_mpi.federated.client import (
+    describe_client,
+    initial_private,
+    load_client,
+    load_data,
+    take_private,
+    train,
+)
+from fedreid_mpi.federated.sgd import make_sgd
+from fedreid_mpi.model import FlatModel, build_network
+from fedreid_mpi.records import Role, RoundPlan
+
+BATCH = 32
+PEOPLE = 50
+
+CASES = {"small": (64, 32, 1.0), "resnet18": (128, 64, 0.25), "resnet50": (256, 128, 0.1)}
+"""Backbone to the size of its images, and how many of the steps are taken on a CPU."""
+
+
+def main() -> None:
+    """Time both for each backbone, and print medians and their ratio."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--precision", default="fp32")
+    options.add_argument("--steps", type=int, default=40)
+    options.add_argument("--repeats", type=int, default=5)
+    options.add_argument("--backbones", nargs="+", default=list(CASES))
+    arguments = options.parse_args()
+    device = torch.device(arguments.device)
+    print(f"{'backbone':>9} {'size':>8} {'bare':>10} {'loop':>10}  ratio   (images a second, medians)")
+    for backbone in arguments.backbones:
+        height, width, share = CASES[backbone]
+        steps = max(int(arguments.steps * (share if device.type == "cpu" else 1)), 2)
+        experiment = Experiment.model_validate(
+            {
+                "data": {"archives": ["unused.h5"]},
+                "model": {"backbone": backbone, "embedding_dim": 512 if backbone != "small" else 128},
+                "federation": {"batch_size": BATCH},
+                "compute": {"device": device.type, "precision": arguments.precision, "deterministic": False},
+            }
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            archive = write_noise(Path(folder) / "noise.h5", steps * BATCH, PEOPLE, height, width)
+            bare, loop = measure(experiment, archive, device, steps, arguments.repeats)
+        print(f"{backbone:>9} {height:>4}x{width:<3} {bare:>10.1f} {loop:>10.1f}  {loop / bare:.3f}")
+
+
+def measure(
+    experiment: Experiment, archive: DatasetArchive, device: torch.device, steps: int, repeats: int
+) -> tuple[float, float]:
+    """Return images a second of the bare step and of the client loop."""
+    set_arithmetic(experiment.compute, device)
+    part = Part(archive.name, ((0, archive.split("train")),))
+    spec = describe_client(0, part, [archive])
+    layout = memory_format(experiment.compute, device)
+    model = FlatModel(build_network(experiment.model, spec.identities, 0, "shared"), device, layout)
+    private, shared = initial_private(model, spec, experiment), model.shared.clone()
+    client = load_data(spec, part, [archive], device)
+    pixels = torch.randn(BATCH, 3, archive.height, archive.width, device=device).contiguous(
+        memory_format=layout
+    )
+    labels = client.labels[:BATCH]
+    plan = RoundPlan(1, (0,), 1e-4, evaluate=False)
+
+    def bare() -> None:
+        load_client(model, spec, shared, private, experiment)
+        optimizer = make_sgd([{"params": model.parameters(*Role), "lr": 1e-4}], experiment.optimizer)
+        model.network.train()
+        for _ in range(steps):
+            with autocast(experiment.compute, device):
+                logits = model.network(pixels)
+            loss = F.cross_entropy(logits.float(), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    def loop() -> None:
+        load_client(model, spec, shared, private, experiment)
+        train(client, model, plan, experiment)
+        take_private(model, spec, experiment)
+
+    seconds: dict[str, list[float]] = {"bare": [], "loop": []}
+    for _ in range(repeats + 1):  # the first is to warm up
+        for name, way in (("bare", bare), ("loop", loop)):
+            began = time.perf_counter()
+            way()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds[name].append(time.perf_counter() - began)
+    medians = [statistics.median(times[1:]) for times in seconds.values()]
+    return steps * BATCH / medians[0], steps * BATCH / medians[1]
+
+
+if __name__ == "__main__":
+    main()
