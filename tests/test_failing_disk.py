@@ -191,7 +191,7 @@ def play(arguments, capsys):
 
 def test_a_run_on_a_disk_that_fills(stocked, disk, capsys):
     codes = []
-    for size in (4, 40, 150, 250, 330, 420, 500, 4000):
+    for size in (4, 40, 150, 250, 330, 420, 500, 1500, 8000):
         folder = disk(size)
         command = ["train", stocked / "good.toml", "--run-dir", folder / "run", "--set", "run.rounds=2"]
         code, lines = play(command, capsys)

@@ -299,8 +299,8 @@ def test_a_checkpoint_that_cannot_be_opened_for_now_is_not_given_up(interrupted)
         Path(name).chmod(0o755)
         run_dir = shutil.copytree(interrupted, Path(name) / "run")
         run_dir.chmod(0o755)
-        for folder in run_dir.rglob("*/"):
-            folder.chmod(0o755)
+        for path in run_dir.rglob("*"):
+            path.chmod(0o755)
         newest = list_checkpoints(run_dir)[-1]
         for path in (newest / "rank_0.safetensors", newest / "manifest.json"):
             path.chmod(0)

@@ -93,7 +93,10 @@ def share_of(weight: float, reference: float) -> float:
 
 def fits(values: Tensor, grid: Grid) -> bool:
     """Tell whether all values are finite and on the grid; the one rule for what counts as diverged."""
-    return not len(values) or bool(values.abs().max() < grid.limit)  # a NaN is not smaller
+    if not len(values):
+        return True
+    least, most = values.aminmax()
+    return bool(least > -grid.limit) and bool(most < grid.limit)  # a NaN is neither
 
 
 @torch.no_grad()

@@ -135,11 +135,13 @@ def _crop_and_flip(images: Tensor, settings: config.Augmentation, random: np.ran
     pad = settings.pad
     top, left = random.integers(0, 2 * pad + 1, (2, count))
     flipped = random.random(count) < settings.flip
-    padded = F.pad(images, (0, 0, pad, pad, pad, pad))
-    # Every place that a crop can begin at, as rows of interleaved channels: whole rows are copied.
-    windows = padded.flatten(2).unfold(1, height, 1).unfold(2, 3 * width, 3)
-    places = (torch.from_numpy(place).to(images.device) for place in (np.arange(count), top, left))
-    cropped = windows[tuple(places)].view(images.shape)
+    cropped = images
+    if pad:
+        padded = F.pad(images, (0, 0, pad, pad, pad, pad))
+        # Every place that a crop can begin at, as rows of interleaved channels: whole rows are copied.
+        windows = padded.flatten(2).unfold(1, height, 1).unfold(2, 3 * width, 3)
+        places = (torch.from_numpy(place).to(images.device) for place in (np.arange(count), top, left))
+        cropped = windows[tuple(places)].view(images.shape)
     mirrored = torch.from_numpy(np.flatnonzero(flipped)).to(images.device)
     cropped[mirrored] = cropped[mirrored].flip(2)
     return cropped

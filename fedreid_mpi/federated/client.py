@@ -153,6 +153,7 @@ def train(
     plan: RoundPlan,
     experiment: Experiment,
     heartbeat: Heartbeat = no_heartbeat,
+    start: Tensor | None = None,
 ) -> ClientReport:
     """Train a client in the working model for one round: FedPav's local step (Zhuang et al., ACM TOMM 2023).
 
@@ -171,6 +172,8 @@ def train(
         Gives everything else.
     heartbeat
         Is called before each batch.
+    start
+        The shared part that the model is loaded with, where it is at hand.
 
     Returns
     -------
@@ -179,7 +182,7 @@ def train(
     """
     began = time.perf_counter()
     stream = (experiment.run.seed, "train", plan.round, client.spec.id)
-    turn = ClientTurn(experiment, model, model.shared.clone())
+    turn = ClientTurn(experiment, model, model.shared.clone() if start is None else start)
     optimizer = make_sgd(
         (
             {

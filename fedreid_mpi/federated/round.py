@@ -103,7 +103,7 @@ def _train_client(
     probes = probes_of(state, plan, client)
     for probe in probes:
         probe.before()
-    trained = train(client, model, plan, state.experiment, state.heartbeat)
+    trained = train(client, model, plan, state.experiment, state.heartbeat, shared)
     diverged, private = replace(trained, finite=False), take_private(model, client.spec, state.experiment)
     if not (trained.finite and private.isfinite().all()):
         return diverged

@@ -70,11 +70,8 @@ class FlatModel:
             for spec in self.specs
             if isinstance(modules[spec.name.rpartition(".")[0]], nn.BatchNorm1d | nn.BatchNorm2d)
         )
-        self._classifier = {
-            name: parameter
-            for name, parameter in network.named_parameters()
-            if _role(name) is Role.CLASSIFIER
-        }
+        self._parameters = dict(network.named_parameters())
+        self._cut: dict[int, tuple[ParamSpec, ...]] = {}
 
     def region(self, *roles: Role) -> slice:
         """Return the part of the buffer that holds the given neighbouring roles."""
@@ -99,17 +96,19 @@ class FlatModel:
 
     def specs_for(self, identities: int) -> tuple[ParamSpec, ...]:
         """Return the specs of a client's tensors: its classifier is the first rows of the largest one."""
-        return tuple(
-            replace(spec, shape=(identities, *spec.shape[1:])) if spec.role is Role.CLASSIFIER else spec
-            for spec in self.specs
-        )
+        if identities not in self._cut:
+            self._cut[identities] = tuple(
+                replace(spec, shape=(identities, *spec.shape[1:])) if spec.role is Role.CLASSIFIER else spec
+                for spec in self.specs
+            )
+        return self._cut[identities]
 
     @torch.no_grad()
     def use_identities(self, identities: int) -> None:
         """Make the classifier that of a client with so many people; what it does not use is zeroed."""
         for spec in self.specs_for(identities):
             if spec.role is Role.CLASSIFIER:
-                parameter = self._classifier[spec.name]
+                parameter = self._parameters[spec.name]
                 parameter.grad = None
                 parameter.data = self.view(spec)
         held = [spec for spec in self.specs if spec.role is Role.CLASSIFIER]
@@ -132,10 +131,8 @@ class FlatModel:
 
     def parameters(self, *roles: Role) -> list[nn.Parameter]:
         """Return the trainable parameters of the given roles, in buffer order."""
-        trainable = dict(self.network.named_parameters())
-        chosen = [
-            trainable[spec.name] for spec in self.specs if spec.role in roles and spec.name in trainable
-        ]
+        known = self._parameters
+        chosen = [known[spec.name] for spec in self.specs if spec.role in roles and spec.name in known]
         return [parameter for parameter in chosen if parameter.requires_grad]
 
 
