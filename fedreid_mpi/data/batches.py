@@ -135,7 +135,7 @@ def _crop_and_flip(images: Tensor, settings: config.Augmentation, random: np.ran
     pad = settings.pad
     top, left = random.integers(0, 2 * pad + 1, (2, count))
     flipped = random.random(count) < settings.flip
-    cropped = images
+    cropped = images.clone()
     if pad:
         padded = F.pad(images, (0, 0, pad, pad, pad, pad))
         # Every place that a crop can begin at, as rows of interleaved channels: whole rows are copied.
