@@ -92,7 +92,7 @@ def torch_randomness(device: torch.device, seed: int) -> Iterator[None]:
     """Seed torch's global generators, from which dropout draws, and put them back as they were."""
     on_gpu = device.type == "cuda"
     with torch.random.fork_rng(devices=[device] if on_gpu else []):
-        # Not `torch.manual_seed`: where CUDA sleeps it keeps a traceback of each call, and takes a millisecond.
+        # Not `torch.manual_seed`: it keeps a traceback of each call for a CUDA that may never start.
         torch.default_generator.manual_seed(seed)
         if on_gpu:
             with torch.cuda.device(device):
