@@ -44,8 +44,9 @@ def anonymous() -> float:
 class Federation:
     """A federation of so many clients on these ranks, round after round."""
 
-    def __init__(self, comm, archives: list[Path], clients: int) -> None:  # noqa: ANN001
+    def __init__(self, comm, archives: list[Path], clients: int, looks: bool = False) -> None:  # noqa: ANN001
         from fedreid_mpi.config import Experiment
+        from fedreid_mpi.records import no_heartbeat
         from fedreid_mpi.run.setup import describe_clients, open_archives, set_up
         from fedreid_mpi.run.state import ResumePoint
 
@@ -57,8 +58,10 @@ class Federation:
         specs = describe_clients(experiment, opened)
         everyone = tuple(spec.id for spec in specs)
         start = ResumePoint(1, -1, (everyone,), everyone)
-        self.peak = 0.0
-        self.state = set_up(comm, experiment, opened, specs, Path("unused"), start, self._look)
+        self.peak, self.sent = 0.0, 0
+        self.state = set_up(
+            comm, experiment, opened, specs, Path("unused"), start, self._look if looks else no_heartbeat
+        )
         self.round = 0
 
     def _look(self) -> None:
@@ -72,8 +75,15 @@ class Federation:
         self.round += 1
         plan = plan_round(self.state.experiment, self.state.specs, self.round)
         began = time.perf_counter()
-        run_round(self.state, plan)
-        return time.perf_counter() - began
+        record = run_round(self.state, plan)
+        seconds = time.perf_counter() - began
+        if record is not None:
+            self.sent = max(
+                sum(m.bytes * count for m, count in messages.items() if m.kind == "models")
+                for rank, messages in record.messages.items()
+                if rank or self.state.comm.size == 1
+            )
+        return seconds
 
 
 def simulated(archives: list[Path], clients: int) -> Callable[[], float]:
@@ -131,9 +141,10 @@ def work(folder: Path, counts: list[int], rounds: int, with_pfl: bool) -> None:
     torch.set_num_threads(1)
     comm = connect()
     archives = sorted(folder.glob("*.h5"))
-    players: dict[str, Callable[[], float]] = {}
-    federations = {count: Federation(comm, archives, count) for count in counts if not with_pfl or rounds}
-    players |= {f"ours {count}": each.play for count, each in federations.items()}
+    federations = {count: Federation(comm, archives, count, looks=rounds == 1) for count in counts}
+    players: dict[str, Callable[[], float]] = {
+        f"ours {count}": each.play for count, each in federations.items()
+    }
     if with_pfl:
         players |= {f"pfl {count}": simulated(archives, count) for count in counts}
     seconds: dict[str, list[float]] = {name: [] for name in players}
@@ -142,10 +153,10 @@ def work(folder: Path, counts: list[int], rounds: int, with_pfl: bool) -> None:
             took = play()
             if played:
                 seconds[name].append(took)
-    sent = sum(message.bytes * count for message, count in comm.ledger.items() if message.kind == "models")
-    found = comm.gather((max(each.peak for each in federations.values()), sent / max(rounds + 1, 1)))
-    if found is not None:
-        print(json.dumps({"seconds": seconds, "peak": [f[0] for f in found], "sent": [f[1] for f in found]}))
+    peaks = comm.gather(max(each.peak for each in federations.values()))
+    if peaks is not None:
+        sent = max(each.sent for each in federations.values())
+        print(json.dumps({"seconds": seconds, "peak": peaks, "sent": sent}))
 
 
 def launch(ranks: int, *words: object) -> dict[str, object]:
@@ -177,16 +188,13 @@ def main() -> None:
             words = [folder, ",".join(map(str, counts)), arguments.rounds, compared]
             seconds = {n: statistics.median(s) for n, s in launch(ranks, *words)["seconds"].items()}
             print(f"{ranks} ranks: {DATASETS * IMAGES} images a round, {arguments.rounds} rounds, medians")
-            print(
-                "clients  s a round  ms a client   server MB  client MB  MB a rank and round"
-                + "   pfl s, MB" * compared
-            )
+            heads = "clients  s a round  ms a client  MB of a client rank  MB a rank and round"
+            print(heads + "      pfl s" * compared)
             for count in counts:
                 ours, alone = seconds[f"ours {count}"], launch(ranks, folder, count, 1, 0)
                 each = 1e3 * (ours - seconds[f"ours {counts[0]}"]) / count
-                peaks, sent = alone["peak"], max(alone["sent"][1:] or alone["sent"])
-                line = f"{count:>7} {ours:>10.2f} {each:>12.2f} {peaks[0]:>11.0f}"
-                line += f" {max(peaks[1:] or peaks):>10.0f} {sent / 1e6:>20.2f}"
+                memory, sent = max(alone["peak"][1:] or alone["peak"]), alone["sent"] / 1e6
+                line = f"{count:>7} {ours:>10.2f} {each:>12.2f} {memory:>20.0f} {sent:>20.2f}"
                 if compared:
                     line += f" {seconds[f'pfl {count}']:>10.2f}"
                 print(line, flush=True)

@@ -193,7 +193,8 @@ def train(
         ),
         experiment.optimizer,
     )
-    model.network.train()
+    if not model.network.training:
+        model.network.train()
     descent = descend(
         model,
         optimizer,
