@@ -77,6 +77,7 @@ class Federation:
         began = time.perf_counter()
         record = run_round(self.state, plan)
         seconds = time.perf_counter() - began
+        self._look()
         if record is not None:
             self.sent = max(
                 sum(m.bytes * count for m, count in messages.items() if m.kind == "models")
@@ -188,13 +189,14 @@ def main() -> None:
             words = [folder, ",".join(map(str, counts)), arguments.rounds, compared]
             seconds = {n: statistics.median(s) for n, s in launch(ranks, *words)["seconds"].items()}
             print(f"{ranks} ranks: {DATASETS * IMAGES} images a round, {arguments.rounds} rounds, medians")
-            heads = "clients  s a round  ms a client  MB of a client rank  MB a rank and round"
+            heads = "clients  s a round  ms a client  MB of server, client rank  MB a rank and round"
             print(heads + "      pfl s" * compared)
             for count in counts:
                 ours, alone = seconds[f"ours {count}"], launch(ranks, folder, count, 1, 0)
                 each = 1e3 * (ours - seconds[f"ours {counts[0]}"]) / count
-                memory, sent = max(alone["peak"][1:] or alone["peak"]), alone["sent"] / 1e6
-                line = f"{count:>7} {ours:>10.2f} {each:>12.2f} {memory:>20.0f} {sent:>20.2f}"
+                server, memory = alone["peak"][0], max(alone["peak"][1:] or alone["peak"])
+                line = f"{count:>7} {ours:>10.2f} {each:>12.2f} {server:>13.0f} {memory:>12.0f}"
+                line += f" {alone['sent'] / 1e6:>20.2f}"
                 if compared:
                     line += f" {seconds[f'pfl {count}']:>10.2f}"
                 print(line, flush=True)

@@ -56,7 +56,7 @@ SAID = {
 
 @pytest.mark.parametrize("fault", SAID)
 @pytest.mark.parametrize(
-    "call", ["broadcast", "gather", "broadcast_rows", "gather_rows", "stream_to_server", "phase", "decide"]
+    "call", ["broadcast", "gather", "broadcast_rows", "gather_rows", "reduce_sum", "phase", "decide"]
 )
 def test_without_fault_tolerance_whatever_a_rank_does_ends_all(call, fault):
     """It is a client, of three ranks, or the server, of two."""
@@ -74,7 +74,7 @@ def test_without_fault_tolerance_whatever_a_rank_does_ends_all(call, fault):
     [
         ("phase", "stop", "no sign of life for 2 s (reliability.rank_timeout) while others waited (work)"),
         ("decide", "vanish", None),
-        ("stream_to_server", "kill", None),
+        ("reduce_sum", "kill", None),
         ("gather", "send-paths", "rank 1, between phases: ForbiddenMessageError: tried to send pathlib."),
     ],
 )

@@ -25,7 +25,7 @@ from fedreid_mpi.run.checkpoint import (
     save_shared,
 )
 from fedreid_mpi.run.state import ResumePoint
-from fedreid_mpi.storage.run_directory import Status, write_status
+from fedreid_mpi.storage.run_directory import Status, require_held, write_status
 
 
 class CheckpointWriter:
@@ -144,6 +144,7 @@ class CheckpointWriter:
     def _conclude(self, round: int, record: RoundRecord | None, files: list[StoredFile]) -> None:
         """Do the server's part: the record, then the manifest, then what follows from it."""
         state, experiment = self._state, self._state.experiment
+        require_held(self._run_dir)
         if record is not None and self._writer is not None:
             self._writer.write(record)
         if files:
