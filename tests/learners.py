@@ -43,11 +43,11 @@ def the_only(path):
     return [archive], Part(archive.name, ((0, archive.split("train")),))
 
 
-def learner(path, experiment, id=0) -> Learner:
+def learner(path, experiment, id=0, device=CPU) -> Learner:
     archives, part = the_only(path)
     spec = describe_client(id, part, archives)
     network = build_network(experiment.model, spec.identities, experiment.run.seed, "shared")
-    model = FlatModel(network, CPU)
+    model = FlatModel(network, device)
     private = initial_private(model, spec, experiment)
     load_client(model, spec, model.shared.clone(), private, experiment)
-    return Learner(load_data(spec, part, archives, CPU), model, experiment)
+    return Learner(load_data(spec, part, archives, device), model, experiment)

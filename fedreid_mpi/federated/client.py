@@ -240,13 +240,16 @@ def reestimated(
     model.network.eval()
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # a plain mean over the batches
         layer.train()
     batches = -(-len(client.images) // experiment.federation.batch_size)
     try:
         with torch.no_grad():
-            for rows in np.array_split(np.arange(len(client.images)), batches):
+            for number, rows in enumerate(np.array_split(np.arange(len(client.images)), batches), 1):
                 heartbeat()
+                for layer in layers:
+                    # A plain mean over the batches. With None torch does the same, but reads its counter back
+                    # from the GPU, in every layer.
+                    layer.momentum = 1 / number
                 images = normalise(client.images.batch(rows))
                 with autocast(experiment.compute, images.device):
                     model.network.features(images)
