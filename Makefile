@@ -65,7 +65,8 @@ demo/archives/cuhk02.h5: | demo/datasets
 	fedreid-mpi prepare --all demo/datasets demo/archives --size 64x32
 
 test: $(VENV)/.installed-tests
-	pytest -n 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=90
+	pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not slurm' --cov --cov-report=
+	pytest -m slurm --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=90
 
 chaos: $(VENV)/.installed-tests
 	python tests/chaos.py

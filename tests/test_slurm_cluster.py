@@ -3,7 +3,10 @@
 import os
 from pathlib import Path
 
+import pytest
 from slurm_cluster import running_cluster
+
+pytestmark = pytest.mark.slurm
 
 WORLD = (
     "python -c 'import os; from mpi4py import MPI; world = MPI.COMM_WORLD\n"

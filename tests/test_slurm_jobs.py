@@ -24,6 +24,8 @@ from fedreid_mpi.storage.run_directory import read_status
 
 ROOT = Path(__file__).parents[1]
 
+pytestmark = pytest.mark.slurm
+
 STUDY = """\
 [study]
 name = "two"
