@@ -176,7 +176,14 @@ def test_the_records_say_what_happened(alone):
     expected_steps = np.where(trained, 2 * (images // 8), -1)
     np.testing.assert_array_equal(results.steps[1:], expected_steps)
     assert results.learning_rate[1:].tolist() == pytest.approx([0.025, 0.025])
-    assert results.events == ()
+    away = [client.name for client in results.header.clients if not results.participated[-1, client.id]]
+    (event,) = results.events
+    assert (event.kind, event.round) == ("no-local-model", int(results.rounds[-1]))
+    assert event.text == f"no local model of {', '.join(away)}: away, not drawn, or diverged"
+    local = {path.name.partition("_")[2] for path in (alone["published"] / "models" / "local").iterdir()}
+    assert local == {f"{client.name}.safetensors" for client in results.header.clients} - {
+        f"{name}.safetensors" for name in away
+    }
 
 
 def sent(results, round, kind):

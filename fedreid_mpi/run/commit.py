@@ -1,13 +1,16 @@
 """Putting rounds on disk, on all ranks together: all of a round or nothing."""
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from fedreid_mpi.federated.client import load_client
+from fedreid_mpi.federated.plan import trainers
 from fedreid_mpi.federated.rank_state import RankState
 from fedreid_mpi.federated.round import KeepLocal
 from fedreid_mpi.model import FlatModel
-from fedreid_mpi.records import ClientSpec, RoundRecord
+from fedreid_mpi.records import ClientSpec, Event, RoundRecord
 from fedreid_mpi.results import ResultsWriter
 from fedreid_mpi.run.checkpoint import (
     Manifest,
@@ -26,6 +29,9 @@ from fedreid_mpi.run.checkpoint import (
 )
 from fedreid_mpi.run.state import ResumePoint
 from fedreid_mpi.storage.run_directory import Status, require_held, write_status
+
+NAMED = 9
+"""Clients that an event names; of more it gives the number."""
 
 
 class CheckpointWriter:
@@ -78,11 +84,14 @@ class CheckpointWriter:
         if not checkpoint:
             return None
         self._make_folder(round)
+        return partial(self._keep_local, round) if self._keeps(round) else None
+
+    def _keeps(self, round: int) -> bool:
+        """Tell whether a round's checkpoint is to keep the models of those that trained in it."""
         experiment = self._state.experiment
         wanted, last = experiment.checkpoint.local_models, round == experiment.run.rounds
         shares = experiment.federation.mode != "local"  # else every checkpoint holds them, as private state
-        keeps = shares and (wanted == "every" or (wanted == "last" and last))
-        return partial(self._keep_local, round) if keeps else None
+        return shares and (wanted == "every" or (wanted == "last" and last))
 
     def _make_folder(self, round: int) -> None:
         self._state.comm.decide("commit", partial(begin_checkpoint, folder_of(self._run_dir, round)))
@@ -91,6 +100,15 @@ class CheckpointWriter:
     def _keep_local(self, round: int, spec: ClientSpec, model: FlatModel) -> None:
         folder = folder_of(self._run_dir, round)
         self._files.append(save_loaded(folder, local_file(spec), self._state, round))
+
+    def _missing(self, round: int, files: Sequence[StoredFile]) -> Iterator[Event]:
+        """Tell of clients whose own models a checkpoint lacks, though it keeps local models."""
+        names = {file.name for file in files}
+        every = [self._state.specs[id] for id in trainers(self._state.experiment, self._state.specs)]
+        without = [spec.name for spec in every if local_file(spec) not in names]
+        if files and self._keeps(round) and without:
+            named = ", ".join(without[:NAMED]) + f" and {len(without) - NAMED} more" * (len(without) > NAMED)
+            yield Event(round, "no-local-model", f"no local model of {named}: away, not drawn, or diverged")
 
     def commit(self, round: int, record: RoundRecord | None, checkpoint: bool) -> None:
         """Write a round's record and, where asked for, a checkpoint of the state that it left.
@@ -146,7 +164,7 @@ class CheckpointWriter:
         state, experiment = self._state, self._state.experiment
         require_held(self._run_dir)
         if record is not None and self._writer is not None:
-            self._writer.write(record)
+            self._writer.write(replace(record, events=(*record.events, *self._missing(round, files))))
         if files:
             manifest = Manifest(
                 round=round,
