@@ -96,7 +96,7 @@ def descend(
     _drop_gradients(trained)
     if not seen:
         return Descent(math.nan, 0, 0)
-    read = torch.stack(losses).tolist()  # once, as each reading would wait for the device
+    read = torch.stack(losses).cpu().tolist()  # once, as each reading would wait for the device
     total = sum(loss * images for loss, images in zip(read, seen, strict=True))
     return Descent(total / sum(seen), sum(seen), len(seen))
 
