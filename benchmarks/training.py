@@ -29,7 +29,6 @@ from fedreid_mpi.federated.client import (
     take_private,
     train,
 )
-from fedreid_mpi.federated.sgd import make_sgd
 from fedreid_mpi.model import FlatModel, build_network
 from fedreid_mpi.records import Role, RoundPlan
 
@@ -87,7 +86,9 @@ def measure(
 
     def bare() -> None:
         load_client(model, spec, shared, private, experiment)
-        optimizer = make_sgd([{"params": model.parameters(*Role), "lr": 1e-4}], experiment.optimizer)
+        optimizer = torch.optim.SGD(
+            model.parameters(*Role), 1e-4, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
+        )
         model.network.train()
         for _ in range(steps):
             with autocast(experiment.compute, device):

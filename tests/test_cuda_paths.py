@@ -25,7 +25,7 @@ from fedreid_mpi.evaluation import extract_features, features, query_then_galler
 from fedreid_mpi.federated import objectives, probes, scoring
 from fedreid_mpi.federated.plan import plan_round
 from fedreid_mpi.federated.round import run_round
-from fedreid_mpi.federated.sgd import descend, make_sgd
+from fedreid_mpi.federated.sgd import Sgd, descend
 from fedreid_mpi.model import build_network
 from fedreid_mpi.records import CMC_RANKS, Role, RoundPlan, Scores, no_heartbeat
 from fedreid_mpi.run.setup import describe_clients, open_archives, require_open, set_up
@@ -243,7 +243,7 @@ def test_targets_on_the_host_are_caught(folder):
 
 def optimizer_of(client):
     parameters = client.model.parameters(Role.BACKBONE, Role.EMBEDDING)
-    return make_sgd([{"params": parameters, "lr": 0.1}], client.experiment.optimizer)
+    return Sgd([(parameters, 0.1)], client.experiment.optimizer)
 
 
 def test_momentum_on_the_host_is_caught(folder):
@@ -252,7 +252,7 @@ def test_momentum_on_the_host_is_caught(folder):
         optimizer = optimizer_of(client)
         for parameter in client.model.parameters(Role.BACKBONE, Role.EMBEDDING):
             parameter.grad = torch.empty_like(parameter)
-            optimizer.state[parameter]["momentum_buffer"] = torch.empty(parameter.shape)
+            optimizer.momenta[parameter] = torch.empty(parameter.shape)
         with pytest.raises(RuntimeError, match=MIXED):
             optimizer.step()
 

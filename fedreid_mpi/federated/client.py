@@ -17,7 +17,7 @@ from fedreid_mpi.data.partition import Part
 from fedreid_mpi.device import autocast
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.federated.objectives import ClientTurn, corrections_of, objective_of
-from fedreid_mpi.federated.sgd import Batch, descend, make_sgd
+from fedreid_mpi.federated.sgd import Batch, Sgd, descend
 from fedreid_mpi.model import FlatModel, initial_classifier
 from fedreid_mpi.records import (
     ClientReport,
@@ -183,13 +183,13 @@ def train(
     began = time.perf_counter()
     stream = (experiment.run.seed, "train", plan.round, client.spec.id)
     turn = ClientTurn(experiment, model, model.shared.clone() if start is None else start)
-    optimizer = make_sgd(
+    optimizer = Sgd(
         (
-            {
-                "params": model.parameters(Role.BACKBONE),
-                "lr": plan.learning_rate * experiment.optimizer.backbone_lr_factor,
-            },
-            {"params": model.parameters(Role.EMBEDDING, Role.CLASSIFIER), "lr": plan.learning_rate},
+            (
+                model.parameters(Role.BACKBONE),
+                plan.learning_rate * experiment.optimizer.backbone_lr_factor,
+            ),
+            (model.parameters(Role.EMBEDDING, Role.CLASSIFIER), plan.learning_rate),
         ),
         experiment.optimizer,
     )

@@ -19,7 +19,7 @@ from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import ImageStore, augment, epoch_batches, normalise
 from fedreid_mpi.device import autocast
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.federated.sgd import Batch, descend, make_sgd
+from fedreid_mpi.federated.sgd import Batch, Sgd, descend
 from fedreid_mpi.model import FlatModel, ReIDNetwork
 from fedreid_mpi.records import Heartbeat, Role, RoundPlan, no_heartbeat
 from fedreid_mpi.seeds import derive, generator
@@ -132,13 +132,13 @@ class PublicImages:
         settings, run = self.experiment.distillation, self.experiment.run
         # Frozen statistics by default: the public images' would replace those of the clients' datasets.
         student.network.train(settings.batchnorm == "train")
-        optimizer = make_sgd(
-            [
-                {
-                    "params": student.parameters(Role.BACKBONE, Role.EMBEDDING),
-                    "lr": plan.learning_rate * settings.lr_factor,
-                }
-            ],
+        optimizer = Sgd(
+            (
+                (
+                    student.parameters(Role.BACKBONE, Role.EMBEDDING),
+                    plan.learning_rate * settings.lr_factor,
+                ),
+            ),
             self.experiment.optimizer,
         )
 
