@@ -95,12 +95,13 @@ def _digest(path: Path) -> str:
 
 def moment(run_dir: Path) -> str:
     """Say what the run is just doing, from the outside."""
-    if is_done(run_dir):
+    status = read_status(run_dir) if (run_dir / "status.json").exists() else None
+    if status and (status.state == "done" or status.round == status.rounds):
         return "after the end"
     if list(run_dir.rglob(".*.tmp")):
         return "writing a file"
-    newest = read_status(run_dir).round + 1 if (run_dir / "status.json").exists() else 0
-    if folder_of(run_dir, newest).exists():
+    newest = status.round + 1 if status else 0
+    if list(folder_of(run_dir, newest).glob("*.safetensors")):  # local models, in a folder, come earlier
         return "within a commit"
     return "within a round" if newest else "before round 0 is on disk"
 
