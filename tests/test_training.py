@@ -197,7 +197,8 @@ def test_reestimated_statistics_are_those_of_the_clients_images_and_are_only_len
     batches = [normalise(trained.data.images.batch(rows)) for rows in np.split(np.arange(20), [7, 14])]
     with torch.no_grad():
         seen = [network.backbone.stem(pixel_unshuffle(batch, 2)) for batch in batches]
-    with reestimated(trained.data, trained.model, settings):
+    beats: list[None] = []
+    with reestimated(trained.data, trained.model, settings, lambda: beats.append(None)):
         lent = trained.model.buffer.clone()
         found = network.backbone.bn.running_mean.clone(), network.backbone.bn.running_var.clone()
         assert not any(module.training for module in network.modules())
@@ -208,6 +209,7 @@ def test_reestimated_statistics_are_those_of_the_clients_images_and_are_only_len
     assert region.start <= changed.min()
     assert changed.max() < region.stop
     assert network.backbone.bn.momentum == 0.1
+    assert len(beats) == 3  # one for each batch
 
 
 def test_a_client_that_learns_faster_has_the_larger_cosine_distance(site):
