@@ -60,6 +60,7 @@ play() {
     trap 'signalled=yes terminated=yes; ask_to_stop TERM' TERM
     launch bash "$jobs/rank.sh" "$logs" "$program" "$@" &
     ranks=$!
+    end_lingering "$before" &
     local code
     # A trapped signal ends `wait` early; the ranks go on.
     while [[ $signalled == yes ]]; do
@@ -67,7 +68,7 @@ play() {
         wait "$ranks"
         code=$?
     done
-    if ((code != 0)); then
+    if ((code != 0 && code != lingered)); then
         say "the ranks ended with exit code $code"
         find "$run_dir/logs" -name "$job.rank*.log" -size +0 -exec tail -v -n 5 -- {} +
         exit "$code"
@@ -82,6 +83,22 @@ play() {
         *) say "the ranks are gone, and none said that the run is done" ;;
     esac
     exit 1
+}
+
+# end_lingering VERSION: some versions of mpirun now and then wait forever for ranks that have ended. Once the run
+# has said so itself, in another status.json than VERSION, it has FEDREID_LINGER seconds left. SLURM ends what
+# remains of it, as it does whenever a job's script ends.
+lingered=$((128 + 14)) # SIGALRM
+end_lingering() {
+    local over=0
+    while sleep 1 && kill -0 "$ranks"; do
+        [[ $(version_of_status) != "$1" && $(status state) =~ ^(done|interrupted)$ ]] || continue
+        ((over += 1))
+        if ((over > ${FEDREID_LINGER:-300})); then
+            say "the run has ended, but its launcher goes on waiting: it is ended"
+            kill -ALRM "$ranks"
+        fi
+    done 2>/dev/null
 }
 
 # Again and again, as a run that is still starting takes the file for that of an earlier stop, and removes it.

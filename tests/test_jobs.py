@@ -93,3 +93,31 @@ def test_a_job_ends_with_0_only_if_its_run_says_that_it_is_done(site):
     assert ended.stdout.endswith("job 1: the ranks are gone, and none said that the run is done\n")
     assert play().returncode == 0
     assert play(KILLED="1").returncode == 1  # what an earlier job said of its run does not count
+
+
+def test_a_launcher_that_waits_on_after_the_end_of_its_run_is_ended(site):
+    launcher = site / "bin" / "mpirun"
+    status = """'{\n "state": "%s",\n "reason": "asked to"\n}\n'"""
+    launcher.write_text(
+        f'#!/bin/bash\nprintf {status} "$STATE" >run/status.json\nexec sleep 15 >/dev/null 2>&1\n',
+        encoding="utf-8",
+    )
+    launcher.chmod(0o755)
+
+    def play(state, linger):
+        return subprocess.run(
+            ["bash", "jobs/train.sbatch", "x.toml", "run"],
+            cwd=site,
+            env=os.environ | ENVIRONMENT | SLURM | {"STATE": state, "FEDREID_LINGER": linger},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    ended = play("done", "1")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.endswith("the run has ended, but its launcher goes on waiting: it is ended\n")
+    assert play("interrupted", "1").returncode == 1
+    ended = play("running", "1")  # waited for; what it says of itself then counts
+    assert ended.returncode == 1
+    assert ended.stdout.endswith("none said that the run is done\n")

@@ -47,7 +47,7 @@ class Site:
         programs.mkdir()
         (programs / "fedreid-mpi").symlink_to(program)
         with (self.folder / "jobs" / "env.sh").open("a", encoding="utf-8") as file:
-            file.write(f"\nexport PATH='{programs}':$PATH\n")
+            file.write(f"\nexport PATH='{programs}':$PATH FEDREID_LINGER=15\n")
         self.archives = archives
         write_experiment(self.folder / "small.toml", archives)
         (self.folder / "two.toml").write_text(STUDY, encoding="utf-8")
