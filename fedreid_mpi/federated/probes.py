@@ -20,6 +20,7 @@ from fedreid_mpi.device import autocast
 from fedreid_mpi.evaluation import extract_features, query_then_gallery, rank_gallery
 from fedreid_mpi.federated.client import Client
 from fedreid_mpi.federated.rank_state import RankState
+from fedreid_mpi.federated.sums import FEATURES
 from fedreid_mpi.records import RoundPlan
 from fedreid_mpi.seeds import generator
 
@@ -114,7 +115,7 @@ class TeacherFeatures(_After):
         """Teach."""
         assert self.state.public is not None
         features = self.state.public.teach(self.state.model.network, self.plan, self.state.heartbeat)
-        return Measurement(sums={"features": features.flatten()})
+        return Measurement(sums={FEATURES: features.flatten()})
 
 
 class LocalScores(_After):
