@@ -79,7 +79,7 @@ lint: $(VENV)/.installed-tests
 
 install: $(VENV)/.installed-tests
 
-$(VENV)/.installed: setup.py fedreid_mpi/__init__.py
+$(VENV)/.installed: pyproject.toml fedreid_mpi/__init__.py
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo 'fedreid_mpi needs Python 3.11 or newer; name one: make PYTHON=python3.12' >&2; exit 1; }
 	$(SAY) 'Installation into $(VENV): minutes, as torch is large'

