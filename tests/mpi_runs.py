@@ -27,7 +27,8 @@ VARIANTS = {
     "published": {
         "federation": {"clients_per_round": 3, "drop_last": True, "local_epochs": 2},
         "aggregation": {"bn": "reference", "weights": "uniform"},
-        "optimizer": {"schedule": "cosine", "warmup": 2, "label_smoothing": 0.1},
+        "optimizer": {"schedule": "cosine", "warmup": 2},
+        "objective": {"label_smoothing": 0.1},
         "evaluation": {"protocol": "published", "every": 2},
     },
     "fedbn": {

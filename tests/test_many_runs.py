@@ -146,7 +146,8 @@ def test_csv_and_parquet_hold_the_archives_figures(folder, tmp_path, capsys):
 
 
 def test_latex_has_the_tables_figures_and_escapes_names(folder, tmp_path):
-    more = runs.write_run(tmp_path / "more", (0.1, 0.2), name="50%_e&5", seed=0)
+    uniform = '[aggregation]\nweights = "uniform"\n'
+    more = runs.write_run(tmp_path / "more", (0.1, 0.2), name="50%_e&5", seed=0, more=uniform)
     path = tmp_path / "t.tex"
     assert fedreid(["results", "export", str(folder), str(more), "-o", str(path)]) == 0
     lines = path.read_text(encoding="utf-8").splitlines()

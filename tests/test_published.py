@@ -109,7 +109,7 @@ def test_what_is_off_by_default(preset, tmp_path):
     settings = load_experiment(tmp_path / "x.toml")
     assert (settings.augmentation.pad, settings.augmentation.flip) == (10, 0.5)
     assert (settings.augmentation.erasing, settings.augmentation.jitter) == (0, (0, 0, 0, 0))
-    assert (settings.optimizer.label_smoothing, settings.optimizer.warmup) == (0, 0)
+    assert (settings.objective.label_smoothing, settings.optimizer.warmup) == (0, 0)
     assert (settings.optimizer.schedule, settings.model.neck) == ("constant", "none")
     assert (settings.optimizer.nesterov, settings.model.dropout, settings.model.last_stride) == (True, 0.5, 2)
     assert not settings.distillation.enabled

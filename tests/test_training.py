@@ -78,7 +78,8 @@ def test_a_round_is_the_step_that_is_written_in_the_paper(nesterov, dropout, sit
     settings = experiment(
         **ONE_STEP,
         model={"dropout": dropout},
-        optimizer={"momentum": 0.8, "nesterov": nesterov, "weight_decay": 0.01, "label_smoothing": 0.1},
+        optimizer={"momentum": 0.8, "nesterov": nesterov, "weight_decay": 0.01},
+        objective={"label_smoothing": 0.1},
     )
     trained = learner(site, settings)
     archive = DatasetArchive.open(site)

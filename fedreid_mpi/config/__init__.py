@@ -6,6 +6,7 @@ folder of the TOML file. `Experiment.to_toml` is what the results archive stores
 
 from fedreid_mpi.config.changes import refused_changes
 from fedreid_mpi.config.loading import load_experiment, stored_experiment
+from fedreid_mpi.config.renamed import RENAMED, settings_of
 from fedreid_mpi.config.sections import (
     PRESETS,
     Aggregation,
@@ -29,6 +30,7 @@ from fedreid_mpi.config.suite import StudyRun, Suite, load_suite
 
 __all__ = [
     "PRESETS",
+    "RENAMED",
     "Aggregation",
     "Augmentation",
     "Checkpoint",
@@ -50,5 +52,6 @@ __all__ = [
     "load_experiment",
     "load_suite",
     "refused_changes",
+    "settings_of",
     "stored_experiment",
 ]

@@ -8,6 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from fedreid_mpi.config.renamed import RENAMED
 from fedreid_mpi.config.sections import PRESETS, Experiment
 from fedreid_mpi.config.unused import unused_settings
 from fedreid_mpi.errors import ConfigurationError, DataError
@@ -49,7 +50,10 @@ def stored_experiment(content: Mapping[str, Any], path: Path) -> Experiment:
     try:
         return Experiment.model_validate(content)
     except ValidationError as error:
-        raise DataError(f"{path}: its configuration is not one of this version") from error
+        raise DataError(
+            f"{path}: its configuration is not one of this version ({'; '.join(explain(error))}): "
+            "the version of this program that began the run can go on with it"
+        ) from error
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
@@ -145,7 +149,9 @@ def explain(error: ValidationError, root: type[BaseModel] = Experiment) -> Itera
     for mistake in error.errors():
         location = [str(part) for part in mistake["loc"]]
         key = ".".join(location) or "experiment"
-        if mistake["type"] == "extra_forbidden":
+        if mistake["type"] == "extra_forbidden" and key in RENAMED:
+            yield f"{key} is now called {RENAMED[key]}"
+        elif mistake["type"] == "extra_forbidden":
             yield f"unknown key {key}{_nearest(location, root)}"
         elif mistake["type"] == "missing":
             yield f"{key} is missing"

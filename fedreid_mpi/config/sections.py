@@ -151,9 +151,6 @@ class Optimizer(Section):
     step_every: int = Field(40, ge=1, description="rounds between two steps of schedule = step")
     step_factor: Positive = Field(0.1, description="factor of each step of schedule = step")
     warmup: int = Field(0, ge=0, description="rounds of linear warm-up")
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.0, description="label smoothing of the loss"
-    )
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "Optimizer":
@@ -163,8 +160,11 @@ class Optimizer(Section):
 
 
 class Objective(Section):
-    """What a client minimises, beside the cross-entropy."""
+    """What a client minimises: the cross-entropy, and terms beside it."""
 
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0, description="label smoothing of the cross-entropy"
+    )
     proximal: NonNegative = Field(
         0.0, description="FedProx: strength μ that holds parameters near the round's; 0 = off"
     )

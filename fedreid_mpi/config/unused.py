@@ -8,7 +8,6 @@ from fedreid_mpi.config.sections import (
     Clustering,
     Distillation,
     Experiment,
-    Objective,
 )
 
 
@@ -26,7 +25,7 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
         ("federation", ("edge_rounds",), clustered, "clustering.enabled = true"),
         ("reliability", ("min_clients",), central, mode),
         ("aggregation", Aggregation.model_fields, unshared, mode),
-        ("objective", Objective.model_fields, unshared, mode),
+        ("objective", ("proximal",), unshared, mode),
         ("distillation", ("enabled",), unshared and distilled, mode),
         ("clustering", ("enabled",), unshared and clustered, mode),
         ("evaluation", ("local_models",), unshared, mode),

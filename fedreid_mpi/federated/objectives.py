@@ -65,7 +65,7 @@ Term = Callable[[Outputs], Tensor]
 
 def cross_entropy(turn: ClientTurn) -> Term | None:
     """Tell the client's identities apart: FedPav's loss, with label smoothing where it is asked for."""
-    smoothing = turn.experiment.optimizer.label_smoothing
+    smoothing = turn.experiment.objective.label_smoothing
     return lambda outputs: F.cross_entropy(outputs.logits, outputs.labels, label_smoothing=smoothing)
 
 

@@ -3,12 +3,14 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fedreid_mpi.config import Experiment, Section
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.records import ModelKind
 from fedreid_mpi.results import RunResults, read_run
@@ -41,7 +43,8 @@ class Run:
     results
         Its archive.
     settings
-        Resolved configuration: ``"section.key"`` to value; of paths only the file's name is kept.
+        Resolved configuration: ``"section.key"`` to value; of paths only the file's name is kept. Keys that
+        were not there when the run was played have their defaults.
     tested
         The D datasets that have a test split, in the order of ``data.archives``.
     """
@@ -190,7 +193,7 @@ def make_run(folder: Path, results: RunResults) -> Run:
     return Run(
         folder=folder,
         results=results,
-        settings=dict(_flatten(results.settings)),
+        settings=_defaults() | dict(_flatten(results.settings)),
         tested=tuple(dataset for dataset in results.datasets if dataset.test_images),
     )
 
@@ -241,6 +244,19 @@ def mean_of_known(values: NDArray[np.float64], axis: int) -> NDArray[np.float64]
     count = known.sum(axis=axis)
     total = np.where(known, values, 0).sum(axis=axis)
     return np.where(count, total / np.maximum(count, 1), np.nan)
+
+
+@cache
+def _defaults() -> dict[str, Any]:
+    """Return what was computed before a key was there: its default; of keys that have one."""
+    sections = {name: kind.annotation for name, kind in Experiment.model_fields.items()}
+    return {
+        f"{section}.{key}": field.default
+        for section, kind in sections.items()
+        if isinstance(kind, type) and issubclass(kind, Section)
+        for key, field in kind.model_fields.items()
+        if not field.is_required() and field.default is not None
+    }
 
 
 def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedreid_mpi.config import RENAMED
 from fedreid_mpi.errors import ConfigurationError
 
 
@@ -56,6 +57,8 @@ def check_keys(conditions: Sequence[Condition], configurations: Iterable[Mapping
     """
     known = {key for settings in configurations for key in flatten(settings)}
     for condition in conditions:
+        if condition.key in RENAMED:
+            raise ConfigurationError(f"--where {condition.key}: is now called {RENAMED[condition.key]}")
         if known and condition.key not in known:
             raise ConfigurationError(f"--where {condition.key}: no run has such a key in its configuration")
 

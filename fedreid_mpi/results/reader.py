@@ -1,7 +1,6 @@
 """A run's results as values, whether the run is finished or still going on."""
 
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedreid_mpi.config import settings_of
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.records import ClientSpec, Event, Message, ModelKind, RankInfo, RunHeader, Scores
 from fedreid_mpi.results.datasets import HeldDataset, datasets_of
@@ -95,8 +95,8 @@ class RunResults:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration, parsed."""
-        return tomllib.loads(self.header.configuration)
+        """The configuration, parsed; keys of earlier versions go by their names of today."""
+        return settings_of(self.header.configuration)
 
     @property
     def datasets(self) -> tuple[HeldDataset, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from fedreid_mpi.config import settings_of
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.records import ModelKind
 from fedreid_mpi.results.datasets import datasets_of, mean_over_clients
@@ -78,7 +79,7 @@ def summarise(source: Source) -> RunSummary:
     """
     attributes, arrays = read_joined(source.segments, _FIELDS)
     try:
-        settings = tomllib.loads(str(attributes["configuration"]))
+        settings = settings_of(str(attributes["configuration"]))
     except tomllib.TOMLDecodeError as error:
         raise DataError(f"{source}: its configuration is no TOML: {error}") from error
     mode = str(settings.get("federation", {}).get("mode", "federated"))
