@@ -181,6 +181,8 @@ def test_every_key_is_checked():
     expected = {
         *(
             "run.name",
+            "run.label",
+            "run.position",
             "run.rounds",
             "data.archives",
             "data.public",

@@ -45,6 +45,16 @@ def test_a_suite_is_every_method_with_every_seed(base, tmp_path):
         assert settings.federation.mode == ("local" if resolved.method == "alone" else "federated")
 
 
+def test_labels_and_order_of_the_methods_go_into_the_runs(base, tmp_path):
+    methods = {"plain": {}, "alone": {"label": "Each alone", "federation": {"mode": "local"}}}
+    runs = load_suite(write_suite(tmp_path / "suite.toml", methods)).runs
+    named = [(run.experiment.run.label, run.experiment.run.position) for run in runs]
+    assert named == [("", 0), ("Each alone", 1)] * 2
+    methods["plain"]["label"] = 3
+    with pytest.raises(ConfigurationError, match=r"methods\.plain: run\.label is 3, expected "):
+        load_suite(write_suite(tmp_path / "suite.toml", methods))
+
+
 def test_the_suites_of_the_project_are_whole(pytestconfig):
     folder = pytestconfig.rootpath / "jobs" / "experiments"
     suites = [path for path in sorted(folder.glob("*.toml")) if "study" in tomllib.loads(path.read_text())]

@@ -23,6 +23,7 @@ RUNS = {
         "federation": {"clients": "camera"},
     },
     "distilled": {"data": {"public": "public.h5"}, "distillation": {"enabled": True}},
+    "absolute": {"data": {"public": "public.h5"}, "distillation": {"enabled": True, "lr": 0.001}},
     "both": {
         "data": {"public": "public.h5"},
         "distillation": {"enabled": True},
@@ -38,12 +39,15 @@ RUNS = {
 
 READ_ELSEWHERE = {
     "run.name": "a title",
+    "run.label": "a title",
+    "run.position": "read by reports",
     "compute.deterministic": "read on a GPU",
     "compute.share_gpus": "read on a GPU",
     "reliability.rank_timeout": "read where there are several ranks",
 }
 
 CHANGED: dict[str, Any] = {
+    "run.label": "a title",
     "data.public": "public.h5",
     "model.weights": "weights.pth",
     "federation.availability": {"harbour": [[1, 1]]},

@@ -5,7 +5,10 @@ from typing import Any
 
 from fedreid_mpi.config.sections import Experiment
 
-HARMLESS = ("run.name", "data.stage", "checkpoint", "reliability", "compute.share_gpus")
+HARMLESS = (
+    *("run.name", "run.label", "run.position"),
+    *("data.stage", "checkpoint", "reliability", "compute.share_gpus"),
+)
 """Keys and sections on which no round depends."""
 
 CHECKED_OTHERWISE = ("run.rounds", "model.weights", "data.archives", "data.public")

@@ -25,7 +25,8 @@ def _in_one_line(text: Any) -> Any:  # noqa: ANN401 (the type of a key)
     return text
 
 
-Line = Annotated[str, Field(min_length=1), AfterValidator(_in_one_line)]
+Text = Annotated[str, AfterValidator(_in_one_line)]
+Line = Annotated[Text, Field(min_length=1)]
 File = Annotated[Path, Strict(False), AfterValidator(_in_one_line)]
 Listed = Strict(False)
 """Marks a tuple, which TOML writes as an array; all else must come as the type it has."""
@@ -36,6 +37,11 @@ NonNegative = Annotated[float, Field(ge=0)]
 
 PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "default": {},
+    # What the paper's text says; what it leaves open is as by default.
+    "paper": {
+        "optimizer": {"schedule": "step"},
+        "distillation": {"lr": 0.0005},
+    },
     # What the authors' public code does where that is not plainly a bug.
     "published": {
         "federation": {"drop_last": True},
@@ -65,6 +71,8 @@ class Run(Section):
     name: Line = Field("run", description="name of the run in tables and archives")
     seed: int = Field(0, ge=0, lt=2**63, description="every random choice of the run derives from it")
     rounds: int = Field(300, ge=1, lt=2**31, description="rounds of local training and aggregation")
+    label: Text = Field("", description="what reports call its method; empty: its name")
+    position: int = Field(0, ge=0, description="place of its method in a report, in ascending order")
 
 
 class Data(Section):
@@ -198,6 +206,9 @@ class Distillation(Section):
     enabled: bool = Field(False, description="fine-tune the aggregated model on the public dataset")
     every: int = Field(1, ge=1, description="rounds between distillations")
     lr_factor: Positive = Field(0.1, description="the student's learning rate as a multiple of the round's")
+    lr: NonNegative = Field(
+        0.0, description="the student's learning rate, the same in every round; 0: by lr_factor"
+    )
     loss: DistillationLoss = Field(
         "squared-distance",
         description="squared-distance: between features, mean over images; mse: mean over all elements",
@@ -284,7 +295,7 @@ class Compute(Section):
 class Experiment(Section):
     """A whole experiment, resolved: nothing is left to defaults elsewhere."""
 
-    preset: Literal["default", "published"] = "default"
+    preset: Literal["default", "paper", "published"] = "default"
     run: Run = Run()
     data: Data
     federation: Federation = Federation()

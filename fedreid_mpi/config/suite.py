@@ -11,6 +11,9 @@ from fedreid_mpi.config.loading import apply_override, explain, read_toml, resol
 from fedreid_mpi.config.sections import Experiment, File, Listed, Section
 from fedreid_mpi.errors import ConfigurationError
 
+LABEL = "label"
+"""Key of a method that becomes ``run.label``."""
+
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 
 
@@ -29,7 +32,8 @@ class SuiteFile(Section):
 
     study: StudySection
     methods: dict[Name, dict[str, Any]] = Field(
-        min_length=1, description="name of a method to the tables in which it differs from the base"
+        min_length=1,
+        description="name of a method to its label and the tables in which it differs from the base",
     )
 
 
@@ -71,8 +75,9 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
     Parameters
     ----------
     path
-        TOML file with ``[study]`` and a table ``[methods.NAME]`` a method; in it stand tables of an
-        experiment, with paths relative to the base's folder.
+        TOML file with ``[study]`` and one table ``[methods.NAME]`` per method; in it stand ``label``, what
+        reports call the method, and tables of an experiment, with paths relative to the base's folder.
+        Reports show methods in the order in which they stand here.
     overrides
         ``"section.key=value"`` each, for all runs.
 
@@ -91,11 +96,13 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
         raise ConfigurationError(f"{path}: study.seeds names a seed twice: {list(suite.study.seeds)}")
     runs = []
     for seed in suite.study.seeds:
-        for method, changes in suite.methods.items():
-            content = _merged(text, changes)
+        for position, (method, changes) in enumerate(suite.methods.items()):
+            label = {key: value for key, value in changes.items() if key == LABEL}
+            content = _merged(text, {key: value for key, value in changes.items() if key != LABEL})
             for override in overrides:
                 apply_override(content, override)
-            content["run"] = {**content.get("run", {}), "name": method, "seed": seed}
+            identity = {"name": method, "seed": seed, "position": position, **label}
+            content["run"] = {**content.get("run", {}), **identity}
             runs.append(StudyRun(method, seed, resolve(content, f"{path}: methods.{method}", base)))
     return Suite(suite.study.name, tuple(runs))
 

@@ -17,6 +17,7 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
     unshared, central = experiment.federation.mode != "federated", experiment.federation.mode == "centralised"
     kinds = experiment.federation.clients
     distilled, clustered = experiment.distillation.enabled, experiment.clustering.enabled
+    absolute = experiment.distillation.lr
     unused: tuple[tuple[str, Iterable[str], bool, str], ...] = (
         ("federation", ("clients_per_round", "availability", "edge_rounds"), unshared, mode),
         ("federation", ("clients", "identity_clients"), central, mode),
@@ -37,6 +38,7 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
             "this schedule",
         ),
         ("distillation", tuple(Distillation.model_fields)[1:], not distilled, "distillation.enabled = false"),
+        ("distillation", ("lr_factor",), absolute > 0, f"distillation.lr = {absolute}"),
         ("distillation", ("scope",), not clustered, "clustering.enabled = false"),
         ("clustering", tuple(Clustering.model_fields)[1:], not clustered, "clustering.enabled = false"),
         ("data", ("public", "exclude_overlap"), not experiment.uses_public, "no distillation or clustering"),

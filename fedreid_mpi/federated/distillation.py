@@ -132,15 +132,9 @@ class PublicImages:
         settings, run = self.experiment.distillation, self.experiment.run
         # Frozen statistics by default: the public images' would replace those of the clients' datasets.
         student.network.train(settings.batchnorm == "train")
-        optimizer = Sgd(
-            (
-                (
-                    student.parameters(Role.BACKBONE, Role.EMBEDDING),
-                    plan.learning_rate * settings.lr_factor,
-                ),
-            ),
-            self.experiment.optimizer,
-        )
+        rate = settings.lr or plan.learning_rate * settings.lr_factor
+        parameters = student.parameters(Role.BACKBONE, Role.EMBEDDING)
+        optimizer = Sgd(((parameters, rate),), self.experiment.optimizer)
 
         def batches() -> Iterator[Batch]:
             seen = 0

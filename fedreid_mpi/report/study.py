@@ -21,8 +21,8 @@ METRICS = ("rank-1", "mAP")
 
 _SEED = re.compile(r"[-_]?seed[-_]?\d+$")
 
-# What tells no two methods apart: the seed and the name, and all that cannot change a figure.
-_LABELS = ("run.name", "run.seed")
+# What tells no two methods apart: the seed and what it is called, and all that cannot change a figure.
+_LABELS = ("run.name", "run.seed", "run.label", "run.position")
 _PATHS = ("data.archives", "data.public", "model.weights")
 _HARMLESS = (
     *("preset", "run.rounds", "data.public", "data.exclude_overlap", "data.stage"),
