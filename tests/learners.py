@@ -30,7 +30,7 @@ class Learner:
     experiment: object
 
     def train(self, plan, experiment=None):
-        return train(self.data, self.model, plan, experiment or self.experiment)
+        return train(self.data, self.model, plan, experiment or self.experiment).report
 
     def probe(self, plan):
         state = SimpleNamespace(experiment=self.experiment, model=self.model)

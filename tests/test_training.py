@@ -243,10 +243,10 @@ def test_nothing_of_one_client_reaches_the_next(bn, archives):
         for before in (0.0, torch.nan):
             model.buffer.fill_(before)
             load_client(model, spec, shared, private, settings)
-            report = train(one.data, model, plan(), settings)
+            report = train(one.data, model, plan(), settings).report
             found.append((report.loss, model.shared.clone(), take_private(model, spec, settings)))
         load_client(one.model, spec, shared, private, settings)  # a model of the client's own size
-        own = train(one.data, one.model, plan(), settings).loss, one.model.shared, None
+        own = train(one.data, one.model, plan(), settings).report.loss, one.model.shared, None
         for loss, trained, kept in (found[1], own):
             assert loss == found[0][0]
             assert torch.equal(trained, found[0][1])

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from fedreid_mpi.data.batches import ImageStore, augment, epoch_batches, normali
 from fedreid_mpi.data.partition import Part
 from fedreid_mpi.device import autocast
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.federated.objectives import ClientTurn, corrections_of, objective_of
+from fedreid_mpi.federated.memory import remember
+from fedreid_mpi.federated.objectives import corrections_of, objective_of
 from fedreid_mpi.federated.sgd import Batch, Sgd, descend
+from fedreid_mpi.federated.turn import ClientTurn, FinishedTurn, Vectors
 from fedreid_mpi.model import FlatModel, initial_classifier
 from fedreid_mpi.records import (
     ClientReport,
@@ -49,6 +52,22 @@ class Client:
     spec: ClientSpec
     images: ImageStore
     labels: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came of a client's training, beside the model.
+
+    Attributes
+    ----------
+    report
+        For the server; without what probes measure; not finite where the loss or the memory is not.
+    memory
+        What the client is to remember in place of what it remembered before.
+    """
+
+    report: ClientReport
+    memory: Vectors
 
 
 def describe_client(id: int, part: Part, archives: Sequence[DatasetArchive]) -> ClientSpec:
@@ -154,7 +173,8 @@ def train(
     experiment: Experiment,
     heartbeat: Heartbeat = no_heartbeat,
     start: Tensor | None = None,
-) -> ClientReport:
+    memory: Vectors = MappingProxyType({}),
+) -> Trained:
     """Train a client in the working model for one round: FedPav's local step (Zhuang et al., ACM TOMM 2023).
 
     Mini-batch SGD on the client's own identities. Every random choice comes from (seed, round, client). The
@@ -174,15 +194,12 @@ def train(
         Is called before each batch.
     start
         The shared part that the model is loaded with, where it is at hand.
-
-    Returns
-    -------
-    ClientReport
-        Without what probes measure; not finite where the loss is not.
+    memory
+        What the client remembers of its last turn.
     """
     began = time.perf_counter()
     stream = (experiment.run.seed, "train", plan.round, client.spec.id)
-    turn = ClientTurn(experiment, model, model.shared.clone() if start is None else start)
+    turn = ClientTurn(experiment, model, model.shared.clone() if start is None else start, memory)
     optimizer = Sgd(
         (
             (
@@ -204,14 +221,17 @@ def train(
         corrections_of(turn),
         heartbeat,
     )
-    return ClientReport(
+    remembered = remember(FinishedTurn(turn, optimizer, descent.steps))
+    finite = bool(np.isfinite(descent.loss)) and all(each.isfinite().all() for each in remembered.values())
+    report = ClientReport(
         client=client.spec.id,
         images=client.spec.images,
         steps=descent.steps,
         loss=descent.loss,
-        finite=bool(np.isfinite(descent.loss)),
+        finite=finite,
         seconds=time.perf_counter() - began,
     )
+    return Trained(report, remembered)
 
 
 def _batches(client: Client, experiment: Experiment, random: np.random.Generator) -> Iterator[Batch]:

@@ -1,8 +1,8 @@
 """What a client minimises: a sum of terms, and corrections of its gradient.
 
 A term or a correction is made anew for each turn of a client, from what it may need: its settings, the
-model, and the shared part that the round began with. To add one is to write it in a file of its own and to
-name it in `TERMS` or `CORRECTIONS`.
+model, the shared part that the round began with, and what the client remembers. To add one
+is to write it in a file of its own and to name it in `TERMS` or `CORRECTIONS`.
 """
 
 from collections.abc import Callable, Sequence
@@ -12,30 +12,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedreid_mpi.algorithms.fedprox import proximal_gradient
-from fedreid_mpi.config import Experiment
 from fedreid_mpi.device import autocast
 from fedreid_mpi.federated.sgd import Correction, LossOf
-from fedreid_mpi.model import FlatModel
+from fedreid_mpi.federated.turn import ClientTurn
 from fedreid_mpi.records import Role
-
-
-@dataclass(frozen=True, slots=True)
-class ClientTurn:
-    """One client's turn in a round, before its first step.
-
-    Attributes
-    ----------
-    experiment
-        The resolved configuration.
-    model
-        The rank's working model, loaded with the client's shared and private parts.
-    start
-        The shared part that the turn begins with: shape (shared,), float32, on the model's device.
-    """
-
-    experiment: Experiment
-    model: FlatModel
-    start: Tensor
 
 
 @dataclass(frozen=True, slots=True)

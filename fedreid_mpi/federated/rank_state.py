@@ -12,6 +12,7 @@ from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.federated.client import Client
 from fedreid_mpi.federated.distillation import PublicImages
+from fedreid_mpi.federated.turn import Vectors
 from fedreid_mpi.model import FlatModel
 from fedreid_mpi.records import ClientSpec, Heartbeat
 
@@ -32,6 +33,12 @@ class Progress:
     private
         Of each client that this rank hosts, what it keeps to itself; see `client.private_specs`: float32, on
         the host.
+    memory
+        Of each client that this rank hosts and that has trained, what it remembers of its last turn
+        (`memory`), on the host.
+    server
+        What the server remembers between two rounds, on its host: name to vector, shape (elements,), float32;
+        empty on other ranks. A round takes over a new mapping at its end, and changes none.
     seconds
         Wall-clock seconds of this round's steps so far.
     spare
@@ -42,6 +49,8 @@ class Progress:
     untrained: frozenset[int]
     models: tuple[Tensor | None, ...] = ()
     private: dict[int, Tensor] = field(default_factory=dict)
+    memory: dict[int, Vectors] = field(default_factory=dict)
+    server: Vectors = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     spare: list[Tensor] = field(default_factory=list)
 

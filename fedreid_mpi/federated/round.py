@@ -103,21 +103,22 @@ def _train_client(
     probes = probes_of(state, plan, client)
     for probe in probes:
         probe.before()
-    trained = train(client, model, plan, state.experiment, state.heartbeat, shared)
-    diverged, private = replace(trained, finite=False), take_private(model, client.spec, state.experiment)
-    if not (trained.finite and private.isfinite().all()):
+    memory = progress.memory.get(id, {})
+    trained = train(client, model, plan, state.experiment, state.heartbeat, shared, memory)
+    report, private = trained.report, take_private(model, client.spec, state.experiment)
+    diverged = replace(report, finite=False)
+    if not (report.finite and private.isfinite().all()):
         return diverged
     if shared is not None and not sums.vectors[MODELS].fits(model.shared):
         return diverged
     vectors: dict[str, Tensor] = {}
-    report = trained
     for probe in probes:  # finite parameters can be too large to compute with
         measured = probe.after()
         if measured is None or not all(sums.vectors[kind].fits(v) for kind, v in measured.sums.items()):
             return diverged
         report = replace(report, **measured.report)
         vectors.update(measured.sums)
-    progress.private[id] = private
+    progress.private[id], progress.memory[id] = private, trained.memory
     if shared is not None:
         sums.add(id, MODELS, share(report), model.shared)
     for kind, values in vectors.items():

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -154,17 +154,22 @@ def load_tensors(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, T
     DataError
         If the file is missing or damaged, or lacks one of them.
     """
-    try:
-        require_regular(path)
-        with safe_open(path, framework="pt") as file:
-            there = set(file.keys())
-            tensors = {name: file.get_tensor(name) for name in shapes if name in there}
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: no such model file") from error
-    except (SafetensorError, OSError) as error:
-        raise DataError(_not_safetensors(path, error)) from error
+    tensors = _read(path, lambda name: name in shapes)
     _check_leaves(path, shapes, tensors)
     return tensors
+
+
+def load_vectors(path: Path, prefix: str = "") -> dict[str, Tensor]:
+    """Read all vectors that `save_tensors` wrote under names that begin alike; the beginning is cut off.
+
+    Raises
+    ------
+    DataError
+        If the file is missing or damaged, or holds a tensor of another shape or type under such a name.
+    """
+    tensors = _read(path, lambda name: name.startswith(prefix))
+    _check_leaves(path, {name: (tensor.numel(),) for name, tensor in tensors.items()}, tensors)
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
 def load_model(path: Path) -> StoredModel:
@@ -253,6 +258,18 @@ def load_backbone_weights(path: Path, network: ReIDNetwork, architecture: str) -
     )
     _require_finite(path, weights)
     backbone.load_state_dict({**own, **weights})
+
+
+def _read(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
+    """Read the tensors whose names are wanted, and no others."""
+    try:
+        require_regular(path)
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in sorted(file.keys()) if wanted(name)}
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: no such model file") from error
+    except (SafetensorError, OSError) as error:
+        raise DataError(_not_safetensors(path, error)) from error
 
 
 def _not_safetensors(path: Path, error: Exception) -> str:

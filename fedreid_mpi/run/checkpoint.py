@@ -1,8 +1,9 @@
 """Checkpoints: all that the future of a run depends on, whole or not there at all.
 
-A checkpoint is a folder ``checkpoints/round_<n>``. Each rank writes one file with what its clients keep to
-themselves, the server those of the shared models, and last of all a manifest that names every file with its
-size and digest. A folder without a manifest is none. No file of a checkpoint is ever changed.
+A checkpoint is a folder ``checkpoints/round_<n>``. Each rank writes one file with what its clients keep
+to themselves and remember, the server those of the shared models and of what it remembers itself, and
+last of all a manifest that names every file with its size and digest. A folder without a manifest is
+none. No file of a checkpoint is ever changed.
 """
 
 import errno
@@ -22,7 +23,8 @@ from torch import Tensor
 from fedreid_mpi.errors import ConfigurationError, DataError, FedReIDError
 from fedreid_mpi.federated.client import private_specs
 from fedreid_mpi.federated.rank_state import RankState
-from fedreid_mpi.model import load_tensors, save_model, save_tensors, tensors_of, values_of
+from fedreid_mpi.federated.turn import Vectors
+from fedreid_mpi.model import load_tensors, load_vectors, save_model, save_tensors, tensors_of, values_of
 from fedreid_mpi.records import ClientSpec
 from fedreid_mpi.storage.atomic import atomic_write, flush, make_folder, write_errors
 from fedreid_mpi.storage.regular import open_regular, read_bytes
@@ -32,6 +34,10 @@ MANIFEST = "manifest.json"
 
 VERSION = 2
 PRIVATE_FORMAT = "fedreid_mpi private 1"
+SERVER_FORMAT = "fedreid_mpi server 1"
+
+SERVER_FILE = "server.safetensors"
+"""Of what the server remembers between two rounds; not there where it remembers nothing."""
 
 _NAME = re.compile(r"round_(\d{6,})")
 _FILE = re.compile(r"(local/)?[^/\0]*[^/\0.][^/\0]*")  # in the checkpoint's own folder
@@ -69,7 +75,7 @@ class Manifest(BaseModel):
     models
         Those of the files that are models as `save_model` writes them; ``models/`` shows them.
     private
-        The file that holds what each client keeps to itself, in id order.
+        The file that holds what each client keeps to itself and remembers, in id order.
     files
         All files, in order of their names.
     """
@@ -136,15 +142,52 @@ def private_file(rank: int) -> str:
 
 
 def save_private(folder: Path, state: RankState, round: int) -> StoredFile:
-    """Write what this rank's clients keep to themselves; see `client.private_specs`."""
-    path = folder / private_file(state.comm.rank)
+    """Write what this rank's clients keep to themselves (`client.private_specs`), and remember."""
+    path, progress = folder / private_file(state.comm.rank), state.progress
     tensors = {
         f"{id}/{name}": tensor
-        for id, values in sorted(state.progress.private.items())
+        for id, values in sorted(progress.private.items())
         for name, tensor in tensors_of(private_specs(state.model, state.specs[id], state.experiment), values)
     }
+    for id, memory in sorted(progress.memory.items()):
+        tensors.update({f"{_memory_of(id)}{name}": vector for name, vector in memory.items()})
     save_tensors(path, tensors, {"format": PRIVATE_FORMAT, "round": round})
     return _stored(folder, path)
+
+
+def save_server(folder: Path, vectors: Vectors, round: int) -> StoredFile:
+    """Write what the server remembers."""
+    save_tensors(folder / SERVER_FILE, vectors, {"format": SERVER_FORMAT, "round": round})
+    return _stored(folder, folder / SERVER_FILE)
+
+
+def load_server(folder: Path) -> Vectors:
+    """Read what the server remembered.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    """
+    return load_vectors(folder / SERVER_FILE) if (folder / SERVER_FILE).exists() else {}
+
+
+def load_memory(folder: Path, files: Sequence[str], state: RankState) -> dict[int, Vectors]:
+    """Read what the clients of this rank remembered, whichever ranks hosted them before.
+
+    Raises
+    ------
+    DataError
+        A file is missing or damaged.
+    """
+    ids = [client.spec.id for client in state.clients]
+    found = {id: load_vectors(folder / files[id], _memory_of(id)) for id in ids}
+    return {id: memory for id, memory in found.items() if memory}
+
+
+def _memory_of(client: int) -> str:
+    """Return what the names of the vectors begin with that a client remembers."""
+    return f"{client}/memory/"
 
 
 def load_private(folder: Path, files: Sequence[str], state: RankState) -> dict[int, Tensor]:

@@ -13,6 +13,7 @@ from fedreid_mpi.model import FlatModel
 from fedreid_mpi.records import ClientSpec, Event, RoundRecord
 from fedreid_mpi.results import ResultsWriter
 from fedreid_mpi.run.checkpoint import (
+    SERVER_FILE,
     Manifest,
     StoredFile,
     begin_checkpoint,
@@ -25,6 +26,7 @@ from fedreid_mpi.run.checkpoint import (
     retire_checkpoints,
     save_loaded,
     save_private,
+    save_server,
     save_shared,
 )
 from fedreid_mpi.run.state import ResumePoint
@@ -150,6 +152,8 @@ class CheckpointWriter:
             for name, shared in zip(names, state.progress.models, strict=False):
                 if shared is not None:
                     self._files.append(save_shared(folder, name, state, shared, round))
+            if state.progress.server:
+                self._files.append(save_server(folder, state.progress.server, round))
         if state.experiment.federation.mode == "local":
             for client in state.clients:
                 private = state.progress.private[client.spec.id]
@@ -166,6 +170,8 @@ class CheckpointWriter:
         if record is not None and self._writer is not None:
             self._writer.write(replace(record, events=(*record.events, *self._missing(round, files))))
         if files:
+            names = [file.name for file in files]
+            private = tuple(private_file(state.hosts[spec.id]) for spec in state.specs)
             manifest = Manifest(
                 round=round,
                 groups=state.progress.groups,
@@ -173,8 +179,8 @@ class CheckpointWriter:
                 configuration=experiment.model_dump(mode="json"),
                 clients=tuple(spec.name for spec in state.specs),
                 datasets=self._datasets,
-                models=tuple(file.name for file in files if not file.name.startswith("rank_")),
-                private=tuple(private_file(state.hosts[spec.id]) for spec in state.specs),
+                models=tuple(name for name in names if name not in (*private, SERVER_FILE)),
+                private=private,
                 files=tuple(files),
             )
             conclude_checkpoint(folder_of(self._run_dir, round), manifest)

@@ -1,7 +1,6 @@
 """Setting up a run: who the clients are, where each is placed, and what each rank loads."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,7 +21,7 @@ from fedreid_mpi.federated.plan import trainers
 from fedreid_mpi.federated.rank_state import Progress, RankState
 from fedreid_mpi.model import FlatModel, build_network, load_backbone_weights, load_shared
 from fedreid_mpi.records import ClientSpec, Heartbeat, RankInfo
-from fedreid_mpi.run.checkpoint import folder_of, group_files, load_private
+from fedreid_mpi.run.checkpoint import folder_of, group_files, load_memory, load_private, load_server
 from fedreid_mpi.run.consistency import bind_device
 from fedreid_mpi.run.state import ResumePoint
 
@@ -187,7 +186,7 @@ def begin(state: RankState) -> None:
 
 
 def resume(state: RankState, folder: Path, private: Sequence[str]) -> None:
-    """Give every rank the shared models of a checkpoint, and its clients what they kept to themselves."""
+    """Give every rank the shared models of a checkpoint, and its clients all that is their own."""
     comm, model, progress = state.comm, state.model, state.progress
     if state.experiment.federation.mode != "local":
         kept: list[Tensor | None] = []
@@ -201,7 +200,13 @@ def resume(state: RankState, folder: Path, private: Sequence[str]) -> None:
             broadcast_model(comm, model.shared)
             kept.append(model.shared.clone() if state.needs_model_of(group) else None)
         progress.models = tuple(kept)
-    progress.private = comm.phase("resume", partial(load_private, folder, private, state))
+
+    def remember() -> None:
+        progress.private = load_private(folder, private, state)
+        progress.memory = load_memory(folder, private, state)
+        progress.server = load_server(folder) if comm.is_server else {}
+
+    comm.phase("resume", remember)
 
 
 def rank_info(state: RankState) -> RankInfo:

@@ -1,0 +1,24 @@
+"""What an algorithm remembers of a client between two of its turns.
+
+The next turn finds it in `ClientTurn.memory`. It is the client's, like its private state: it stays on the
+rank that hosts the client, is stored in checkpoints, and is taken over only where the turn was good, so a
+client that diverges remembers what it did before. To add something is to write a function of the finished
+turn and to name it in `MEMORIES`.
+"""
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from fedreid_mpi.federated.turn import FinishedTurn, Vectors
+
+MEMORIES: Mapping[str, Callable[[FinishedTurn], Tensor | None]] = {}
+"""Name to what is remembered under it: shape (elements,), float32, on any device; None: nothing is."""
+
+
+def remember(finished: FinishedTurn) -> Vectors:
+    """Return what is remembered of a turn: vectors of their own, on the host."""
+    found = {name: keep(finished) for name, keep in MEMORIES.items()}
+    return {
+        name: vector.detach().to("cpu", copy=True) for name, vector in found.items() if vector is not None
+    }
