@@ -103,6 +103,7 @@ def simulated(archives: list[Path], clients: int) -> Callable[[], float]:
     from fedreid_mpi.comm import SingleCommunicator
     from fedreid_mpi.data.batches import normalise
     from fedreid_mpi.model import build_network
+    from fedreid_mpi.pixels import IMAGENET
 
     twin = Federation(SingleCommunicator(), archives, clients).state
     identities = max(spec.identities for spec in twin.specs)
@@ -112,7 +113,7 @@ def simulated(archives: list[Path], clients: int) -> Callable[[], float]:
     network.metrics = lambda x, y, eval=False: {"loss": Weighted(0.0, len(x))}
     users = {}
     for client in twin.clients:
-        pixels = normalise(client.images.batch(np.arange(len(client.images))))
+        pixels = normalise(client.images.batch(np.arange(len(client.images))), IMAGENET)
         users[client.spec.id] = Dataset([pixels, client.labels], user_id=str(client.spec.id))
     sampler = get_user_sampler("minimize_reuse", list(users))
     dataset = FederatedDataset(users.__getitem__, sampler)

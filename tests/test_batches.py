@@ -7,7 +7,8 @@ from PIL import Image, ImageOps
 
 from fedreid_mpi import config
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.data.batches import DEVIATION, MEAN, ImageStore, augment, epoch_batches, normalise
+from fedreid_mpi.data.batches import ImageStore, augment, epoch_batches, normalise
+from fedreid_mpi.pixels import IMAGENET
 from fedreid_mpi.seeds import generator
 
 HEIGHT, WIDTH = 32, 16
@@ -25,7 +26,7 @@ def settings(**changes):
 
 def pixels(batch):
     """Undo the normalisation: (B, H, W, 3) in [0, 1]."""
-    return batch.permute(0, 2, 3, 1).double().numpy() * DEVIATION + MEAN
+    return batch.permute(0, 2, 3, 1).double().numpy() * IMAGENET.deviation + IMAGENET.mean
 
 
 class Fixed:
@@ -46,7 +47,7 @@ class Fixed:
 
 def test_images_are_normalised_by_imagenets_mean_and_deviation():
     image = np.array([0, 128, 255], np.uint8) * np.ones((1, 2, 2, 1), np.uint8)
-    normalised = normalise(torch.from_numpy(image))
+    normalised = normalise(torch.from_numpy(image), IMAGENET)
     assert normalised.shape == (1, 3, 2, 2)
     expected = [(0 - 0.485) / 0.229, (128 / 255 - 0.456) / 0.224, (1 - 0.406) / 0.225]
     np.testing.assert_allclose(normalised[0, :, 1, 0], expected, rtol=1e-6)
@@ -55,7 +56,7 @@ def test_images_are_normalised_by_imagenets_mean_and_deviation():
 @pytest.mark.parametrize("pad", [0, 3, 10])
 def test_pad_crop_and_flip_are_those_of_pillow(pad):
     images = pictures(20)
-    augmented = pixels(augment(images, settings(pad=pad, flip=0.5), generator(5, "augment")))
+    augmented = pixels(augment(images, IMAGENET, settings(pad=pad, flip=0.5), generator(5, "augment")))
     random = generator(5, "augment")  # the same draws again
     top, left = random.integers(0, 2 * pad + 1, (2, 20))
     flipped = random.random(20) < 0.5
@@ -70,7 +71,7 @@ def test_pad_crop_and_flip_are_those_of_pillow(pad):
 def test_every_place_of_the_crop_is_drawn():
     images = torch.zeros(2000, 5, 5, 3, dtype=torch.uint8)
     images[:, 2, 2] = 255
-    augmented = pixels(augment(images, settings(pad=2), generator(0, "crop")))
+    augmented = pixels(augment(images, IMAGENET, settings(pad=2), generator(0, "crop")))
     bright = {tuple(place) for place in np.argwhere(augmented[..., 0] > 0.5)[:, 1:]}
     assert bright == {(row, column) for row in range(5) for column in range(5)}
 
@@ -78,15 +79,15 @@ def test_every_place_of_the_crop_is_drawn():
 @pytest.mark.parametrize(("flip", "expected"), [(0.0, False), (1.0, True)])
 def test_flip_is_a_probability(flip, expected):
     images = pictures(9)
-    augmented = augment(images, settings(flip=flip), generator(0, "flip"))
-    assert torch.equal(augmented, normalise(images.flip(2) if expected else images))
+    augmented = augment(images, IMAGENET, settings(flip=flip), generator(0, "flip"))
+    assert torch.equal(augmented, normalise(images.flip(2) if expected else images, IMAGENET))
 
 
 def test_erasing_sets_one_rectangle_of_2_to_40_percent_to_zero():
     height, width = 128, 64
     images = pictures(200, height, width, low=150)  # nothing normalises to zero
-    plain = normalise(images)
-    erased = augment(images, settings(erasing=1.0), generator(2, "erase"))
+    plain = normalise(images, IMAGENET)
+    erased = augment(images, IMAGENET, settings(erasing=1.0), generator(2, "erase"))
     gone = (erased == 0).all(1).numpy()
     for image, mask in enumerate(gone):
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
@@ -103,15 +104,15 @@ def test_erasing_sets_one_rectangle_of_2_to_40_percent_to_zero():
 
 def test_erasing_is_a_probability():
     images = pictures(2000, 16, 8, low=150)
-    erased = augment(images, settings(erasing=0.3), generator(3, "erase"))
+    erased = augment(images, IMAGENET, settings(erasing=0.3), generator(3, "erase"))
     share = (erased == 0).flatten(1).any(1).float().mean()
     assert float(share) == pytest.approx(0.3, abs=0.04)
 
 
 def test_jitter_in_the_middle_of_its_range_changes_nothing():
     images = pictures(6)
-    jittered = augment(images, settings(jitter=(0.5, 0.5, 0.5, 0.5)), Fixed(0.5))
-    np.testing.assert_allclose(jittered, normalise(images), atol=2e-5)
+    jittered = augment(images, IMAGENET, settings(jitter=(0.5, 0.5, 0.5, 0.5)), Fixed(0.5))
+    np.testing.assert_allclose(jittered, normalise(images, IMAGENET), atol=2e-5)
 
 
 @pytest.mark.parametrize("at", [0.0, 0.25, 1.0])
@@ -121,7 +122,7 @@ def test_jitter_is_that_of_torchvision(kind, at):
 
     images = pictures(6)
     strength = [0.4 * (kind == other) for other in ("brightness", "contrast", "saturation", "hue")]
-    jittered = pixels(augment(images, settings(jitter=strength), Fixed(at)))
+    jittered = pixels(augment(images, IMAGENET, settings(jitter=strength), Fixed(at)))
     adjust = getattr(functional, f"adjust_{kind}")
     expected = adjust(images.permute(0, 3, 1, 2) / 255, 1 + 0.4 * (2 * at - 1)).permute(0, 2, 3, 1)
     np.testing.assert_allclose(jittered, expected, atol=1e-3)  # its weights of grey have four digits
@@ -130,19 +131,19 @@ def test_jitter_is_that_of_torchvision(kind, at):
 def test_a_hue_turned_by_half_a_circle_twice_is_the_old_one():
     images = pictures(6, low=100, high=156)  # pale enough not to be clipped
     half = settings(jitter=(0.0, 0.0, 0.0, 0.5))
-    once = pixels(augment(images, half, Fixed(1.0)))
+    once = pixels(augment(images, IMAGENET, half, Fixed(1.0)))
     again = torch.from_numpy(np.rint(255 * once).astype(np.uint8))
-    twice = pixels(augment(again, half, Fixed(1.0)))
+    twice = pixels(augment(again, IMAGENET, half, Fixed(1.0)))
     np.testing.assert_allclose(twice, images / 255, atol=2 / 255)
     assert np.abs(once - images.numpy() / 255).max() > 0.05
 
 
 def test_hue_jitter_keeps_greys_and_luma_and_turns_the_hue():
     grey = torch.arange(0, 256, 16, dtype=torch.uint8).view(1, 4, 4, 1).repeat(1, 1, 1, 3)
-    turned = pixels(augment(grey, settings(jitter=(0, 0, 0, 0.3)), Fixed(1.0)))
+    turned = pixels(augment(grey, IMAGENET, settings(jitter=(0, 0, 0, 0.3)), Fixed(1.0)))
     np.testing.assert_allclose(turned, grey / 255, atol=1e-3)
     reddish = torch.tensor([150, 110, 110], dtype=torch.uint8).expand(1, 2, 2, 3).contiguous()
-    turned = pixels(augment(reddish, settings(jitter=(0, 0, 0, 0.5)), Fixed(1.0)))[0, 0, 0]
+    turned = pixels(augment(reddish, IMAGENET, settings(jitter=(0, 0, 0, 0.5)), Fixed(1.0)))[0, 0, 0]
     luma = np.array([0.299, 0.587, 0.114])
     assert turned @ luma == pytest.approx(np.array([150, 110, 110]) / 255 @ luma, abs=1e-4)
     assert colorsys.rgb_to_hsv(*turned)[0] == pytest.approx(0.5, abs=0.1)  # red has become cyan
@@ -150,10 +151,10 @@ def test_hue_jitter_keeps_greys_and_luma_and_turns_the_hue():
 
 def test_augmentation_depends_on_its_generator_alone():
     images, all_on = pictures(10), settings(pad=4, flip=0.5, erasing=0.5, jitter=(0.2, 0.2, 0.2, 0.1))
-    first = augment(images, all_on, generator(1, "a"))
+    first = augment(images, IMAGENET, all_on, generator(1, "a"))
     torch.manual_seed(1)
-    assert torch.equal(augment(images, all_on, generator(1, "a")), first)
-    assert not torch.equal(augment(images, all_on, generator(2, "a")), first)
+    assert torch.equal(augment(images, IMAGENET, all_on, generator(1, "a")), first)
+    assert not torch.equal(augment(images, IMAGENET, all_on, generator(2, "a")), first)
     assert torch.equal(images, pictures(10))
 
 

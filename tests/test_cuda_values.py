@@ -22,6 +22,7 @@ from fedreid_mpi.evaluation.reranking import Reranking
 from fedreid_mpi.evaluation.splits import Scoring, images_to_score
 from fedreid_mpi.federated.sums import MODELS, RankSums, Segment, Vectors
 from fedreid_mpi.model import build_network
+from fedreid_mpi.pixels import IMAGENET
 
 
 def test_a_mix_of_labels_is_caught():
@@ -80,9 +81,9 @@ def test_distances_left_on_the_host_are_caught():
 def test_a_gpu_augments_as_a_cpu_does():
     settings = Augmentation(pad=2, jitter=(0.2, 0.2, 0.2, 0.1), erasing=0.5)
     images = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (6, 32, 16, 3), np.uint8))
-    expected = augment(images, settings, np.random.default_rng(2))
+    expected = augment(images, IMAGENET, settings, np.random.default_rng(2))
     with labelled_cuda():
-        found = augment(images.to(CUDA), settings, np.random.default_rng(2))
+        found = augment(images.to(CUDA), IMAGENET, settings, np.random.default_rng(2))
         assert found.device == CUDA
         assert torch.equal(found.cpu(), expected)
 

@@ -75,5 +75,5 @@ def test_the_backbone_of_the_page_learns_and_takes_weights(archives, tmp_path, m
         np.abs(trained["backbone.first.weight"] - fresh.backbone.first.weight.detach().numpy()).max() > 1e-4
     )
 
-    torch.save(build(2)[0].state_dict(), tmp_path / "stripes.pth")
+    torch.save(build(2).module.state_dict(), tmp_path / "stripes.pth")
     load_backbone_weights(tmp_path / "stripes.pth", fresh, "stripes")

@@ -19,6 +19,7 @@ from fedreid_mpi.model import (
     tensors_of,
     values_of,
 )
+from fedreid_mpi.pixels import IMAGENET, PixelScale
 from fedreid_mpi.records import Role
 
 CPU = torch.device("cpu")
@@ -216,6 +217,27 @@ def test_a_model_survives_the_disk(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
 
+def test_a_model_file_says_what_the_network_expects_of_pixels(tmp_path):
+    model, path = flat(), tmp_path / "m.safetensors"
+    model.network.pixel_scale = PixelScale((0.5, 0.25, 0.125), (0.5, 1.0, 2.0))
+    save_model(path, model, SMALL, 32, 16, 0)
+    assert load_model(path).network.pixel_scale == model.network.pixel_scale
+
+
+def test_a_model_file_from_before_pixels_had_a_scale_has_imagenets(tmp_path):
+    def older(about):
+        return {n: x for n, x in about.items() if n not in ("mean", "deviation")}
+
+    assert load_model(stored(tmp_path, about=older)).network.pixel_scale == IMAGENET
+
+
+@pytest.mark.parametrize("deviation", [[0.5, 0.5], [0.5, 0.5, 0.0], "0.5", None, ["a", "b", "c"]])
+def test_pixels_have_three_channels_with_positive_deviations(deviation, tmp_path):
+    path = stored(tmp_path, about=lambda a: a | {"deviation": deviation})
+    with pytest.raises(DataError, match="description is damaged"):
+        load_model(path)
+
+
 def flat_features(model):
     """Features by a copy in the ordinary layout, whose sums have the same order as the stored network's."""
     copy = build_network(SMALL, None, 0).eval()
@@ -234,16 +256,16 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def stored(tmp_path, tensors=lambda t: t, metadata=lambda m: m):
+def stored(tmp_path, tensors=lambda t: t, metadata=lambda m: m, about=lambda a: a):
     """A model file with its tensors or metadata changed, and the digest that goes with them."""
     path = tmp_path / "m.safetensors"
     save_model(path, flat(), SMALL, 32, 16, 0)
     with safe_open(path, framework="pt") as file:
-        about = json.loads(file.metadata()[files.ABOUT])
+        entry = about(json.loads(file.metadata()[files.ABOUT]))
     changed = tensors(load_file(path))
-    del about["digest"]
-    about["digest"] = files._digest(about, changed)
-    save_file(changed, path, metadata=metadata({files.ABOUT: json.dumps(about)}))
+    del entry["digest"]
+    entry["digest"] = files._digest(entry, changed)
+    save_file(changed, path, metadata=metadata({files.ABOUT: json.dumps(entry)}))
     return path
 
 

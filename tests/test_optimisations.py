@@ -19,6 +19,7 @@ from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import augment, epoch_batches, normalise
 from fedreid_mpi.federated.distillation import PublicImages
 from fedreid_mpi.model import FlatModel, load_model
+from fedreid_mpi.pixels import IMAGENET
 from fedreid_mpi.records import ModelKind, RoundPlan
 from fedreid_mpi.results import read_run
 from fedreid_mpi.run.loop import run_federation
@@ -84,10 +85,10 @@ def test_clustering_averages_within_the_groups_of_finch(play, public, feature):
         with torch.no_grad():
             if feature == "concat":
                 vector = network.features(
-                    normalise(torch.from_numpy(archive.images[np.sort(drawn)]))
+                    normalise(torch.from_numpy(archive.images[np.sort(drawn)]), IMAGENET)
                 ).flatten()
             else:
-                rows = network.features(normalise(torch.from_numpy(archive.images[:])))
+                rows = network.features(normalise(torch.from_numpy(archive.images[:]), IMAGENET))
                 vector = (rows / rows.norm(dim=1, keepdim=True)).mean(0)
         features.append((vector / vector.norm() if feature == "concat" else vector).numpy())
     labels = finch(np.stack(features))[0]
@@ -141,7 +142,7 @@ def test_distillation_equals_a_plain_rederivation(play, public):
     random = generator(3, "distillation", 1)
     losses = []
     for rows in epoch_batches(PUBLIC_IMAGES, 8, False, random):
-        pixels = augment(torch.from_numpy(archive.images[rows]), experiment.augmentation, random)
+        pixels = augment(torch.from_numpy(archive.images[rows]), IMAGENET, experiment.augmentation, random)
         with torch.no_grad():
             lessons = [teacher.features(pixels) for teacher in teachers]
             target = torch.stack([f / f.norm(dim=1, keepdim=True) for f in lessons]).mean(0)
@@ -179,7 +180,9 @@ def classroom(archives, public, tmp_path):
         from fedreid_mpi.model import build_network
 
         networks = [build_network(experiment.model, None, seed) for seed in (1, 2)]
-        return PublicImages.open(DatasetArchive.open(public), experiment, torch.device("cpu")), *networks
+        return PublicImages.open(
+            DatasetArchive.open(public), experiment, torch.device("cpu"), IMAGENET
+        ), *networks
 
     return build
 
@@ -230,7 +233,7 @@ def test_the_overlap_can_be_left_out(archives, public, tmp_path):
     from fedreid_mpi.errors import DataError
 
     with pytest.raises(DataError, match="24 public images, expected at least 32"):
-        PublicImages.open(DatasetArchive.open(public), load_experiment(path), torch.device("cpu"))
+        PublicImages.open(DatasetArchive.open(public), load_experiment(path), torch.device("cpu"), IMAGENET)
 
 
 def test_loss_by_hand():

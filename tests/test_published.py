@@ -43,6 +43,7 @@ from fedreid_mpi.federated.client import label_identities
 from fedreid_mpi.federated.distillation import PublicImages
 from fedreid_mpi.federated.plan import plan_round
 from fedreid_mpi.model import FlatModel, build_network
+from fedreid_mpi.pixels import IMAGENET
 from fedreid_mpi.records import ClientSpec, ModelKind, RoundPlan
 from fedreid_mpi.results import read_run
 from fedreid_mpi.run.loop import run_federation
@@ -151,7 +152,7 @@ def test_the_servers_step(row, experiment, public):
         settings = experiment(
             "default", "distillation.enabled=true", "model.dropout=0.5", *keys, with_public=True
         )
-    images = PublicImages.open(DatasetArchive.open(public), settings, CPU)
+    images = PublicImages.open(DatasetArchive.open(public), settings, CPU, IMAGENET)
     plan = RoundPlan(1, (0,), LR, evaluate=False, distil=True)
     teacher, student, expected = (build_network(settings.model, None, seed) for seed in (1, 2, 2))
     targets = images.teach(teacher, plan)
@@ -207,7 +208,7 @@ def test_teachers_are_in_evaluation_mode_and_untouched(preset, experiment, publi
     settings = experiment(
         preset, "distillation.enabled=true", "run.rounds=20", "model.dropout=0.5", with_public=True
     )
-    images = PublicImages.open(DatasetArchive.open(public), settings, CPU)
+    images = PublicImages.open(DatasetArchive.open(public), settings, CPU, IMAGENET)
     network = build_network(settings.model, None, 1).train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     plan = RoundPlan(1, (0,), LR, evaluate=False, distil=True)

@@ -22,6 +22,7 @@ from fedreid_mpi.federated.client import (
     train,
 )
 from fedreid_mpi.model import FlatModel, build_network
+from fedreid_mpi.pixels import IMAGENET
 from fedreid_mpi.records import RoundPlan
 from fedreid_mpi.seeds import derive, generator
 
@@ -91,7 +92,7 @@ def test_a_round_is_the_step_that_is_written_in_the_paper(nesterov, dropout, sit
         network.load_state_dict(trained.model.network.state_dict())
         rows = generator(3, "train", round, 0).permutation(20)
         torch.manual_seed(derive(3, "train", round, 0, "dropout"))
-        logits = network.train()(normalise(torch.from_numpy(archive.images[chosen[rows]])))
+        logits = network.train()(normalise(torch.from_numpy(archive.images[chosen[rows]]), IMAGENET))
         spread = torch.full((20, 4), 0.1 / 4)
         spread[torch.arange(20), labels[rows]] += 0.9
         loss = -(spread * F.log_softmax(logits, 1)).sum(1).mean()
@@ -195,7 +196,9 @@ def test_reestimated_statistics_are_those_of_the_clients_images_and_are_only_len
     trained.train(plan())
     before = trained.model.buffer.clone()
     network, region = trained.model.network, trained.model.statistics
-    batches = [normalise(trained.data.images.batch(rows)) for rows in np.split(np.arange(20), [7, 14])]
+    batches = [
+        normalise(trained.data.images.batch(rows), IMAGENET) for rows in np.split(np.arange(20), [7, 14])
+    ]
     with torch.no_grad():
         seen = [network.backbone.stem(pixel_unshuffle(batch, 2)) for batch in batches]
     beats: list[None] = []

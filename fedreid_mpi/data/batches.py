@@ -9,10 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedreid_mpi import config
-
-MEAN = (0.485, 0.456, 0.406)
-DEVIATION = (0.229, 0.224, 0.225)
-"""ImageNet's mean and standard deviation a channel, for values in [0, 1]."""
+from fedreid_mpi.pixels import PixelScale
 
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luma (ITU-R BT.601), as torchvision has them."""
@@ -81,12 +78,14 @@ def epoch_batches(
             yield rows
 
 
-def normalise(images: Tensor) -> Tensor:
+def normalise(images: Tensor, scale: PixelScale) -> Tensor:
     """Turn uint8 images (B, H, W, 3) into normalised float32 images (B, 3, H, W)."""
-    return _standardise(_to_unit(images))
+    return _standardise(_to_unit(images), scale)
 
 
-def augment(images: Tensor, settings: config.Augmentation, random: np.random.Generator) -> Tensor:
+def augment(
+    images: Tensor, scale: PixelScale, settings: config.Augmentation, random: np.random.Generator
+) -> Tensor:
     """Augment and normalise a training batch.
 
     Random numbers are drawn on the CPU, so they are the same whatever the device. The order is pad, crop and
@@ -96,6 +95,8 @@ def augment(images: Tensor, settings: config.Augmentation, random: np.random.Gen
     ----------
     images
         Shape (B, H, W, 3), uint8, on any device.
+    scale
+        What the network expects of pixels.
     settings
         The experiment's ``[augmentation]`` section.
     random
@@ -109,7 +110,7 @@ def augment(images: Tensor, settings: config.Augmentation, random: np.random.Gen
     pixels = _to_unit(_crop_and_flip(images, settings, random))
     if any(settings.jitter):
         pixels = _jitter(pixels, settings.jitter, random)
-    pixels = _standardise(pixels)
+    pixels = _standardise(pixels, scale)
     if settings.erasing:
         _erase(pixels, settings.erasing, random)
     return pixels
@@ -119,13 +120,13 @@ def _to_unit(images: Tensor) -> Tensor:
     return images.permute(0, 3, 1, 2).float().div_(255)
 
 
-def _standardise(pixels: Tensor) -> Tensor:
+def _standardise(pixels: Tensor, scale: PixelScale) -> Tensor:
     # As rows of interleaved channels, which a CPU's vector instructions work through at full length.
     pixels = pixels.contiguous(memory_format=torch.channels_last)
     rows = pixels.permute(0, 2, 3, 1).flatten(2)
     width = pixels.shape[3]
-    rows.sub_(torch.tensor(MEAN * width, device=pixels.device))
-    rows.div_(torch.tensor(DEVIATION * width, device=pixels.device))
+    rows.sub_(torch.tensor(scale.mean * width, device=pixels.device))
+    rows.div_(torch.tensor(scale.deviation * width, device=pixels.device))
     return pixels
 
 

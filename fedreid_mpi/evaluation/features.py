@@ -90,7 +90,7 @@ def extract_features(
     size = BATCH[device.type]
     for start in range(0, len(indices), size):
         chosen = indices[start : start + size]
-        images = normalise(torch.from_numpy(archive.images[chosen]).to(device))
+        images = normalise(torch.from_numpy(archive.images[chosen]).to(device), network.pixel_scale)
         both = torch.cat([images, images.flip(3)])
         with autocast(compute, device):
             embeddings = network.features(both).float()

@@ -22,6 +22,7 @@ from fedreid_mpi.federated.objectives import corrections_of, objective_of
 from fedreid_mpi.federated.sgd import Batch, Sgd, descend
 from fedreid_mpi.federated.turn import ClientTurn, FinishedTurn, Vectors
 from fedreid_mpi.model import FlatModel, initial_classifier
+from fedreid_mpi.pixels import PixelScale
 from fedreid_mpi.records import (
     ClientReport,
     ClientSpec,
@@ -215,7 +216,7 @@ def train(
     descent = descend(
         model,
         optimizer,
-        _batches(client, experiment, generator(*stream)),
+        _batches(client, model.network.pixel_scale, experiment, generator(*stream)),
         objective_of(turn),
         derive(*stream, "dropout"),
         corrections_of(turn),
@@ -234,12 +235,14 @@ def train(
     return Trained(report, remembered)
 
 
-def _batches(client: Client, experiment: Experiment, random: np.random.Generator) -> Iterator[Batch]:
+def _batches(
+    client: Client, scale: PixelScale, experiment: Experiment, random: np.random.Generator
+) -> Iterator[Batch]:
     """Yield the augmented batches of a client's local epochs."""
     federation = experiment.federation
     for _ in range(federation.local_epochs):
         for rows in epoch_batches(len(client.images), federation.batch_size, federation.drop_last, random):
-            images = augment(client.images.batch(rows), experiment.augmentation, random)
+            images = augment(client.images.batch(rows), scale, experiment.augmentation, random)
             yield images, client.labels[torch.from_numpy(rows).to(client.labels.device)]
 
 
@@ -270,7 +273,7 @@ def reestimated(
                     # A plain mean over the batches. With None torch does the same, but reads its counter back
                     # from the GPU, in every layer.
                     layer.momentum = 1 / number
-                images = normalise(client.images.batch(rows))
+                images = normalise(client.images.batch(rows), model.network.pixel_scale)
                 with autocast(experiment.compute, images.device):
                     model.network.features(images)
         model.network.eval()

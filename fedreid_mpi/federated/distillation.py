@@ -21,6 +21,7 @@ from fedreid_mpi.device import autocast
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.federated.sgd import Batch, Sgd, descend
 from fedreid_mpi.model import FlatModel, ReIDNetwork
+from fedreid_mpi.pixels import PixelScale
 from fedreid_mpi.records import Heartbeat, Role, RoundPlan, no_heartbeat
 from fedreid_mpi.seeds import derive, generator
 
@@ -33,13 +34,16 @@ OVERLAP = "P1/"
 
 @dataclass(frozen=True, slots=True)
 class PublicImages:
-    """The public dataset on one rank's device."""
+    """The public dataset on one rank's device, as the network expects its pixels."""
 
     images: ImageStore
     experiment: Experiment
+    scale: PixelScale
 
     @classmethod
-    def open(cls, archive: DatasetArchive, experiment: Experiment, device: torch.device) -> "PublicImages":
+    def open(
+        cls, archive: DatasetArchive, experiment: Experiment, device: torch.device, scale: PixelScale
+    ) -> "PublicImages":
         """Choose the images of the public dataset's archive that a run uses.
 
         Raises
@@ -55,7 +59,7 @@ class PublicImages:
             raise DataError(
                 f"{archive.path}: {len(chosen)} public images, expected at least {CLUSTERING_BATCH}"
             )
-        return cls(ImageStore([(archive.images, chosen)], device), experiment)
+        return cls(ImageStore([(archive.images, chosen)], device), experiment, scale)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -65,13 +69,13 @@ class PublicImages:
         random = generator(self.experiment.run.seed, "distillation", plan.round)
         for rows in epoch_batches(len(self.images), self.experiment.federation.batch_size, False, random):
             heartbeat()
-            yield augment(self.images.batch(rows), self.experiment.augmentation, random)
+            yield augment(self.images.batch(rows), self.scale, self.experiment.augmentation, random)
 
     @torch.no_grad()
     def features(self, network: ReIDNetwork, rows: NDArray[np.int64]) -> Tensor:
         """Return a model's embeddings of some images, as they are: shape (rows, width), float32."""
         network.eval()
-        images = normalise(self.images.batch(rows))
+        images = normalise(self.images.batch(rows), self.scale)
         with autocast(self.experiment.compute, images.device):
             return network.features(images).float()
 

@@ -62,7 +62,7 @@ class CosineDistance:
         self._state = state
         random = generator(state.experiment.run.seed, "probe", plan.round, client.spec.id)
         rows = random.permutation(len(client.images))[: state.experiment.federation.batch_size]
-        self._images = normalise(client.images.batch(rows))
+        self._images = normalise(client.images.batch(rows), state.model.network.pixel_scale)
 
     @torch.no_grad()
     def logits(self) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from fedreid_mpi.errors import DataError
 from fedreid_mpi.model.flat_model import FlatModel
 from fedreid_mpi.model.foreign import STATE_DICT, what_it_is
 from fedreid_mpi.model.network import ReIDNetwork, build_network
+from fedreid_mpi.pixels import read_pixel_scale
 from fedreid_mpi.records import ParamSpec, Role
 from fedreid_mpi.storage.atomic import atomic_write, require_regular, write_errors
 
@@ -74,6 +75,8 @@ def save_model(
         "height": height,
         "width": width,
         "round": round,
+        "mean": model.network.pixel_scale.mean,
+        "deviation": model.network.pixel_scale.deviation,
     }
     save_tensors(path, {spec.name: model.view(spec) for spec in shared_specs(model)}, about)
 
@@ -197,9 +200,11 @@ def load_model(path: Path) -> StoredModel:
             raise DataError(f"{path}: damaged or changed: its digest is not that of the model in it")
         settings = config.Model.model_validate(about["settings"])
         height, width = int(about["height"]), int(about["width"])
+        scale = read_pixel_scale(about)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: the model's description is damaged: {entry[:80]!r}") from error
-    network = build_network(settings, None, 0)
+    network = build_network(settings, None, 0, size=(height, width))
+    network.pixel_scale = scale
     own = network.state_dict()
     expected = {
         name: tensor.shape for name, tensor in own.items() if not name.endswith("num_batches_tracked")

@@ -7,6 +7,9 @@ from fedreid_mpi import config
 from fedreid_mpi.model.backbones import build_backbone
 from fedreid_mpi.seeds import derive
 
+USUAL_SIZE = (256, 128)
+"""Height and width of images in most work on re-identification; only transformers are built for one size."""
+
 
 class ReIDNetwork(nn.Module):
     """Backbone, embedding and, on a client, a classifier of its identities.
@@ -17,6 +20,13 @@ class ReIDNetwork(nn.Module):
         The experiment's ``[model]`` section.
     identities
         Number of people the classifier tells apart; None for a network without classifier.
+    size
+        Height and width of the images, in pixels.
+
+    Attributes
+    ----------
+    pixel_scale
+        What the backbone expects of pixels.
 
     Notes
     -----
@@ -25,11 +35,15 @@ class ReIDNetwork(nn.Module):
     classes are separated by angle alone (Luo et al., CVPR Workshops 2019, section 3.5).
     """
 
-    def __init__(self, settings: config.Model, identities: int | None) -> None:
+    def __init__(
+        self, settings: config.Model, identities: int | None, size: tuple[int, int] = USUAL_SIZE
+    ) -> None:
         super().__init__()
         self.memory_format = torch.contiguous_format
         biased = settings.neck == "none"
-        self.backbone, dimension = build_backbone(settings.backbone, settings.last_stride)
+        built = build_backbone(settings, size)
+        self.backbone, dimension = built.module, built.dimension
+        self.pixel_scale = built.pixel_scale
         self.embedding = nn.Linear(dimension, settings.embedding_dim, bias=biased)
         self.embedding_bn = nn.BatchNorm1d(settings.embedding_dim)
         self.embedding_bn.bias.requires_grad_(biased)
@@ -67,14 +81,20 @@ class ReIDNetwork(nn.Module):
         return self.classify(self.features(images))
 
 
-def build_network(settings: config.Model, identities: int | None, seed: int, *path: str | int) -> ReIDNetwork:
+def build_network(
+    settings: config.Model,
+    identities: int | None,
+    seed: int,
+    *path: str | int,
+    size: tuple[int, int] = USUAL_SIZE,
+) -> ReIDNetwork:
     """Build a network on the CPU, its random weights drawn from the stream (seed, "model", *path).
 
     The global generator of torch is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "model", *path))
-        return ReIDNetwork(settings, identities)
+        return ReIDNetwork(settings, identities, size)
 
 
 def initial_classifier(settings: config.Model, identities: int, seed: int, client: int) -> dict[str, Tensor]:

@@ -149,7 +149,8 @@ def set_up(
         archives, public = staged[: len(experiment.data.archives)], staged[len(experiment.data.archives) :]
         parts = partition(archives, experiment)
         largest = max(spec.identities for spec in specs)
-        network = build_network(experiment.model, largest, experiment.run.seed, "shared")
+        size = (archives[0].height, archives[0].width)
+        network = build_network(experiment.model, largest, experiment.run.seed, "shared", size=size)
         if experiment.model.weights is not None and comm.is_server and start.after < 0:
             load_backbone_weights(experiment.model.weights, network, experiment.model.backbone)
         return RankState(
@@ -160,7 +161,7 @@ def set_up(
             clients=tuple(load_data(specs[id], parts[id], archives, device) for id in placement[comm.rank]),
             model=FlatModel(network, device, memory_format(experiment.compute, device)),
             archives=archives,
-            public=PublicImages.open(public[0], experiment, device) if public else None,
+            public=PublicImages.open(public[0], experiment, device, network.pixel_scale) if public else None,
             heartbeat=heartbeat,
             progress=Progress(start.groups, frozenset(start.untrained)),
         )

@@ -1,11 +1,10 @@
-"""Backbones: images in, one pooled vector an image out. Adding one is adding a line to `BACKBONES`."""
-
-from collections.abc import Callable
-from functools import partial
+"""A small residual network, for experiments on CPUs."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from fedreid_mpi.model.backbones.backbone import Backbone
 
 
 class ResidualBlock(nn.Module):
@@ -59,46 +58,6 @@ class SmallResNet(nn.Module):
         return pooled
 
 
-def build_backbone(name: str, last_stride: int) -> tuple[nn.Module, int]:
-    """Build a backbone with fresh random weights.
-
-    Parameters
-    ----------
-    name
-        One of `BACKBONES`.
-    last_stride
-        Stride of the last stage, 1 or 2.
-
-    Returns
-    -------
-    tuple of Module and int
-        The backbone, mapping (B, 3, H, W) to (B, dimension), and its dimension.
-    """
-    return BACKBONES[name](last_stride)
-
-
-def _small(last_stride: int) -> tuple[nn.Module, int]:
-    return SmallResNet(last_stride), SmallResNet.dimension
-
-
-def _torchvision_resnet(name: str, last_stride: int) -> tuple[nn.Module, int]:
-    # Imported here since it takes seconds, which every rank of a run with the small network would pay.
-    from torchvision.models import resnet
-
-    network = getattr(resnet, name)(weights=None)
-    dimension = int(network.fc.in_features)
-    network.fc = nn.Identity()
-    if last_stride == 1:
-        block = network.layer4[0]
-        for layer in (block.conv1, block.conv2, block.downsample[0]):
-            layer.stride = (1, 1)
-    return network, dimension
-
-
-BACKBONES: dict[str, Callable[[int], tuple[nn.Module, int]]] = {
-    "small": _small,
-    "resnet18": partial(_torchvision_resnet, "resnet18"),
-    "resnet34": partial(_torchvision_resnet, "resnet34"),
-    "resnet50": partial(_torchvision_resnet, "resnet50"),
-}
-"""Name in the configuration to what builds it, given the stride of the last stage."""
+def build_small(last_stride: int) -> Backbone:
+    """Build the small network."""
+    return Backbone(SmallResNet(last_stride), SmallResNet.dimension)
