@@ -59,6 +59,12 @@ VARIANTS = {
         "clustering": {"enabled": True},
         "evaluation": {"reestimate_bn": True, "every": 2},
     },
+    "bare": {
+        "model": {"embedding_dim": 0},
+        "data": {"public": "public.h5"},
+        "distillation": {"enabled": True},
+        "evaluation": {"mirror": False},
+    },
     "edges": {"federation": {"clients": "identity", "identity_clients": 2, "edge_rounds": 1}},
     "pool": {"federation": {"mode": "centralised"}},
 }

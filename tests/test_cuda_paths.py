@@ -164,7 +164,7 @@ def test_features_stay_on_the_device(folder, monkeypatch):
         watch.reads.clear()
         archive = DatasetArchive.open(folder / "one.h5")
         images = query_then_gallery(archive)
-        found = extract_features(network, archive, images, Compute())
+        found = extract_features(network, archive, images, Compute(), True)
         assert found.device == CUDA
         assert found.shape == (len(images), 16)
     assert watch.reads == []

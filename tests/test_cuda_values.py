@@ -95,7 +95,7 @@ def test_a_gpu_scores_a_split_as_a_cpu_does(tmp_path, monkeypatch):
 
     def score(device):
         network = build_network(settings, None, 3).place(device, torch.contiguous_format)
-        extracted = extract_parts(network, archive, images_to_score(archive, [0]), Compute())
+        extracted = extract_parts(network, archive, images_to_score(archive, [0]), Compute(), True)
         assert extracted.features.device == device
         return score_split(extracted, 0, Scoring(distances=Reranking(k1=4, k2=2)))
 

@@ -8,6 +8,7 @@ from small import write_experiment, write_site
 from fedreid_mpi import config
 from fedreid_mpi.cli import run
 from fedreid_mpi.data.archive import DatasetArchive
+from fedreid_mpi.data.batches import normalise
 from fedreid_mpi.evaluation import EvalShard, extract_features, query_then_gallery, rank_gallery, shards
 from fedreid_mpi.evaluation.features import BATCH, SHARD
 from fedreid_mpi.model import load_model
@@ -46,17 +47,50 @@ def test_features_are_those_of_an_image_and_its_mirror_image(model, archives):
     indices = query_then_gallery(archive)
     assert len(indices) > BATCH["cpu"]  # more than one batch, the last of them partial
     seen = []
-    features = extract_features(stored.network, archive, indices, COMPUTE, seen.append)
+    features = extract_features(stored.network, archive, indices, COMPUTE, True, seen.append)
     assert sum(seen) == len(indices)
     assert features.dtype == torch.float32
     expected = [naive_features(stored.network, archive, index) for index in indices]
     np.testing.assert_allclose(features, np.stack(expected), atol=1e-5)
 
 
+def test_without_mirror_images_features_are_those_of_an_image(model, archives):
+    archive, network = DatasetArchive.open(archives[4]), load_model(model).network.eval()
+    indices = query_then_gallery(archive)
+    features = extract_features(network, archive, indices, COMPUTE, False)
+    with torch.no_grad():
+        images = normalise(torch.from_numpy(archive.images[indices]), network.pixel_scale)
+        alone = network.features(images)
+    torch.testing.assert_close(features, torch.nn.functional.normalize(alone))
+    assert not torch.allclose(features, extract_features(network, archive, indices, COMPUTE, True))
+
+
+def test_results_without_mirror_images_say_so(archives, tmp_path, capsys):
+    path = write_experiment(
+        tmp_path / "x.toml", archives[4:], run={"rounds": 1}, evaluation={"mirror": False}
+    )
+    run_dir, saved = tmp_path / "run", tmp_path / "features.h5"
+    assert run(["train", str(path), "--run-dir", str(run_dir)]) == 0
+    capsys.readouterr()
+    assert run(["results", "show", str(run_dir)]) == 0
+    assert "without mirror images" in capsys.readouterr().out
+    model = run_dir / "models" / "global.safetensors"
+    arguments = ["evaluate", str(model), str(archives[4]), "--device", "cpu", "--save", str(saved)]
+    archive = DatasetArchive.open(archives[4])
+    indices = query_then_gallery(archive)
+    for option, mirrored in (("--no-mirror", False), ("--mirror", True)):
+        assert run([*arguments, option]) == 0
+        assert ("without mirror images" in capsys.readouterr().out) == (not mirrored)
+        expected = extract_features(load_model(model).network, archive, indices, COMPUTE, mirrored)
+        with h5py.File(saved) as file:
+            assert bool(file.attrs["mirror"]) == mirrored
+            np.testing.assert_allclose(file["library/features"][...], expected.numpy(), atol=1e-5)
+
+
 def test_features_are_extracted_in_evaluation_mode_and_leave_no_trace(model, archives):
     archive, network = DatasetArchive.open(archives[0]), load_model(model).network.train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    features = extract_features(network, archive, query_then_gallery(archive), COMPUTE)
+    features = extract_features(network, archive, query_then_gallery(archive), COMPUTE, True)
     assert not features.requires_grad
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
@@ -93,8 +127,10 @@ def test_units_do_not_change_the_bits(model, archives):
     """A shard is whole batches, so whoever extracts it gives the features that one rank alone would."""
     archive, network = DatasetArchive.open(archives[4]), load_model(model).network
     indices, batch = query_then_gallery(archive), BATCH["cpu"]
-    whole = extract_features(network, archive, indices, COMPUTE)
-    cut = [extract_features(network, archive, part, COMPUTE) for part in (indices[:batch], indices[batch:])]
+    whole = extract_features(network, archive, indices, COMPUTE, True)
+    cut = [
+        extract_features(network, archive, part, COMPUTE, True) for part in (indices[:batch], indices[batch:])
+    ]
     assert torch.equal(torch.cat(cut), whole)
 
 

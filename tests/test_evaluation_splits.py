@@ -103,11 +103,11 @@ def test_each_image_is_extracted_once_and_the_first_splits_batches_are_kept(arch
 
 def test_every_split_scores_as_if_it_were_alone(archive, model):
     network = load_model(model).network
-    together = extract_parts(network, archive, images_to_score(archive, [0, 1, 2]), COMPUTE)
+    together = extract_parts(network, archive, images_to_score(archive, [0, 1, 2]), COMPUTE, True)
     assert sorted(together.images) == [0, 1, 2, 3, 4, 5, 6, 7]
     for split in range(3):
         images = query_then_gallery(archive, split)
-        alone = extract_features(network, archive, images, COMPUTE)
+        alone = extract_features(network, archive, images, COMPUTE, True)
         torch.testing.assert_close(together.of(images), alone)
         found = score_split(together, split, Scoring())
         told: list[int] = []
@@ -115,7 +115,7 @@ def test_every_split_scores_as_if_it_were_alone(archive, model):
         assert sum(told) == len(archive.split("query", split))  # long work gives signs of life
         np.testing.assert_array_equal(found.average_precision, expected.average_precision)
     first = query_then_gallery(archive, 0)
-    assert torch.equal(together.of(first), extract_features(network, archive, first, COMPUTE))
+    assert torch.equal(together.of(first), extract_features(network, archive, first, COMPUTE, True))
 
 
 def test_a_gallery_in_a_row_is_not_copied():
@@ -173,7 +173,7 @@ def test_multi_query_needs_its_images(tmp_path):
 
 def test_reranking_is_that_of_query_and_gallery(archive, model):
     network = load_model(model).network
-    extracted = extract_parts(network, archive, images_to_score(archive, [1]), COMPUTE)
+    extracted = extract_parts(network, archive, images_to_score(archive, [1]), COMPUTE, True)
     reranking = Reranking(k1=2, k2=2)
     found = score_split(extracted, 1, Scoring(distances=reranking))
     sides = []
@@ -203,7 +203,7 @@ def cells(printed):
 @pytest.fixture
 def scores(archive, model):
     extracted = extract_parts(
-        load_model(model).network, archive, images_to_score(archive, [0, 1, 2], True), COMPUTE
+        load_model(model).network, archive, images_to_score(archive, [0, 1, 2], True), COMPUTE, True
     )
 
     def of(split, **scoring):

@@ -11,6 +11,7 @@ from fedreid_mpi import config
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.model import (
     FlatModel,
+    backbones,
     build_network,
     files,
     load_backbone_weights,
@@ -111,7 +112,8 @@ def test_shared_parts_of_different_clients_are_laid_out_alike():
     assert few.shared.numel() == many.shared.numel() == none.shared.numel() == none.buffer.numel()
     shared = [spec for spec in many.specs if spec.role is not Role.CLASSIFIER]
     assert shared == list(none.specs)
-    assert none.region(Role.CLASSIFIER) == slice(0, 0)
+    end = none.buffer.numel()
+    assert none.region(Role.CLASSIFIER) == slice(end, end)
 
 
 def test_channels_last_filters_are_stored_so():
@@ -399,3 +401,50 @@ def test_dropout_acts_between_embedding_and_classifier_in_training_alone():
     network.eval()(images(64))
     assert np.isclose((seen[0] == 0).float().mean().item(), 0.5, atol=0.05)
     assert not (seen[1] == 0).any()
+
+
+@pytest.mark.parametrize("neck", ["none", "bnneck"])
+def test_without_an_embedding_layer_the_feature_is_the_backbones(neck, tmp_path):
+    settings = config.Model(backbone="small", embedding_dim=0, neck=neck)
+    model = flat(settings)
+    randomise(model)
+    network = model.network.eval()
+    assert network.width == 128
+    pooled = network.backbone(images())
+    expected = pooled
+    if neck == "bnneck":
+        norm = network.embedding_bn
+        expected = (pooled - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight
+        expected = expected + norm.bias
+    torch.testing.assert_close(network.features(images()), expected)
+    assert torch.equal(network.embed(images()), pooled)
+    head = [spec.name for spec in model.specs if spec.role is Role.EMBEDDING]
+    assert head == (["embedding_bn.weight", "embedding_bn.bias"] if neck == "bnneck" else [])
+    regions = [model.region(role) for role in Role]
+    assert [region.stop for region in regions[:-1]] == [region.start for region in regions[1:]]
+    assert model.shared.numel() == model.region(Role.CLASSIFIER).start
+    path = tmp_path / "global.safetensors"
+    save_model(path, model, settings, 32, 16, 7)
+    assert torch.equal(load_model(path).network.features(images()), network.features(images()))
+
+
+class Plain(nn.Module):
+    """A backbone without BatchNorm: a model of it may have no statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, 2)
+
+    def forward(self, x):
+        return torch.relu(self.conv(x)).mean((2, 3))
+
+
+def test_regions_may_be_empty(monkeypatch):
+    monkeypatch.setitem(backbones.BACKBONES, "small", lambda last_stride: backbones.Backbone(Plain(), 8))
+    model = flat(config.Model(backbone="small", embedding_dim=0))
+    assert {spec.role for spec in model.specs} == {Role.BACKBONE, Role.CLASSIFIER}
+    regions = [model.region(role) for role in Role]
+    assert regions[0].start == 0
+    assert [region.stop for region in regions[:-1]] == [region.start for region in regions[1:]]
+    assert regions[-1].stop == model.buffer.numel()
+    assert model.shared.numel() == regions[-1].start > 0

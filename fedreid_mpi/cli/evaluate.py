@@ -38,6 +38,12 @@ COLUMNS = ("dataset", "rank-1", "rank-5", "rank-10", "mAP", "mINP", "queries", "
     is_flag=True,
     help="A query is the mean of its person's multi-query images (Market-1501: gt_bbox) in its camera.",
 )
+@click.option(
+    "--mirror/--no-mirror",
+    default=True,
+    show_default=True,
+    help="Whether the feature of an image's mirror image is added to its own.",
+)
 @click.option("--rerank", is_flag=True, help="Re-rank by k-reciprocal neighbours (Zhong et al., CVPR 2017).")
 @click.option("--k1", type=click.IntRange(min=1), help="Neighbours that re-ranking looks at.  [default: 20]")
 @click.option("--k2", type=click.IntRange(min=1), help="Neighbours that it averages over.  [default: 6]")
@@ -61,6 +67,7 @@ def command(
     protocol: EvaluationProtocol,
     split: int | None,
     multi_query: bool,
+    mirror: bool,
     rerank: bool,
     k1: int | None,
     k2: int | None,
@@ -129,9 +136,11 @@ def command(
         "protocol": protocol,
         "seed": seed,
         "multi_query": multi_query,
+        "mirror": mirror,
         "reranked": rerank,
     }
     title = f"{model}, protocol {protocol}{', multi-query' if multi_query else ''}"
+    title += "" if mirror else ", without mirror images"
     if reranking is not None:
         made |= {"k1": reranking.k1, "k2": reranking.k2, "lambda": reranking.weight}
         title += f", re-ranked (k1 {reranking.k1}, k2 {reranking.k2}, lambda {reranking.weight:g})"
@@ -145,7 +154,7 @@ def command(
         distances = replace(reranking, advance=advance) if reranking is not None else cosine_distances
         scoring = Scoring(protocol, seed, multi_query, distances)
         for archive, numbers, images in zip(datasets, splits, parts, strict=True):
-            extracted = extract_parts(network, archive, images, compute, advance)
+            extracted = extract_parts(network, archive, images, compute, mirror, advance)
             rankings = {number: score_split(extracted, number, scoring, advance) for number in numbers}
             if kept is not None:
                 kept.add(extracted, rankings)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
 
 from fedreid_mpi.records import (
     BatchNormMode,
@@ -134,7 +134,12 @@ class Model(Section):
     backbone: Literal["resnet50", "resnet34", "resnet18", "small"] = Field(
         "resnet50", description="feature extractor"
     )
-    embedding_dim: int = Field(512, ge=2, le=2**16, description="length of the feature vector")
+    embedding_dim: int = Field(
+        512,
+        ge=0,
+        le=2**16,
+        description="length of the feature vector; 0 = no embedding layer, the backbone's own feature",
+    )
     dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.5, description="share of the embedding dropped in training"
     )
@@ -143,6 +148,13 @@ class Model(Section):
     )
     last_stride: Literal[1, 2] = Field(2, description="stride of the backbone's last stage")
     weights: File | None = Field(None, description="ImageNet weights of the backbone (.pth or .safetensors)")
+
+    @field_validator("embedding_dim")
+    @classmethod
+    def _no_feature_of_one_number(cls, length: int) -> int:
+        if length == 1:
+            raise ValueError("1, expected 0 or at least 2")
+        return length
 
 
 class Optimizer(Section):
@@ -243,6 +255,9 @@ class Evaluation(Section):
     every: int = Field(10, ge=1, description="rounds between evaluations; the last round is always evaluated")
     protocol: EvaluationProtocol = Field(
         "standard", description="definition of average precision and of the gallery"
+    )
+    mirror: bool = Field(
+        True, description="a feature is that of the image plus that of its mirror image; false: of the image"
     )
     local_models: bool = Field(True, description="score each client's own model before aggregation as well")
     reestimate_bn: bool = Field(

@@ -61,9 +61,10 @@ def extract_features(
     archive: DatasetArchive,
     indices: NDArray[np.int64],
     compute: config.Compute,
+    mirror: bool,
     advance: Advance | None = None,
 ) -> Tensor:
-    """Extract features: embedding of the image plus that of its mirror image, scaled to length 1.
+    """Extract features, scaled to length 1.
 
     Parameters
     ----------
@@ -75,27 +76,29 @@ def extract_features(
         Which images, shape (n,).
     compute
         Precision.
+    mirror
+        Whether the feature of the mirror image is added before the scaling.
     advance
         Told of every batch.
 
     Returns
     -------
     Tensor
-        Shape (n, embedding_dim), float32, on the network's device.
+        Shape (n, width), float32, on the network's device.
     """
     network.eval()
-    weight = network.embedding.weight
-    device, width = weight.device, weight.shape[0]
-    features = torch.empty(len(indices), width, device=device)
+    device = next(network.parameters()).device
+    features = torch.empty(len(indices), network.width, device=device)
     size = BATCH[device.type]
     for start in range(0, len(indices), size):
         chosen = indices[start : start + size]
         images = normalise(torch.from_numpy(archive.images[chosen]).to(device), network.pixel_scale)
-        both = torch.cat([images, images.flip(3)])
+        shown = torch.cat([images, images.flip(3)]) if mirror else images
         with autocast(compute, device):
-            embeddings = network.features(both).float()
-        plain, mirrored = embeddings[: len(images)], embeddings[len(images) :]
-        features[start : start + len(images)] = F.normalize(plain + mirrored)
+            found = network.features(shown).float()
+        if mirror:
+            found = found[: len(images)] + found[len(images) :]
+        features[start : start + len(images)] = F.normalize(found)
         if advance is not None:
             advance(len(images))
     return features
@@ -138,10 +141,11 @@ def extract_parts(
     archive: DatasetArchive,
     parts: Sequence[NDArray[np.int64]],
     compute: config.Compute,
+    mirror: bool,
     advance: Advance | None = None,
 ) -> ExtractedFeatures:
     """Extract the features of several sets of images, no batch across two; see `extract_features`."""
-    features = [extract_features(network, archive, part, compute, advance) for part in parts]
+    features = [extract_features(network, archive, part, compute, mirror, advance) for part in parts]
     # A large dataset has one split, whose features are not copied.
     return ExtractedFeatures(
         archive, np.concatenate(parts), features[0] if len(parts) == 1 else torch.cat(features)

@@ -28,7 +28,7 @@ def rank_gallery(
     Parameters
     ----------
     features
-        Shape (queries + gallery, embedding_dim), in the order of `query_then_gallery`.
+        Shape (queries + gallery, width), in the order of `query_then_gallery`.
     archive
         Gives person and camera of each image.
     protocol

@@ -29,7 +29,7 @@ def begin_sums(state: RankState, plan: RoundPlan) -> RankSums:
         )
     }
     if plan.distil and state.public is not None:
-        length = len(state.public) * experiment.model.embedding_dim
+        length = len(state.public) * model.network.width
         vectors[FEATURES] = Vectors(length, (Segment(slice(0, length), grid_of("features", most)),))
     lends = experiment.aggregation.bn == "reference"
     return RankSums(vectors, _keys(state, plan), plan.participants, lends, state.progress.spare)
@@ -147,7 +147,7 @@ def average_features(state: RankState, sums: RankSums, groups: Sequence[Group]) 
     teachers = [sorted(group.weights.keys() & set(group.members)) for group in groups]
     everyone = sorted(client for clients in teachers for client in clients)
     totals = _reduce(state, sums, FEATURES, everyone)
-    vectors, width = sums.vectors[FEATURES], state.experiment.model.embedding_dim
+    vectors, width = sums.vectors[FEATURES], state.model.network.width
     means: list[Tensor | None] = []
     for group, own in zip(groups, teachers, strict=True):
         clients = everyone if state.experiment.distillation.scope == "global" or not own else own

@@ -145,7 +145,7 @@ def initial_private(model: FlatModel, spec: ClientSpec, experiment: Experiment) 
         Shape (elements of `private_specs`,), float32, on the host.
     """
     model.use_identities(spec.identities)
-    drawn = initial_classifier(experiment.model, spec.identities, experiment.run.seed, spec.id)
+    drawn = initial_classifier(model.network, spec.identities, experiment.run.seed, spec.id)
     for each in model.specs_for(spec.identities):
         if each.role is Role.CLASSIFIER:
             model.view(each).copy_(drawn[each.name])

@@ -27,7 +27,7 @@ class Outputs:
     images
         Shape (B, 3, H, W), float32.
     features
-        Embeddings, shape (B, embedding_dim), float32.
+        Shape (B, width), float32.
     logits
         Shape (B, identities), float32.
     labels

@@ -126,7 +126,12 @@ class LocalScores(_After):
         state, experiment = self.state, self.state.experiment
         archive = state.archives[self.client.spec.dataset]
         features = extract_features(
-            state.model.network, archive, query_then_gallery(archive), experiment.compute, state.advance
+            state.model.network,
+            archive,
+            query_then_gallery(archive),
+            experiment.compute,
+            experiment.evaluation.mirror,
+            state.advance,
         )
         if not features.isfinite().all():
             return None

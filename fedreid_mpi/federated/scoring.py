@@ -69,7 +69,7 @@ def score_shared(
                 {position: pieces[n] for position, n in enumerate(numbers) if n in pieces},
                 [owner[n] for n in numbers],
                 [work[n].stop - work[n].start for n in numbers],
-                experiment.model.embedding_dim,
+                state.model.network.width,
                 state.hosts[spec.id],
             )
             if features is not None:
@@ -105,6 +105,7 @@ def score_reestimated(state: RankState, round: int) -> tuple[Evaluation, ...]:
                 archive,
                 query_then_gallery(archive),
                 experiment.compute,
+                experiment.evaluation.mirror,
                 state.advance,
             )
         if not features.isfinite().all():
@@ -121,6 +122,7 @@ def score_reestimated(state: RankState, round: int) -> tuple[Evaluation, ...]:
 
 
 def _features_of(state: RankState, unit: EvalShard) -> Tensor:
-    archive = state.archives[unit.dataset]
+    archive, experiment = state.archives[unit.dataset], state.experiment
     indices = query_then_gallery(archive)[unit.start : unit.stop]
-    return extract_features(state.model.network, archive, indices, state.experiment.compute, state.advance)
+    mirror = experiment.evaluation.mirror
+    return extract_features(state.model.network, archive, indices, experiment.compute, mirror, state.advance)

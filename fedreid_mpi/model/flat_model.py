@@ -74,11 +74,13 @@ class FlatModel:
         self._cut: dict[int, tuple[ParamSpec, ...]] = {}
 
     def region(self, *roles: Role) -> slice:
-        """Return the part of the buffer that holds the given neighbouring roles."""
-        held = [spec for spec in self.specs if spec.role in roles]
-        if not held:
-            return slice(0, 0)
-        return slice(held[0].offset, held[-1].offset + _padded(held[-1].size))
+        """Return the part of the buffer that holds the given neighbouring roles; it may be empty."""
+        order = list(Role)
+        first, last = (choose(map(order.index, roles)) for choose in (min, max))
+        ends = [spec.offset + _padded(spec.size) for spec in self.specs if order.index(spec.role) <= last]
+        begins = [spec.offset for spec in self.specs if order.index(spec.role) >= first]
+        end = max(ends, default=0)
+        return slice(min([*begins, end]), end)
 
     @property
     def shared(self) -> Tensor:

@@ -27,12 +27,16 @@ class ReIDNetwork(nn.Module):
     ----------
     pixel_scale
         What the backbone expects of pixels.
+    width
+        Length of a feature.
 
     Notes
     -----
     ``neck = "none"`` is the paper's head: Linear, BatchNorm, Dropout, then Linear (Zhuang et al., ACM TOMM
     2023). ``"bnneck"`` takes the shift out of the BatchNorm and the biases out of both Linear layers, so that
-    classes are separated by angle alone (Luo et al., CVPR Workshops 2019, section 3.5).
+    classes are separated by angle alone (Luo et al., CVPR Workshops 2019, section 3.5). Without an embedding
+    layer, ``embedding_dim = 0``, what the backbone returns takes its place; with ``"none"`` the BatchNorm is
+    left out as well.
     """
 
     def __init__(
@@ -44,17 +48,22 @@ class ReIDNetwork(nn.Module):
         built = build_backbone(settings, size)
         self.backbone, dimension = built.module, built.dimension
         self.pixel_scale = built.pixel_scale
-        self.embedding = nn.Linear(dimension, settings.embedding_dim, bias=biased)
-        self.embedding_bn = nn.BatchNorm1d(settings.embedding_dim)
-        self.embedding_bn.bias.requires_grad_(biased)
+        self.width = settings.embedding_dim or dimension
+        self.embedding: nn.Module = nn.Identity()
+        self.embedding_bn: nn.Module = nn.Identity()
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier: nn.Linear | None = None
-        nn.init.kaiming_normal_(self.embedding.weight, mode="fan_out")
-        nn.init.normal_(self.embedding_bn.weight, 1.0, 0.02)
-        if biased:
-            nn.init.zeros_(self.embedding.bias)
+        if settings.embedding_dim:
+            self.embedding = nn.Linear(dimension, self.width, bias=biased)
+            nn.init.kaiming_normal_(self.embedding.weight, mode="fan_out")
+            if biased:
+                nn.init.zeros_(self.embedding.bias)
+        if settings.embedding_dim or settings.neck == "bnneck":
+            self.embedding_bn = nn.BatchNorm1d(self.width)
+            self.embedding_bn.bias.requires_grad_(biased)
+            nn.init.normal_(self.embedding_bn.weight, 1.0, 0.02)
         if identities is not None:
-            self.classifier = nn.Linear(settings.embedding_dim, identities, bias=biased)
+            self.classifier = nn.Linear(self.width, identities, bias=biased)
             nn.init.normal_(self.classifier.weight, 0.0, 0.001)
             if biased:
                 nn.init.zeros_(self.classifier.bias)
@@ -64,14 +73,23 @@ class ReIDNetwork(nn.Module):
         self.memory_format = memory_format
         return self.to(device=device, memory_format=memory_format)  # type: ignore[call-overload,no-any-return]
 
-    def features(self, images: Tensor) -> Tensor:
-        """Map normalised images (B, 3, H, W) to embeddings (B, embedding_dim)."""
+    def embed(self, images: Tensor) -> Tensor:
+        """Map normalised images (B, 3, H, W) to embeddings before the last BatchNorm, (B, width)."""
         images = images.contiguous(memory_format=self.memory_format)
-        embeddings: Tensor = self.embedding_bn(self.embedding(self.backbone(images)))
+        embeddings: Tensor = self.embedding(self.backbone(images))
         return embeddings
 
+    def neck(self, embeddings: Tensor) -> Tensor:
+        """Map what `embed` returns to features, (B, width): through the last BatchNorm where there is one."""
+        features: Tensor = self.embedding_bn(embeddings)
+        return features
+
+    def features(self, images: Tensor) -> Tensor:
+        """Map normalised images (B, 3, H, W) to features (B, width)."""
+        return self.neck(self.embed(images))
+
     def classify(self, features: Tensor) -> Tensor:
-        """Map embeddings (B, embedding_dim) to logits (B, identities)."""
+        """Map features (B, width) to logits (B, identities)."""
         assert self.classifier is not None
         logits: Tensor = self.classifier(self.dropout(features))
         return logits
@@ -97,8 +115,15 @@ def build_network(
         return ReIDNetwork(settings, identities, size)
 
 
-def initial_classifier(settings: config.Model, identities: int, seed: int, client: int) -> dict[str, Tensor]:
+def initial_classifier(network: ReIDNetwork, identities: int, seed: int, client: int) -> dict[str, Tensor]:
     """Draw a client's first classifier from the stream (seed, "classifier", client).
+
+    Parameters
+    ----------
+    network
+        A network with a classifier, of whatever number of people.
+    identities, seed, client
+        The client's people, the run's seed, and the client's id.
 
     Returns
     -------
@@ -106,6 +131,7 @@ def initial_classifier(settings: config.Model, identities: int, seed: int, clien
         Name of each tensor in the network to its value, float32: N(0, 0.001²), without shift.
     """
     random = torch.Generator().manual_seed(derive(seed, "classifier", client))
-    weight = torch.empty(identities, settings.embedding_dim).normal_(0.0, 0.001, generator=random)
-    shift = {"classifier.bias": torch.zeros(identities)} if settings.neck == "none" else {}
+    weight = torch.empty(identities, network.width).normal_(0.0, 0.001, generator=random)
+    biased = network.classifier is not None and network.classifier.bias is not None
+    shift = {"classifier.bias": torch.zeros(identities)} if biased else {}
     return {"classifier.weight": weight, **shift}

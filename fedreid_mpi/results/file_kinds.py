@@ -85,6 +85,12 @@ FEATURES = Schema(
         Attribute("protocol", "text", "How a ranked gallery became scores"),
         Attribute("seed", "integer", "Of the protocol's draws"),
         Attribute("multi_query", "boolean", "Whether features of a query's multi_query images were averaged"),
+        Attribute(
+            "mirror",
+            "boolean",
+            "Whether features of mirror images were added; files of earlier versions: true",
+            optional=True,
+        ),
         Attribute("reranked", "boolean", "Whether galleries were re-ranked by k-reciprocal neighbours"),
         Attribute("k1", "integer", "Of the re-ranking", optional=True),
         Attribute("k2", "integer", "Of the re-ranking", optional=True),

@@ -95,7 +95,7 @@ def command(
     set_arithmetic(compute, where)
     with progress_bar("images", sum(map(len, parts)) + queries) as advance:
         extracted = extract_parts(
-            stored.network.place(where, memory_format(compute, where)), dataset, parts, compute, advance
+            stored.network.place(where, memory_format(compute, where)), dataset, parts, compute, True, advance
         )
         ranking = score_split(extracted, split, Scoring(), advance)
     chosen += worst_queries(ranking, worst or 0) + [int(query) for query in random]

@@ -105,6 +105,8 @@ def _render(results: RunResults, table: ScoreTable, metrics: list[int]) -> Table
 
     run = results.header
     title = f"{run.name} · mode {results.mode} · seed {run.seed} · round {table.round} · in percent"
+    if not results.settings.get("evaluation", {}).get("mirror", True):
+        title += " · without mirror images"
     rendered = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
     columns: list[tuple[NDArray[np.float64], Callable[[NDArray[np.float64]], str | Text]]] = []
     rendered.add_column("\ndataset", no_wrap=True)
