@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Self
 import click
 
 from fedreid_mpi.cli.console import print_error
+from fedreid_mpi.cli.costs import print_costs
 from fedreid_mpi.cli.progress import RunPrinter
 from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.cli.streams import outlive_output
@@ -36,7 +37,12 @@ if TYPE_CHECKING:
 @click.command("study")
 @click.argument("suite", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path), required=False)
-@click.option("--list", "list_", is_flag=True, help="Print the names of the runs, one a line, and end.")
+@click.option(
+    "--list",
+    "list_",
+    is_flag=True,
+    help="Print the names of the runs, one per line, and on the error stream what they cost; then end.",
+)
 @click.option(
     "--member",
     type=click.IntRange(min=0),
@@ -66,8 +72,9 @@ def command(
     """Play all runs of SUITE.toml, each into a folder of its name in FOLDER.
 
     A suite names a base experiment, the methods that differ from it, and the seeds. All experiments are
-    checked before the first one starts. When the study is started again, runs that are finished are skipped,
-    and one that was stopped or killed goes on; a run that fails does not stop the others. Signals and the
+    checked before the first one starts, and what they cost is printed: how many images they will train on
+    and score. When the study is started again, runs that are finished are skipped, and one that was stopped
+    or killed goes on; a run that fails does not stop the others. Signals and the
     time limit stop the study as they stop `train`.
 
     \b
@@ -79,7 +86,10 @@ def command(
     from fedreid_mpi.config import load_suite
 
     if list_:
-        click.echo("\n".join(run.name for run in load_suite(suite, overrides).runs))
+        runs = load_suite(suite, overrides).runs
+        click.echo("\n".join(run.name for run in runs))
+        if member is None:  # a task of a job array asks for the names alone
+            print_costs(runs)
         return
     if folder is None:
         raise click.UsageError("Missing argument 'FOLDER'.")
@@ -124,6 +134,7 @@ def _prepare(
         what = f"{len(runs)} run{'s' * (len(runs) > 1)} on {comm.size} ranks"
         click.echo(f"{path}: {what}, readable by {audience()}", err=True)
     comm.phase("start", partial(import_module, "fedreid_mpi.run.study"))
+    comm.phase("cost", lambda: print_costs(runs, comm.heartbeat) if comm.is_server else None)
     return runs
 
 

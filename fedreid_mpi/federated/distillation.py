@@ -32,6 +32,23 @@ OVERLAP = "P1/"
 """The part of CUHK02 that shows the people of CUHK01."""
 
 
+def choose_public(archive: DatasetArchive, exclude_overlap: bool) -> NDArray[np.int64]:
+    """Choose the images of the public dataset's archive that a run uses: indices into them, ascending.
+
+    Raises
+    ------
+    DataError
+        If the archive has no public split, or nothing is left of it.
+    """
+    chosen = archive.split("public")
+    if exclude_overlap:
+        paths = archive.paths
+        chosen = np.array([image for image in chosen if OVERLAP not in paths[image]], np.int64)
+    if len(chosen) < CLUSTERING_BATCH:
+        raise DataError(f"{archive.path}: {len(chosen)} public images, expected at least {CLUSTERING_BATCH}")
+    return chosen
+
+
 @dataclass(frozen=True, slots=True)
 class PublicImages:
     """The public dataset on one rank's device, as the network expects its pixels."""
@@ -44,21 +61,8 @@ class PublicImages:
     def open(
         cls, archive: DatasetArchive, experiment: Experiment, device: torch.device, scale: PixelScale
     ) -> "PublicImages":
-        """Choose the images of the public dataset's archive that a run uses.
-
-        Raises
-        ------
-        DataError
-            If the archive has no public split, or nothing is left of it.
-        """
-        chosen = archive.split("public")
-        if experiment.data.exclude_overlap:
-            paths = archive.paths
-            chosen = np.array([image for image in chosen if OVERLAP not in paths[image]], np.int64)
-        if len(chosen) < CLUSTERING_BATCH:
-            raise DataError(
-                f"{archive.path}: {len(chosen)} public images, expected at least {CLUSTERING_BATCH}"
-            )
+        """Open the images of the public dataset's archive that a run uses, see `choose_public`."""
+        chosen = choose_public(archive, experiment.data.exclude_overlap)
         return cls(ImageStore([(archive.images, chosen)], device), experiment, scale)
 
     def __len__(self) -> int:

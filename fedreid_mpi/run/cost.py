@@ -1,0 +1,144 @@
+"""What a run costs, in images that go through the network: told before it starts."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from fedreid_mpi.config import Experiment, StudyRun
+from fedreid_mpi.data.archive import DatasetArchive
+from fedreid_mpi.data.batches import epoch_batches
+from fedreid_mpi.errors import FedReIDError
+from fedreid_mpi.federated.distillation import CLUSTERING_BATCH, choose_public
+from fedreid_mpi.federated.plan import plan_round
+from fedreid_mpi.records import ClientSpec, RoundPlan
+from fedreid_mpi.run.setup import describe_clients
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Images that go through the network; one that does so twice counts twice.
+
+    Attributes
+    ----------
+    trained
+        Forwards and backwards: the clients' epochs, and the server's passes over the public dataset.
+    scored
+        Test images, queries and gallery, of which features are made, by shared models and by the clients'
+        own. With mirror images each takes two passes.
+    measured
+        Forwards alone, for anything else: what teachers make of the public dataset, clustering features,
+        cosine distances, BatchNorm statistics that are re-estimated.
+    """
+
+    trained: int = 0
+    scored: int = 0
+    measured: int = 0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        """Add up two costs."""
+        return Cost(self.trained + other.trained, self.scored + other.scored, self.measured + other.measured)
+
+
+def run_cost(experiment: Experiment, opened: Sequence[DatasetArchive]) -> Cost:
+    """Count what a run from its beginning to its end puts through the network.
+
+    Nobody knows before which groups will be found: with clustering all clients are counted as one group,
+    whose model is distilled once, and scored once a dataset.
+
+    Parameters
+    ----------
+    experiment
+        Resolved.
+    opened
+        All its archives, the public one last.
+
+    Raises
+    ------
+    ConfigurationError, DataError
+        The archives do not make the federation that is asked for.
+    """
+    specs = describe_clients(experiment, opened)
+    data = experiment.data
+    public = 0 if data.public is None else len(choose_public(opened[-1], data.exclude_overlap))
+    rounds = range(experiment.run.rounds + 1)
+    plans = (plan_round(experiment, specs, round) for round in rounds)
+    return sum((_round_cost(experiment, specs, public, plan) for plan in plans), Cost())
+
+
+def method_costs(
+    runs: Iterable[StudyRun], heartbeat: Callable[[], object] = lambda: None
+) -> dict[str, Cost | str]:
+    """Count what the runs of each method cost together.
+
+    Parameters
+    ----------
+    runs
+        Of a study. Archives that several of them use are opened once.
+    heartbeat
+        Is called between two runs.
+
+    Returns
+    -------
+    dict
+        Method to the sum over its runs; where it cannot be told, to the error that such a run will end with.
+    """
+    archives: dict[Path, DatasetArchive] = {}
+    costs: dict[str, Cost | str] = {}
+    for run in runs:
+        heartbeat()
+        so_far = costs.get(run.method, Cost())
+        if isinstance(so_far, str):
+            continue
+        try:
+            opened = [_opened(path, archives) for path in run.experiment.data.files]
+            costs[run.method] = so_far + run_cost(run.experiment, opened)
+        except FedReIDError as error:
+            costs[run.method] = str(error)
+    return costs
+
+
+def _opened(path: Path, archives: dict[Path, DatasetArchive]) -> DatasetArchive:
+    if path not in archives:
+        archives[path] = DatasetArchive.open(path)
+    return archives[path]
+
+
+def _round_cost(experiment: Experiment, specs: Sequence[ClientSpec], public: int, plan: RoundPlan) -> Cost:
+    """Count a round's images; ``public`` is the number of those in the public dataset."""
+    federation, evaluation = experiment.federation, experiment.evaluation
+    trainers = [specs[id] for id in plan.participants]
+    trained = sum(federation.local_epochs * _images_in_epoch(spec.images, experiment) for spec in trainers)
+    scored = sum(spec.test_images for spec in trainers) * (plan.evaluate and evaluation.local_models)
+    if federation.mode == "local":
+        return Cost(trained, scored)
+    measured = 0
+    if experiment.aggregation.weights == "cosine-distance":
+        measured += sum(2 * min(federation.batch_size, spec.images) for spec in trainers)
+    if plan.cluster:
+        each = CLUSTERING_BATCH if experiment.clustering.feature == "concat" else public
+        measured += each * len(trainers)
+    if plan.distil:
+        measured += public * len(trainers)
+        trained += public
+    if plan.evaluate:
+        tested: Mapping[int, int] = {spec.dataset: spec.test_images for spec in specs}
+        scored += sum(tested.values()) * (2 if plan.distil else 1)  # before and after the server's step
+        if evaluation.reestimate_bn:
+            own = [spec for spec in specs if spec.test_images]
+            scored += sum(spec.test_images for spec in own)
+            measured += sum(spec.images for spec in own)
+    return Cost(trained, scored, measured)
+
+
+def _images_in_epoch(images: int, experiment: Experiment) -> int:
+    federation = experiment.federation
+    return _images_in_batches(images, federation.batch_size, federation.drop_last)
+
+
+@lru_cache
+def _images_in_batches(images: int, batch_size: int, drop_last: bool) -> int:
+    random = np.random.default_rng(0)  # which images lie in which batch does not count
+    return sum(len(rows) for rows in epoch_batches(images, batch_size, drop_last, random))
