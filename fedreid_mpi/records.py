@@ -33,7 +33,7 @@ Normalised = Literal["both", "teachers", "none"]
 ClusteringFeature = Literal["concat", "mean"]
 """What a client is clustered by; see `fedreid_mpi.federated.distillation`."""
 
-Schedule = Literal["constant", "step", "cosine"]
+Schedule = Literal["constant", "step", "milestones", "cosine"]
 """How the learning rate runs over the rounds; see `fedreid_mpi.algorithms.schedule`."""
 
 Advance = Callable[[int], None]

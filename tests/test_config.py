@@ -99,7 +99,7 @@ def test_nothing_can_be_changed_afterwards(tmp_path):
     [
         ("[run]\nrounds = 1.5\n", "run.rounds is 1.5, expected a valid integer"),
         ("run = 3\n", "run is 3, expected"),
-        ('preset = "paper"\n', "preset is 'paper', expected 'default' or 'published'"),
+        ('preset = "text"\n', "preset is 'text', expected 'default', 'paper' or 'published'"),
         ("[optimizer]\nlr = nan\n", "optimizer.lr is nan, expected"),
         ("[optimizer]\nlr = inf\n", "optimizer.lr is inf, expected"),
         ("[optimizer]\nweight_decay = inf\n", "optimizer.weight_decay is inf, expected"),
@@ -114,6 +114,20 @@ def test_nothing_can_be_changed_afterwards(tmp_path):
             "[federation]\nclients_per_round = 2\n[reliability]\nmin_clients = 3\n",
             "reliability.min_clients is 3, expected at most federation.clients_per_round, which is 2",
         ),
+        (
+            "[optimizer]\nmilestones = [20, 10]\n",
+            "optimizer.milestones: [20, 10], expected rounds in ascending order, each once",
+        ),
+        (
+            '[run]\nrounds = 30\n[optimizer]\nschedule = "milestones"\n',
+            "optimizer.milestones has 30, expected rounds before the last, 30",
+        ),
+        (
+            "[optimizer]\nmilestones = [20]\n",
+            'optimizer.milestones means nothing with optimizer.schedule = "constant"',
+        ),
+        ("[objective]\nmargin = 0.5\n", "objective.margin means nothing with objective.triplet = 0"),
+        ("[model]\nembedding_dim = 1\n", "model.embedding_dim: 1, expected 0 or at least 2"),
         ("[x]\ny = 3\n", "unknown key x (valid here: preset, run, data,"),
     ],
 )

@@ -21,6 +21,12 @@ def test_step():
     assert rates(schedule="step") == pytest.approx([0.1] * 3 + [0.05] * 3 + [0.025] * 2)
 
 
+def test_milestones():
+    expected = [0.1] * 2 + [0.05] * 3 + [0.025] * 3
+    assert rates(schedule="milestones", milestones=(2, 5)) == pytest.approx(expected)
+    assert rates(schedule="milestones", milestones=(3, 6)) == rates(schedule="step")
+
+
 def test_cosine():
     root = 2**-0.5
     assert rate(1, schedule="cosine") == 0.1
@@ -43,7 +49,7 @@ def test_warmup():
     [
         (0, {}, "round 0, expected 1 to 8"),
         (9, {}, "round 9, expected 1 to 8"),
-        (1, {"schedule": "linear"}, "schedule 'linear', expected constant, step or cosine"),
+        (1, {"schedule": "linear"}, "schedule 'linear', expected constant, step, milestones or cosine"),
         (1, {"schedule": "step", "step_every": 0}, "a step every 0 rounds"),
     ],
 )

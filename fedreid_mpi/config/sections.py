@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -169,8 +170,18 @@ class Optimizer(Section):
     weight_decay: NonNegative = Field(5e-4, description="L2 penalty on all parameters")
     schedule: Schedule = Field("constant", description="learning rate over the rounds")
     step_every: int = Field(40, ge=1, description="rounds between two steps of schedule = step")
-    step_factor: Positive = Field(0.1, description="factor of each step of schedule = step")
+    milestones: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Listed] = Field(
+        (20, 30), min_length=1, description="rounds after which schedule = milestones takes a step"
+    )
+    step_factor: Positive = Field(0.1, description="factor of each step of schedule = step or milestones")
     warmup: int = Field(0, ge=0, description="rounds of linear warm-up")
+
+    @field_validator("milestones")
+    @classmethod
+    def _ascending(cls, rounds: tuple[int, ...]) -> tuple[int, ...]:
+        if any(later <= before for before, later in pairwise(rounds)):
+            raise ValueError(f"{list(rounds)}, expected rounds in ascending order, each once")
+        return rounds
 
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> "Optimizer":
@@ -184,6 +195,13 @@ class Objective(Section):
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="label smoothing of the cross-entropy"
+    )
+    triplet: NonNegative = Field(
+        0.0,
+        description="weight of the batch-hard triplet loss, on embeddings before the last BatchNorm; 0 = off",
+    )
+    margin: NonNegative | Literal["soft"] = Field(
+        0.3, description="margin of the triplet loss; soft: ln(1 + exp(·)) instead of a margin"
     )
     proximal: NonNegative = Field(
         0.0, description="FedProx: strength μ that holds parameters near the round's; 0 = off"
@@ -338,6 +356,9 @@ class Experiment(Section):
                 raise ValueError(
                     f"{section}.every is {settings.every}, expected at most run.rounds, which is {rounds}"
                 )
+        last, rounds = self.optimizer.milestones[-1], self.run.rounds
+        if self.optimizer.schedule == "milestones" and last >= rounds:
+            raise ValueError(f"optimizer.milestones has {last}, expected rounds before the last, {rounds}")
         if self.compute.precision == "tf32" and self.compute.device == "cpu":
             raise ValueError('compute.precision is "tf32", which needs a GPU, but compute.device is "cpu"')
         drawn, needed = self.federation.clients_per_round, self.reliability.min_clients

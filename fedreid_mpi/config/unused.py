@@ -18,6 +18,8 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
     kinds = experiment.federation.clients
     distilled, clustered = experiment.distillation.enabled, experiment.clustering.enabled
     absolute = experiment.distillation.lr
+    schedule, triplet = experiment.optimizer.schedule, experiment.objective.triplet
+    stepping = f'optimizer.schedule = "{schedule}"'
     unused: tuple[tuple[str, Iterable[str], bool, str], ...] = (
         ("federation", ("clients_per_round", "availability", "edge_rounds"), unshared, mode),
         ("federation", ("clients", "identity_clients"), central, mode),
@@ -31,12 +33,10 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
         ("clustering", ("enabled",), unshared and clustered, mode),
         ("evaluation", ("local_models",), unshared, mode),
         ("evaluation", ("reestimate_bn",), unshared, mode),
-        (
-            "optimizer",
-            ("step_every", "step_factor"),
-            experiment.optimizer.schedule != "step",
-            "this schedule",
-        ),
+        ("objective", ("margin",), not triplet, "objective.triplet = 0"),
+        ("optimizer", ("step_every",), schedule != "step", stepping),
+        ("optimizer", ("milestones",), schedule != "milestones", stepping),
+        ("optimizer", ("step_factor",), schedule not in ("step", "milestones"), stepping),
         ("distillation", tuple(Distillation.model_fields)[1:], not distilled, "distillation.enabled = false"),
         ("distillation", ("lr_factor",), absolute > 0, f"distillation.lr = {absolute}"),
         ("distillation", ("scope",), not clustered, "clustering.enabled = false"),

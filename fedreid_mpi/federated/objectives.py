@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedreid_mpi.algorithms.fedprox import proximal_gradient
+from fedreid_mpi.algorithms.triplet import batch_hard_loss
 from fedreid_mpi.device import autocast
 from fedreid_mpi.federated.sgd import Correction, LossOf
 from fedreid_mpi.federated.turn import ClientTurn
@@ -26,8 +27,10 @@ class Outputs:
     ----------
     images
         Shape (B, 3, H, W), float32.
+    embeddings
+        Shape (B, width), float32: before the last BatchNorm.
     features
-        Shape (B, width), float32.
+        Shape (B, width), float32: after it; what images are compared by.
     logits
         Shape (B, identities), float32.
     labels
@@ -35,6 +38,7 @@ class Outputs:
     """
 
     images: Tensor
+    embeddings: Tensor
     features: Tensor
     logits: Tensor
     labels: Tensor
@@ -47,6 +51,19 @@ def cross_entropy(turn: ClientTurn) -> Term | None:
     """Tell the client's identities apart: FedPav's loss, with label smoothing where it is asked for."""
     smoothing = turn.experiment.objective.label_smoothing
     return lambda outputs: F.cross_entropy(outputs.logits, outputs.labels, label_smoothing=smoothing)
+
+
+def triplet(turn: ClientTurn) -> Term | None:
+    """Draw each person's images together and away from others': the batch-hard triplet loss.
+
+    It acts on the embeddings before the last BatchNorm, the cross-entropy on the features after it: in one
+    space the two would pull against each other (Luo et al., CVPR Workshops 2019, section 3.5).
+    """
+    objective = turn.experiment.objective
+    weight, margin = objective.triplet, objective.margin
+    if not weight:
+        return None
+    return lambda outputs: weight * batch_hard_loss(outputs.embeddings, outputs.labels, margin)
 
 
 def proximal(turn: ClientTurn) -> Correction | None:
@@ -62,7 +79,7 @@ def proximal(turn: ClientTurn) -> Correction | None:
     return lambda: proximal_gradient(pairs, strength)
 
 
-TERMS: Sequence[Callable[[ClientTurn], Term | None]] = (cross_entropy,)
+TERMS: Sequence[Callable[[ClientTurn], Term | None]] = (cross_entropy, triplet)
 """What makes up the loss; a term that is not asked for makes itself None."""
 
 CORRECTIONS: Sequence[Callable[[ClientTurn], Correction | None]] = (proximal,)
@@ -76,9 +93,10 @@ def objective_of(turn: ClientTurn) -> LossOf:
 
     def loss_of(images: Tensor, labels: Tensor) -> Tensor:
         with autocast(compute, images.device):
-            features = network.features(images)
+            embeddings = network.embed(images)
+            features = network.neck(embeddings)
             logits = network.classify(features)
-        outputs = Outputs(images, features.float(), logits.float(), labels)
+        outputs = Outputs(images, embeddings.float(), features.float(), logits.float(), labels)
         first, *others = (term(outputs) for term in terms)
         return sum(others, start=first)
 

@@ -50,6 +50,7 @@ def plan_round(
             optimizer.warmup,
             optimizer.step_every,
             optimizer.step_factor,
+            optimizer.milestones,
         ),
         evaluate=round % experiment.evaluation.every == 0 or round == run.rounds,
         cluster=bool(there) and experiment.clustering.enabled and round % experiment.clustering.every == 0,
