@@ -32,7 +32,7 @@ SAY := @printf '\n== %s\n'
 .PHONY: help demo test chaos soak lint install clean
 
 help:
-	@echo 'make demo     install, then run the whole system on ten synthetic datasets, in minutes on two cores'
+	@echo 'make demo     install, then run the whole system on synthetic datasets, in minutes on two cores'
 	@echo 'make test     install, then run all checks and tests with coverage'
 	@echo 'make chaos    install, then kill and damage runs at random moments, and check every promise (long)'
 	@echo 'make soak     install, then play a thousand rounds and see whether anything grows (long)'
@@ -44,7 +44,7 @@ help:
 	@echo 'VENV=$(VENV)  folder of the virtual environment'
 	@echo 'RUNS=demo/runs/TIME  folder of the demo'"'"'s two runs, a new one each time'
 
-demo: demo/archives/cuhk02.h5
+demo: demo/archives/grid.h5
 	$(SAY) 'Baseline: each client trains alone, on its own images'
 	$(MPIRUN) -n 3 $(TRAIN) --set run.name=alone --set federation.mode=local --run-dir $(RUNS)/alone
 	$(SAY) 'Federation: a server and nine clients, one dataset each, as ten MPI ranks'
@@ -54,13 +54,13 @@ demo: demo/archives/cuhk02.h5
 
 # Gets its name when it is whole, so that an interrupted demo can be started again.
 demo/datasets: | $(VENV)/.installed
-	$(SAY) 'Datasets: ten synthetic ones, as image files in the layouts of the originals'
+	$(SAY) 'Datasets: synthetic ones, as image files in the layouts of the originals'
 	@rm -rf demo/datasets.part && mkdir -p demo
 	fedreid-mpi synth demo/datasets.part --scale demo --seed 0
 	@mv demo/datasets.part $@
 
-# The archive that is written last stands for all ten.
-demo/archives/cuhk02.h5: | demo/datasets
+# The archive that is written last stands for all.
+demo/archives/grid.h5: | demo/datasets
 	$(SAY) 'Archives: the same readers as for the originals, into one HDF5 file a dataset'
 	fedreid-mpi prepare --all demo/datasets demo/archives --size 64x32
 

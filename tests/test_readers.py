@@ -36,7 +36,7 @@ def people(records):
     return {record.pid for record in records}
 
 
-def test_the_table_names_the_ten_datasets_and_their_folders():
+def test_the_table_names_the_datasets_and_their_folders():
     found = {name: reader.folders[:1] for name, reader in READERS.items()}
     given = {name: (folder,) for name, folder in trees.FOLDERS.items()}
     assert found == given | {"ilids-vid": ("i-LIDS-VID",), "custom": ()}

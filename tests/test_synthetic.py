@@ -31,6 +31,8 @@ PATTERNS = {
     "3dpes": r"(?P<pid>\d+)_(?P<seq>\d+)_FRAME_(?P<frame>\d+)_RGB\.bmp",
     "ilids": r"(?P<pid>\d{4})(?P<img>\d{3})\.jpg",
     "cuhk02": r"P[1-5]/cam[12]/(?P<pid>\d+)_(?P<img>\d+)\.png",
+    "caviar4reid": r"(?P<pid>\d{4})(?P<img>0[01]\d|020)\.jpg",
+    "grid": r"(probe|gallery)/(?P<pid>\d{4})_(?P<cam>[1-8])_\d{5}(_\d+){4}\.jpeg",
 }
 PUBLISHED = {  # cameras, train identities and images, query identities and images, gallery images
     "msmt17": (15, 1041, 32621, 3060, 11659, 82161),
@@ -54,7 +56,7 @@ def start_of(root: Path, dataset: str) -> Path:
 
 
 def images_below(folder: Path) -> list[str]:
-    paths = (path for path in folder.rglob("*") if path.suffix in {".jpg", ".png", ".bmp"})
+    paths = (path for path in folder.rglob("*") if path.suffix in {".jpg", ".jpeg", ".png", ".bmp"})
     return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 
@@ -79,12 +81,11 @@ def test_disk_holds_what_was_planned_and_nothing_else(demo, dataset):
     others = {path.name for path in start.rglob("*") if path.is_file()} - {
         Path(s.path).name for s in tree.shots
     }
-    lists = (
-        {f"list_{part}.txt" for part in ("train", "val", "query", "gallery")}
-        if dataset == "msmt17"
-        else set()
-    )
-    assert others == {"counts.json"} | lists
+    lists = {
+        "msmt17": {f"list_{part}.txt" for part in ("train", "val", "query", "gallery")},
+        "grid": {"features_and_partitions.mat"},
+    }
+    assert others == {"counts.json"} | lists.get(dataset, set())
     assert next(each for each in written if each.dataset == dataset).images == len(tree.shots)
     assert not list(root.glob(".*"))
 
@@ -194,6 +195,12 @@ def test_full_scale_has_the_published_counts():
     assert count_images("full", ["3dpes"]) == 1012
     assert count_images("full", ["ilids"]) == 476
     assert full_plan("cuhk02").counts == {"identities": 1816, "images": 7264, "cameras": 10}
+    caviar, grid = (
+        {key: counts[key] for key in (*KEYS, "people", "images", "shared_people") if key in counts}
+        for counts in (full_plan(name).counts for name in ("caviar4reid", "grid"))
+    )
+    assert tuple(caviar.values()) == (2, 0, 0, 36, 360, 360, 72, 1220, 50)
+    assert tuple(grid.values()) == (8, 125, 250, 125, 125, 900)
 
 
 def test_full_market_gallery_has_its_distractors_and_junk():

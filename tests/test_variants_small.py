@@ -515,7 +515,7 @@ def test_all_finds_cuhk02_with_and_without_its_inner_folder(tmp_path, folder):
         ("viper", trees.VIPER, {"splits": "video"}),
         ("cuhk01", trees.CUHK01, {"training": "train"}),
         ("ilids-vid", trees_small.ilids_vid("images"), {"splits": "benchmark"}),
-        ("cuhk02", trees.CUHK02, {"splits": "standard"}),
+        ("cuhk02", trees.CUHK02, {"splits": "video"}),
         ("prid2011", trees.PRID, {"splits": "871-100"}),
     ],
 )

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import scipy.io
 from PIL import Image
 
 MARKET = {
@@ -86,6 +87,34 @@ PRID = [
     *(f"multi_shot/cam_b/person_{p:04d}/{f:04d}.png" for p in PRID_B for f in range(1, 8)),
 ]
 
+# Three people whom both cameras saw, 5 whom the first one saw alone.
+CAVIAR = {
+    "0001001.jpg": (1, 0, "query"),
+    "0001010.jpg": (1, 0, "query"),
+    "0001011.jpg": (1, 1, "gallery"),
+    "0002002.jpg": (2, 0, "query"),
+    "0002020.jpg": (2, 1, "gallery"),
+    "0072009.jpg": (72, 0, "query"),
+    "0072012.jpg": (72, 1, "gallery"),
+    "0072013.jpg": (72, 1, "gallery"),
+}
+CAVIAR_ALONE = ("0005001.jpg", "0005002.jpg")
+# As fold 0 has it, which trains on 1 and 250.
+GRID = {
+    "probe/0001_1_25004_107_32_106_221.jpeg": (1, 1, "train"),
+    "probe/0002_3_25008_97_42_86_191.jpeg": (2, 3, "query"),
+    "probe/0017_8_25012_97_42_86_191.jpeg": (17, 8, "query"),
+    "probe/0250_2_25016_97_42_86_191.jpeg": (250, 2, "train"),
+    "gallery/0000_4_25020_97_42_86_191.jpeg": (0, 4, "gallery"),
+    "gallery/0000_5_25024_97_42_86_191.jpeg": (0, 5, "gallery"),
+    "gallery/0000_5_25028_97_42_86_191.jpeg": (0, 5, "gallery"),
+    "gallery/0001_2_25032_107_32_106_221.jpeg": (1, 2, "train"),
+    "gallery/0002_6_25036_97_42_86_191.jpeg": (2, 6, "gallery"),
+    "gallery/0017_7_25040_97_42_86_191.jpeg": (17, 7, "gallery"),
+    "gallery/0250_1_25044_97_42_86_191.jpeg": (250, 1, "train"),
+}
+GRID_FOLDS = ((1, 250), (17, 2), (2, 250))
+
 FOLDERS = {
     "market1501": "Market-1501-v15.09.15",
     "dukemtmc-reid": "DukeMTMC-reID",
@@ -97,6 +126,8 @@ FOLDERS = {
     "3dpes": "3DPeS/RGB",
     "ilids": "i-LIDS_Pedestrian/Persons",
     "cuhk02": "CUHK02/Dataset",
+    "caviar4reid": "CAVIARa",
+    "grid": "underground_reid",
 }
 IMAGES: dict[str, Iterable[str]] = {
     "market1501": MARKET,
@@ -109,6 +140,8 @@ IMAGES: dict[str, Iterable[str]] = {
     "3dpes": THREEDPES,
     "ilids": ILIDS,
     "cuhk02": CUHK02,
+    "caviar4reid": (*CAVIAR, *CAVIAR_ALONE),
+    "grid": GRID,
 }
 
 
@@ -132,7 +165,22 @@ def write_tree(root: Path, dataset: str) -> Path:
     if dataset == "msmt17":
         for name, text in MSMT17_LISTS.items():
             (folder / name).write_text(text)
+    if dataset == "grid":
+        write_grid_folds(folder)
     return folder
+
+
+def write_grid_folds(folder: Path, folds: Iterable[Iterable[int]] = GRID_FOLDS) -> Path:
+    """Write GRID's file of folds in MATLAB's version 5: whom to train on is each struct's third field."""
+    structs = [
+        {"features": np.ones((3, 2)), "images": np.ones((1, 2)), "people": np.array([fold], np.float64)}
+        for fold in folds
+    ]
+    cells = np.empty((1, len(structs)), object)
+    cells[0] = structs
+    path = folder / "features_and_partitions.mat"
+    scipy.io.savemat(path, {"features": np.ones((5, 7)), "trainIdxAll": cells})
+    return path
 
 
 def touch_tree(folder: Path, names: Iterable[str]) -> Path:

@@ -40,37 +40,38 @@ if TYPE_CHECKING:
     metavar="NAME",
     default="original",
     show_default=True,
-    help="Way in which every dataset is written.",
+    help="Way in which the datasets are written.",
 )
 @SHARED
 def command(root: Path, scale: str, seed: int, jobs: int, names: tuple[str, ...], variant: str) -> None:
     """Write the synthetic benchmark as image files below DIR.
 
-    Ten folders appear, each in the layout of the dataset it stands for, ready for `prepare --all DIR`:
-    nine clients that differ in people, clothes, light and cameras, and a public dataset for distillation.
-    Each folder lists its own counts in counts.json.
+    Twelve folders appear, each in the layout of the dataset it stands for, ready for `prepare --all DIR`:
+    nine clients that differ in people, clothes, light and cameras, a public dataset for distillation, and
+    CAVIAR4REID and GRID, which nobody trains on. Each folder lists its own counts in counts.json.
 
     \b
-      demo   8,376 images of 64x32 pixels; seconds
-      bench  17,664 images of 128x64 pixels; about a minute
-      full   the published counts of the real datasets, 76,458 training images of 239,229;
+      demo   9,264 images of 64x32 pixels; seconds
+      bench  20,159 images of 128x64 pixels; about a minute
+      full   the published counts of the real datasets, 76,458 training images of 241,724;
              some ten minutes on two cores
 
     Datasets come in other ways than they were handed out, and the same pictures are written so with
-    --variant: all of them as `processed` by the federated benchmark's scripts, the five small ones as
-    `cameras`, and with --only as the variants of one dataset, such as MSMT17's `market-style`, or CUHK03's
-    MATLAB file as `mat-detected`. Market-1501 as `multi-query` is the original with the boxes of gt_bbox.
+    --variant: clients and the public dataset as `processed` by the federated benchmark's scripts, the five
+    small ones as `cameras`, others as the variants of one dataset, such as MSMT17's `market-style`, or
+    CUHK03's MATLAB file as `mat-detected`. Datasets that do not come so are left out. Market-1501 as
+    `multi-query` is the original with the boxes of gt_bbox.
 
     The same scale and seed give the same bytes with the same versions of NumPy and Pillow and on the same
     kind of processor. Compare the printed digests to be sure.
     """  # noqa: D301 (click wants the character)
-    from fedreid_mpi.data.synthetic import LAYOUTS, count_images, write_benchmark
+    from fedreid_mpi.data.synthetic import LAYOUTS, count_images, write_benchmark, written_as
     from fedreid_mpi.errors import ConfigurationError
 
     for name in names:
         if name not in LAYOUTS:
             raise ConfigurationError(f"--only {name}: no such dataset; there are {', '.join(LAYOUTS)}")
-    datasets = [dataset for dataset in LAYOUTS if not names or dataset in names]
+    datasets = [dataset for dataset in LAYOUTS if dataset in names] or written_as(variant) or list(LAYOUTS)
     with progress_bar("drawing", count_images(scale, datasets, variant, seed)) as advance:
         written = write_benchmark(root, scale, seed, datasets, jobs, advance, variant)
     _print_summary(written)

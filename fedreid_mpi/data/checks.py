@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedreid_mpi.data.archive import SplitRole
 from fedreid_mpi.data.readers import Choices, Listing, Record, Variant
-from fedreid_mpi.data.readers.base import BENCHMARK, About
+from fedreid_mpi.data.readers.base import About
 from fedreid_mpi.data.readers.names import few
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.storage.regular import read_text
@@ -103,8 +103,8 @@ def compare_counts(
 ) -> tuple[tuple[Count, ...], tuple[Count, ...]]:
     """Compare a dataset's counts with those of its `COUNTS_FILE`, else with the published ones.
 
-    Of its first split the file speaks only as far as that is the benchmark's with the whole training set; of
-    all that lies in the folder it speaks whatever was chosen.
+    Of its first split the file speaks only as far as that is the one taken by default, the benchmark's where
+    there is one, with the whole training set; of all that lies in the folder it speaks whatever was chosen.
 
     Returns
     -------
@@ -124,8 +124,8 @@ def compare_counts(
         whole = {key: told.get(key) for key in whole}
         if "images" in whole and whole["images"] is None and {*IMAGES} <= {*told}:
             whole = {**whole, "images": sum(told[key] for key in IMAGES)}
-        benchmark = choices.splits == BENCHMARK and choices.training == "trainval"
-        expected: Mapping[str, int | None] = told if benchmark else {}
+        default = choices.splits == next(iter(variant.splits)) and choices.training == "trainval"
+        expected: Mapping[str, int | None] = told if default else {}
     else:
         other = (variant.train_only or {}) if choices.training == "train" else {}
         expected = {**published, **other}

@@ -4,10 +4,12 @@ A reader lists, it does not open images. To add a dataset, write a module with a
 """
 
 from fedreid_mpi.data.readers import (
+    caviar4reid,
     cuhk01,
     cuhk02,
     cuhk03,
     dukemtmc_reid,
+    grid,
     ilids,
     ilids_vid,
     manifest,
@@ -26,9 +28,10 @@ from fedreid_mpi.data.readers.recognition import (
     require_sense,
 )
 
-# The benchmark's nine clients from the largest to the smallest and its public dataset; then the others.
+# The benchmark's nine clients from the largest to the smallest and its public dataset; then the others, first
+# the two that it only tests on.
 _BENCHMARK = (msmt17, dukemtmc_reid, market1501, cuhk03, prid2011, cuhk01, viper, threedpes, ilids, cuhk02)
-_OTHERS = (ilids_vid, manifest)
+_OTHERS = (caviar4reid, grid, ilids_vid, manifest)
 
 READERS: dict[str, Reader] = {module.READER.name: module.READER for module in _BENCHMARK + _OTHERS}
 """Name of a dataset to its reader."""

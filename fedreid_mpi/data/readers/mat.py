@@ -1,7 +1,8 @@
 """MATLAB files as datasets hold them: versions 5 and 7 read by SciPy, version 7.3, which is HDF5, by h5py.
 
-In version 7.3 the axes come reversed, a cell array is an array of references, and an empty array is stored as
-its shape with the attribute ``MATLAB_empty``.
+In version 7.3 the axes come reversed, a cell array is an array of references, an empty array is stored as its
+shape with the attribute ``MATLAB_empty``, and a struct is a group whose attribute ``MATLAB_fields`` has the
+order of its fields.
 """
 
 import struct
@@ -72,6 +73,26 @@ def read_mat(path: Path, name: str) -> NDArray[Any]:
             return _load(path, name)
         with h5py.File(path, "r", locking=False) as file:
             return _value(file, file[name])
+
+
+def read_struct_cells(path: Path, name: str) -> list[list[NDArray[Any]]]:
+    """Read a cell array of structs: the fields of each, in their order, as `read_mat` gives them.
+
+    Raises
+    ------
+    DataError
+        When the file is missing or damaged, or has no such variable, or it is something else.
+    """
+    if h5py.is_hdf5(path):
+        with _reading(path, name), h5py.File(path, "r", locking=False) as file:
+            references = np.atleast_1d(_array(file[name])).ravel()
+            return [_fields(file, file[reference]) for reference in references]
+    cells = read_mat(path, name)
+    if cells.dtype != object or not all(cell.dtype.names and cell.size == 1 for cell in cells.flat):
+        raise DataError(
+            f"{path}: {name} is {cells.dtype} of shape {cells.shape}, expected a cell array of structs"
+        )
+    return [[cell[field].item() for field in cell.dtype.names] for cell in cells.flat]
 
 
 def require_integers(where: str, value: NDArray[Any]) -> NDArray[np.int64]:
@@ -180,6 +201,14 @@ def _require_no_crash(path: Path, modified: int, size: int) -> None:
     trial = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, check=False)
     if trial.returncode < 0:
         raise ValueError("damaged, reading it ends in a crash")
+
+
+def _fields(file: h5py.File, struct: h5py.Group) -> list[NDArray[Any]]:
+    """Read the fields of a struct in their order."""
+    if not isinstance(struct, h5py.Group):
+        raise TypeError("it holds something other than structs")
+    names = [b"".join(letters.tolist()).decode() for letters in struct.attrs["MATLAB_fields"]]
+    return [_value(file, struct[name]) for name in names]
 
 
 def _value(file: h5py.File, item: h5py.Dataset) -> NDArray[Any]:

@@ -1,12 +1,12 @@
-"""The synthetic benchmark: procedural pedestrians as image files in the ten datasets' original layouts.
+"""The synthetic benchmark: procedural pedestrians as image files in the datasets' original layouts.
 
 No real person is shown, nothing has to be downloaded, and everything downstream reads the files with the same
-readers as the real datasets. The nine client datasets differ in clothes, light, colours, cameras and size.
+readers as the real datasets. The datasets differ in clothes, light, colours, cameras and size.
 """
 
 from fedreid_mpi.data.synthetic.layouts import LAYOUTS
 from fedreid_mpi.data.synthetic.scales import SCALES
-from fedreid_mpi.data.synthetic.variants import ORIGINAL, VARIANTS
+from fedreid_mpi.data.synthetic.variants import ORIGINAL, VARIANTS, written_as
 from fedreid_mpi.data.synthetic.writer import Written, count_images, join_digests, write_benchmark
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "count_images",
     "join_digests",
     "write_benchmark",
+    "written_as",
 ]

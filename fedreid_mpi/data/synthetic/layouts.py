@@ -1,4 +1,4 @@
-"""The ten datasets as file trees: original folders, original names, one function a layout.
+"""The datasets as file trees: original folders, original names, one function a layout.
 
 Each function says which picture goes into which file; nothing is drawn here. A tree also lists its own
 counts, as far as they hold for any seed of the reader's split.
@@ -7,12 +7,15 @@ counts, as far as they hold for any seed of the reader's split.
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedreid_mpi.data.synthetic.scales import SCALES, Counts, FixedSplit, OpenSplit, Pairs
+from fedreid_mpi.data.synthetic.mat import row_of_cells, write_mat5
+from fedreid_mpi.data.synthetic.scales import SCALES, Counts, FixedSplit, OpenSplit, Pairs, PairsAndOthers
 from fedreid_mpi.data.synthetic.sightings import Role, Sighting, fixed_split, share_out
 from fedreid_mpi.seeds import generator
 
@@ -43,7 +46,7 @@ class Tree:
     copies
         Image files that are there twice, path of the copy to path of the other.
     pack
-        Puts the image files below a folder into files of another kind.
+        Puts the image files below a folder into files of another kind, or adds files that are no text.
     """
 
     counts: dict[str, int]
@@ -265,6 +268,75 @@ def _cuhk02(_: np.random.Generator, counts: OpenSplit) -> Tree:
     return tree
 
 
+TESTED = 36
+"""People of CAVIAR4REID who are drawn for testing."""
+
+FOLDS = 10
+
+
+def _caviar4reid(_: np.random.Generator, counts: PairsAndOthers) -> Tree:
+    people = counts.pairs + counts.others // counts.frames
+    tree = Tree(
+        {
+            "train_identities": 0,
+            "train_images": 0,
+            "query_identities": TESTED,
+            "query_images": TESTED * counts.frames,
+            "gallery_images": TESTED * counts.frames,
+            "cameras": 2,
+            "people": people,
+            "images": counts.images,
+            "shared_people": counts.pairs,
+        }
+    )
+    for person in range(people):
+        # Images 1 to 10 are of the first camera, 11 to 20 of the second.
+        for camera in (1, 2) if person < counts.pairs else (1,):
+            for frame in range(1, counts.frames + 1):
+                name = f"{person + 1:04d}{10 * (camera - 1) + frame:03d}.jpg"
+                tree.add(name, person, camera)
+    return tree
+
+
+def _grid(rng: np.random.Generator, counts: PairsAndOthers) -> Tree:
+    tested = counts.pairs - counts.pairs // 2
+    tree = Tree(
+        {
+            "train_identities": counts.pairs // 2,
+            "train_images": 2 * (counts.pairs // 2),
+            "query_identities": tested,
+            "query_images": tested,
+            "gallery_images": tested + counts.others,
+            "cameras": counts.cameras,
+        }
+    )
+
+    def add(folder: str, pid: int, person: int, camera: int) -> None:
+        box = "_".join(str(number) for number in rng.integers(40, 250, 4))
+        tree.add(f"{folder}/{pid:04d}_{camera}_{25_000 + len(tree.shots)}_{box}.jpeg", person, camera)
+
+    for person in range(counts.pairs):
+        for folder, camera in zip(("probe", "gallery"), rng.permutation(counts.cameras)[:2], strict=True):
+            add(folder, person + 1, person, int(camera) + 1)
+    for stranger in range(counts.others):
+        add("gallery", 0, counts.pairs + stranger, int(rng.integers(counts.cameras)) + 1)
+    folds = [np.sort(1 + rng.permutation(counts.pairs)[: counts.pairs // 2]) for _ in range(FOLDS)]
+    tree.pack = partial(_write_folds, folds)
+    return tree
+
+
+def _write_folds(folds: Sequence[NDArray[np.int64]], start: Path) -> None:
+    """Write GRID's file of folds, without the features that the original holds as well.
+
+    What its other fields are called does not matter: readers take the third.
+    """
+    structs = [
+        {"trainImgIdx": fold[None], "testImgIdx": fold[None], "trainPersonIdx": fold[None].astype(np.float64)}
+        for fold in folds
+    ]
+    write_mat5(start / "features_and_partitions.mat", {"trainIdxAll": row_of_cells(structs)})
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Where a dataset lies below the benchmark's root, and how its tree is planned.
@@ -293,8 +365,10 @@ LAYOUTS: Mapping[str, Layout] = {
     "3dpes": Layout("3DPeS", "RGB", _3dpes),
     "ilids": Layout("i-LIDS_Pedestrian", "Persons", _ilids),
     "cuhk02": Layout("CUHK02", "Dataset", _cuhk02),
+    "caviar4reid": Layout("CAVIARa", ".", _caviar4reid),
+    "grid": Layout("underground_reid", ".", _grid),
 }
-"""The nine clients' datasets and, last, the public one."""
+"""The nine clients' datasets, the public one, and the two that serve testing alone."""
 
 
 def plan_tree(dataset: str, scale: str, seed: int) -> Tree:

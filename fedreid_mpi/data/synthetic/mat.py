@@ -35,6 +35,11 @@ def column_of_cells(values: Sequence[Any]) -> NDArray[Any]:
     return cells
 
 
+def row_of_cells(values: Sequence[Any]) -> NDArray[Any]:
+    """Return a cell array of one row; dictionaries become structs."""
+    return column_of_cells(values).T
+
+
 def write_mat73(
     path: Path,
     names: Sequence[str],

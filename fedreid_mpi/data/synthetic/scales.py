@@ -85,7 +85,34 @@ class OpenSplit:
     single_sequence: int = 0
 
 
-Counts = FixedSplit | Pairs | OpenSplit
+@dataclass(frozen=True, slots=True)
+class PairsAndOthers:
+    """Counts of a dataset that serves testing alone: people seen by both of two cameras, and others.
+
+    Attributes
+    ----------
+    pairs
+        People seen by both.
+    frames
+        Images of a person in a camera.
+    others
+        Images of CAVIAR4REID's people whom one camera saw, or of GRID's strangers, each another one.
+    cameras
+        All that there are; each person is seen by two of them.
+    """
+
+    pairs: int
+    frames: int
+    others: int
+    cameras: int = 2
+
+    @property
+    def images(self) -> int:
+        """Number of image files."""
+        return 2 * self.pairs * self.frames + self.others
+
+
+Counts = FixedSplit | Pairs | OpenSplit | PairsAndOthers
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +148,8 @@ SCALES: Mapping[str, Scale] = {
             "3dpes": OpenSplit(2, 90, 360, single_sequence=4),
             "ilids": OpenSplit(4, 90, 306),
             "cuhk02": OpenSplit(10, 80, 320),
+            "caviar4reid": PairsAndOthers(pairs=50, frames=4, others=22 * 4),
+            "grid": PairsAndOthers(pairs=100, frames=1, others=200, cameras=8),
         },
     ),
     "bench": Scale(
@@ -136,6 +165,8 @@ SCALES: Mapping[str, Scale] = {
             "3dpes": OpenSplit(4, 150, 600, single_sequence=10),
             "ilids": OpenSplit(4, 150, 540),
             "cuhk02": OpenSplit(10, 160, 640),
+            "caviar4reid": PairsAndOthers(pairs=50, frames=10, others=22 * 10),
+            "grid": PairsAndOthers(pairs=250, frames=1, others=775, cameras=8),
         },
     ),
     "full": Scale(
@@ -153,6 +184,8 @@ SCALES: Mapping[str, Scale] = {
             "3dpes": OpenSplit(8, 193, 1012, single_sequence=29),
             "ilids": OpenSplit(4, 119, 476),
             "cuhk02": OpenSplit(10, 1816, 7264),
+            "caviar4reid": PairsAndOthers(pairs=50, frames=10, others=22 * 10),
+            "grid": PairsAndOthers(pairs=250, frames=1, others=775, cameras=8),
         },
     ),
 }

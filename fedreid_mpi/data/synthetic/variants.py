@@ -73,6 +73,11 @@ def plan_variant(dataset: str, variant: str, scale: str, seed: int) -> Tree:
     return rename(plan_tree(dataset, scale, seed), generator(seed, dataset, "variant"))
 
 
+def written_as(variant: str) -> list[str]:
+    """List the datasets that are written in a variant."""
+    return [dataset for dataset in LAYOUTS if variant in (ORIGINAL, *VARIANTS[dataset])]
+
+
 def _find(dataset: str, variant: str) -> Variant:
     if variant == ORIGINAL:
         return Variant(Place(LAYOUTS[dataset].folder, LAYOUTS[dataset].root), _unchanged)
@@ -210,6 +215,8 @@ VARIANTS: Mapping[str, Mapping[str, Variant]] = {
     "3dpes": _small("3dpes", split_people(cameras_of_halves(lambda shot: shot.camera))),
     "ilids": _small("ilids", split_people(cameras_of_halves(lambda shot: shot.path))),
     "cuhk02": {"processed": Variant(Place("cuhk02", "pytorch"), _cuhk02_processed)},
+    "caviar4reid": {},
+    "grid": {},
 }
 """For each dataset, the variants besides the original; named as its reader names them.
 

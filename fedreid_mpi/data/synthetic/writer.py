@@ -38,6 +38,7 @@ A unit has one random stream, so another size gives other bytes.
 
 ENCODING: Mapping[str, Mapping[str, Any]] = {
     ".jpg": {"quality": 95, "subsampling": 0},
+    ".jpeg": {"quality": 95, "subsampling": 0},
     ".png": {"compress_level": 1},
     ".bmp": {},
 }
