@@ -86,7 +86,7 @@ IN_PHASES = {
     "train-interrupt": Fault(2, f"{ROUND}.train", KeyboardInterrupt, "interrupted (rank 2, train)", code=130),
     "train-memory": Fault(2, f"{ROUND}.train", MemoryError, "rank 2, train: MemoryError:", after=1),
     "train-local": Fault(
-        2, "fedreid_mpi.federated.probes.rank_gallery", boom, "rank 2, train: RuntimeError: boom", 1, 3, LOCAL
+        2, f"{SCORING}.rank_gallery", boom, "rank 2, train: RuntimeError: boom", 1, 3, LOCAL
     ),
     "evaluate": Fault(2, f"{SCORING}.extract_features", boom, "rank 2, evaluate: RuntimeError: boom"),
     "rank": Fault(1, f"{SCORING}.rank_gallery", boom, "rank 1, rank: RuntimeError: boom"),

@@ -33,7 +33,7 @@ VARIANTS = {
     },
     "fedbn": {
         "federation": {"clients_per_round": 2},
-        "aggregation": {"bn": "local"},
+        "aggregation": {"bn": "local", "weights": "cosine-distance"},
         "evaluation": {"protocol": "single-gallery-shot", "local_models": False},
     },
     "augmented": {
@@ -54,7 +54,7 @@ VARIANTS = {
     "optimised": {
         "federation": {"clients": "camera", "availability": {"mall-camera1": [[1, 1]]}},
         "data": {"public": "public.h5"},
-        "aggregation": {"weights": "cosine-distance"},
+        "aggregation": {"weights": "cosine-distance", "probe": "public"},
         "distillation": {"enabled": True, "scope": "global"},
         "clustering": {"enabled": True},
         "evaluation": {"reestimate_bn": True, "every": 2},

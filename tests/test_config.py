@@ -41,6 +41,7 @@ def test_the_file_outdoes_the_preset_and_overrides_outdo_the_file(tmp_path):
         tmp_path, text, "aggregation.bn=average", "aggregation.weights=uniform"
     ).aggregation.model_dump() == {
         "bn": "average",
+        "probe": "own",
         "weights": "uniform",
     }
 

@@ -25,6 +25,12 @@ METHODS = {
         "federation": {"local_epochs": 2, "drop_last": True},
         "evaluation": {"every": 2, "local_models": False},
     },
+    "weighed": {
+        "data": {"public": "public.h5"},
+        "federation": {"batch_size": 32},
+        "aggregation": {"weights": "cosine-distance", "probe": "public"},
+        "evaluation": {"every": 2, "local_models": False},
+    },
     "everything": {
         "data": {"public": "public.h5"},
         "distillation": {"enabled": True},
@@ -38,6 +44,7 @@ COSTS = {
     "alone": Cost(2 * EPOCH, 2 * TESTED, 0),
     "pooled": Cost(2 * (26 + 9 + 17), 3 * TESTED, 0),
     "seldom": Cost(2 * 2 * (24 + 8 + 16), 2 * TESTED, 0),
+    "weighed": Cost(2 * (26 + 9 + 17), 2 * TESTED, 2 * 3 * 2 * 32),
     "everything": Cost(
         2 * (EPOCH + PUBLIC),
         (1 + 2 + 2) * TESTED + 2 * TESTED + 3 * TESTED,
@@ -63,13 +70,13 @@ def test_a_suite_costs_what_a_hand_counts(suite):
 def test_a_run_puts_through_the_network_what_was_said(method, suite, tmp_path, monkeypatch):
     """Images with gradients are trained on; scored ones pass twice, with their mirror images."""
     passed = Counter()
-    features = ReIDNetwork.features
+    embed = ReIDNetwork.embed
 
     def counted(self, images):
         passed[torch.is_grad_enabled()] += len(images)
-        return features(self, images)
+        return embed(self, images)
 
-    monkeypatch.setattr(ReIDNetwork, "features", counted)
+    monkeypatch.setattr(ReIDNetwork, "embed", counted)
     experiment = next(run.experiment for run in load_suite(suite).runs if run.method == method)
     run_federation(SingleCommunicator(), experiment, tmp_path / "run", Silent())
     said = COSTS[method]

@@ -85,6 +85,7 @@ def play(tmp_path_factory):
 
 def test_the_presets_set_these_keys_and_no_other():
     assert PRESETS["paper"] == {
+        "aggregation": {"probe": "public"},
         "optimizer": {"schedule": "step"},
         "distillation": {"lr": 0.0005},
     }
@@ -253,9 +254,11 @@ def test_the_rounds_participants_teach(preset, experiment, play, monkeypatch):
 
 
 @pytest.mark.parametrize("preset", ALL)
-def test_the_probe_is_a_plain_batch_in_evaluation_mode(preset, archives, experiment):
+def test_the_probe_is_a_plain_batch_with_statistics_of_its_own(preset, archives, experiment):
     """Not reproduced: the authors' batch is augmented, with dropout, and moves the statistics."""
-    settings = experiment(preset, "model.dropout=0.5", "aggregation.weights=cosine-distance")
+    settings = experiment(
+        preset, "model.dropout=0.5", "aggregation.weights=cosine-distance", "aggregation.probe=own"
+    )
     client, archive = learner(archives[2], settings, 2), DatasetArchive.open(archives[2])
     before = client.model.buffer.clone()
     plan = RoundPlan(7, (2,), LR, evaluate=False)
@@ -265,8 +268,10 @@ def test_the_probe_is_a_plain_batch_in_evaluation_mode(preset, archives, experim
     rows = generator(3, "probe", 7, 2).permutation(61)[:8]
     pixels = archive.images[archive.split("train")[rows]].astype(np.float64) / 255
     pixels = (pixels - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    network = client.model.network.train()
+    network.dropout.eval()
     with torch.no_grad():
-        expected = client.model.network.eval()(torch.from_numpy(pixels.transpose(0, 3, 1, 2)).float())
+        expected = network(torch.from_numpy(pixels.transpose(0, 3, 1, 2)).float())
     np.testing.assert_allclose(logits, expected, atol=1e-6)
 
 

@@ -30,6 +30,10 @@ RUNS = {
         "clustering": {"enabled": True},
         "aggregation": {"weights": "cosine-distance"},
     },
+    "public-probe": {
+        "data": {"public": "public.h5"},
+        "aggregation": {"weights": "cosine-distance", "probe": "public"},
+    },
     "identity": {"federation": {"clients": "identity", "identity_clients": 2}},
     "edge": {"federation": {"clients": "camera", "edge_rounds": 1}, "optimizer": {"schedule": "step"}},
     "local": {"federation": {"mode": "local"}},

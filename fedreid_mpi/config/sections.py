@@ -41,6 +41,7 @@ PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     # What the paper's text says; what it leaves open is as by default.
     "paper": {
         "optimizer": {"schedule": "step"},
+        "aggregation": {"probe": "public"},
         "distillation": {"lr": 0.0005},
     },
     # What the authors' public code does where that is not plainly a bug.
@@ -83,7 +84,8 @@ class Data(Section):
         min_length=1, description="dataset archives; clients are numbered in their order"
     )
     public: File | None = Field(
-        None, description="archive of the public dataset, for distillation and clustering"
+        None,
+        description="archive of the public dataset, for distillation, clustering and aggregation.probe",
     )
     exclude_overlap: bool = Field(
         False,
@@ -223,6 +225,11 @@ class Aggregation(Section):
     """How the server joins the clients' models."""
 
     weights: Weighting = Field("samples", description="weight of a client's model")
+    probe: Literal["own", "public"] = Field(
+        "own",
+        description="what weights = cosine-distance measures on: a batch of the client's own images, or one "
+        "of the public dataset, the same for all clients",
+    )
     bn: BatchNormMode = Field(
         "average",
         description="BatchNorm: average the statistics; keep each client's own statistics, scale and shift "
@@ -359,6 +366,10 @@ class Experiment(Section):
         last, rounds = self.optimizer.milestones[-1], self.run.rounds
         if self.optimizer.schedule == "milestones" and last >= rounds:
             raise ValueError(f"optimizer.milestones has {last}, expected rounds before the last, {rounds}")
+        if self.measures_by_public and self.data.public is None:
+            raise ValueError(
+                'aggregation.probe = "public" needs data.public, the archive of a public dataset'
+            )
         if self.compute.precision == "tf32" and self.compute.device == "cpu":
             raise ValueError('compute.precision is "tf32", which needs a GPU, but compute.device is "cpu"')
         drawn, needed = self.federation.clients_per_round, self.reliability.min_clients
@@ -372,7 +383,13 @@ class Experiment(Section):
     @property
     def uses_public(self) -> bool:
         """Whether anything is done with the public dataset."""
-        return self.distillation.enabled or self.clustering.enabled
+        return self.distillation.enabled or self.clustering.enabled or self.measures_by_public
+
+    @property
+    def measures_by_public(self) -> bool:
+        """Whether the clients' cosine distances are measured on public images."""
+        aggregation = self.aggregation
+        return aggregation.weights == "cosine-distance" and aggregation.probe == "public"
 
     def to_toml(self) -> str:
         """Return the resolved configuration as TOML, without keys that are unset."""

@@ -15,7 +15,7 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
     """Name each key that a user has changed and that nothing will read."""
     mode = f'federation.mode = "{experiment.federation.mode}"'
     unshared, central = experiment.federation.mode != "federated", experiment.federation.mode == "centralised"
-    kinds = experiment.federation.clients
+    kinds, weights = experiment.federation.clients, experiment.aggregation.weights
     distilled, clustered = experiment.distillation.enabled, experiment.clustering.enabled
     absolute = experiment.distillation.lr
     schedule, triplet = experiment.optimizer.schedule, experiment.objective.triplet
@@ -28,6 +28,7 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
         ("federation", ("edge_rounds",), clustered, "clustering.enabled = true"),
         ("reliability", ("min_clients",), central, mode),
         ("aggregation", Aggregation.model_fields, unshared, mode),
+        ("aggregation", ("probe",), weights != "cosine-distance", f'aggregation.weights = "{weights}"'),
         ("objective", ("proximal",), unshared, mode),
         ("distillation", ("enabled",), unshared and distilled, mode),
         ("clustering", ("enabled",), unshared and clustered, mode),
@@ -41,7 +42,12 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
         ("distillation", ("lr_factor",), absolute > 0, f"distillation.lr = {absolute}"),
         ("distillation", ("scope",), not clustered, "clustering.enabled = false"),
         ("clustering", tuple(Clustering.model_fields)[1:], not clustered, "clustering.enabled = false"),
-        ("data", ("public", "exclude_overlap"), not experiment.uses_public, "no distillation or clustering"),
+        (
+            "data",
+            ("public", "exclude_overlap"),
+            not experiment.uses_public,
+            "no distillation, no clustering, and no public probe",
+        ),
     )
     for section, keys, nothing, why in unused:
         for key in keys:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
@@ -21,7 +21,7 @@ from fedreid_mpi.federated.memory import remember
 from fedreid_mpi.federated.objectives import corrections_of, objective_of
 from fedreid_mpi.federated.sgd import Batch, Sgd, descend
 from fedreid_mpi.federated.turn import ClientTurn, FinishedTurn, Vectors
-from fedreid_mpi.model import FlatModel, initial_classifier
+from fedreid_mpi.model import FlatModel, batch_norms, initial_classifier
 from fedreid_mpi.pixels import PixelScale
 from fedreid_mpi.records import (
     ClientReport,
@@ -252,22 +252,24 @@ def reestimated(
 ) -> Iterator[None]:
     """Lend the working model BatchNorm statistics of a client's training images; undone at the end.
 
-    The statistics are the means of those of the batches of the images, unaugmented, in their order; nothing
-    else of the model changes. What a global model loses by the averaging of statistics shows in the scores.
+    The statistics are the means of those of the batches of the images, unaugmented; nothing else of the model
+    changes. What a global model loses by the averaging of statistics shows in the scores. Images are drawn
+    into batches by (seed, client): in the order of their paths a batch would show two people or three, and
+    the variance between people would be missed. No batch holds a single image, which has no variance.
     """
     kept = model.buffer[model.statistics].clone()
-    layers = [
-        module for module in model.network.modules() if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d)
-    ]
+    layers = batch_norms(model.network)
     momenta = [layer.momentum for layer in layers]
     model.network.eval()
     for layer in layers:
         layer.reset_running_stats()
         layer.train()
-    batches = -(-len(client.images) // experiment.federation.batch_size)
+    count = len(client.images)
+    order = generator(experiment.run.seed, "reestimate", client.spec.id).permutation(count)
+    batches = min(-(-count // experiment.federation.batch_size), count // 2)
     try:
         with torch.no_grad():
-            for number, rows in enumerate(np.array_split(np.arange(len(client.images)), batches), 1):
+            for number, rows in enumerate(np.array_split(order, batches), 1):
                 heartbeat()
                 for layer in layers:
                     # A plain mean over the batches. With None torch does the same, but reads its counter back

@@ -17,10 +17,11 @@ from torch import Tensor
 from fedreid_mpi.algorithms.weighting import cosine_distance
 from fedreid_mpi.data.batches import normalise
 from fedreid_mpi.device import autocast
-from fedreid_mpi.evaluation import extract_features, query_then_gallery, rank_gallery
 from fedreid_mpi.federated.client import Client
 from fedreid_mpi.federated.rank_state import RankState
+from fedreid_mpi.federated.scoring import score_loaded
 from fedreid_mpi.federated.sums import FEATURES
+from fedreid_mpi.model import batch_statistics
 from fedreid_mpi.records import RoundPlan
 from fedreid_mpi.seeds import generator
 
@@ -54,21 +55,30 @@ class Probe(Protocol):
 class CosineDistance:
     """How far the training moved the client's logits: the cosine distance weight's measure.
 
-    Both looks are at one unaugmented batch of its training images, drawn by (seed, round, client), in
-    evaluation mode, so that they differ by the training between them alone.
+    Both looks are at the same unaugmented batch, with dropout off, and BatchNorm takes the statistics of that
+    batch in both: with running ones, which move in training, the distance would mostly be theirs. So the
+    looks differ by what the training did to the parameters alone.
+
+    The batch is of public images, drawn by (seed, round), the same for all clients (Zhuang et al., ACM TOMM
+    2023, Algorithms 2 and 3), or of the client's own training images, drawn by (seed, round, client).
     """
 
     def __init__(self, state: RankState, plan: RoundPlan, client: Client) -> None:
-        self._state = state
-        random = generator(state.experiment.run.seed, "probe", plan.round, client.spec.id)
-        rows = random.permutation(len(client.images))[: state.experiment.federation.batch_size]
-        self._images = normalise(client.images.batch(rows), state.model.network.pixel_scale)
+        self._state, experiment = state, state.experiment
+        if experiment.aggregation.probe == "public":
+            assert state.public is not None
+            images, random = state.public.images, generator(experiment.run.seed, "probe", plan.round)
+        else:
+            random = generator(experiment.run.seed, "probe", plan.round, client.spec.id)
+            images = client.images
+        rows = random.permutation(len(images))[: experiment.federation.batch_size]
+        self._images = normalise(images.batch(rows), state.model.network.pixel_scale)
 
     @torch.no_grad()
     def logits(self) -> NDArray[np.float32]:
         """Return the client's logits of the batch: shape (at most batch_size, identities), float32."""
-        network = self._state.model.network.eval()
-        with autocast(self._state.experiment.compute, self._images.device):
+        network = self._state.model.network
+        with batch_statistics(network), autocast(self._state.experiment.compute, self._images.device):
             logits = network(self._images)
         return np.asarray(logits.float().cpu())
 
@@ -123,21 +133,8 @@ class LocalScores(_After):
 
     def after(self) -> Measurement | None:
         """Score the trained model."""
-        state, experiment = self.state, self.state.experiment
-        archive = state.archives[self.client.spec.dataset]
-        features = extract_features(
-            state.model.network,
-            archive,
-            query_then_gallery(archive),
-            experiment.compute,
-            experiment.evaluation.mirror,
-            state.advance,
-        )
-        if not features.isfinite().all():
-            return None
-        protocol, seed = experiment.evaluation.protocol, experiment.run.seed
-        ranking = rank_gallery(features, archive, protocol, seed, advance=state.advance)
-        return Measurement({"local_scores": ranking.scores()})
+        scores = score_loaded(self.state, self.client.spec)
+        return None if scores is None else Measurement({"local_scores": scores})
 
 
 def _is_weighed_by_distance(state: RankState, plan: RoundPlan, client: Client) -> bool:

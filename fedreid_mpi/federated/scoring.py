@@ -1,4 +1,4 @@
-"""Scores of a shared model: the work of all client ranks."""
+"""Scores of a shared model, the work of all client ranks; and of a model that is a client's alone."""
 
 from collections.abc import Collection
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from fedreid_mpi.algorithms.placement import place
-from fedreid_mpi.evaluation import EvalShard, extract_features, query_then_gallery, rank_gallery, shards
+from fedreid_mpi.evaluation import extract_features, query_then_gallery, rank_gallery, shards
 from fedreid_mpi.federated.client import Client, load_client, reestimated
 from fedreid_mpi.federated.exchange import collect_features
 from fedreid_mpi.federated.rank_state import RankState
@@ -36,7 +36,7 @@ def score_shared(
     tuple of Evaluation
         In client-id order on the server; empty elsewhere.
     """
-    comm, experiment = state.comm, state.experiment
+    comm = state.comm
     tested: dict[int, ClientSpec] = {}  # dataset to the first client that is tested on it
     for spec in state.specs:
         if spec.id in clients and spec.test_images:
@@ -46,18 +46,13 @@ def score_shared(
     owner = {n: rank for rank, numbers in zip(comm.client_ranks, placed, strict=True) for n in numbers}
 
     def extract() -> dict[int, Tensor]:
-        return {n: _features_of(state, unit).cpu() for n, unit in enumerate(work) if owner[n] == comm.rank}
+        mine = ((n, unit) for n, unit in enumerate(work) if owner[n] == comm.rank)
+        return {n: _features_of(state, unit.dataset, unit.start, unit.stop).cpu() for n, unit in mine}
 
     def rank(features: dict[int, Tensor]) -> dict[int, Scores]:
-        protocol, seed = experiment.evaluation.protocol, experiment.run.seed
         device = state.model.buffer.device
-        return {
-            dataset: rank_gallery(
-                rows.to(device), state.archives[dataset], protocol, seed, advance=state.advance
-            ).scores()
-            for dataset, rows in features.items()
-            if rows.isfinite().all()
-        }
+        ranked = {dataset: _rank(state, dataset, rows.to(device)) for dataset, rows in features.items()}
+        return {dataset: scores for dataset, scores in ranked.items() if scores is not None}
 
     with state.timed("evaluate"):
         pieces = comm.phase("evaluate", extract)
@@ -83,6 +78,17 @@ def score_shared(
     )
 
 
+def score_loaded(state: RankState, spec: ClientSpec) -> Scores | None:
+    """Score the model that is loaded on a client's test split, on this rank alone.
+
+    Returns
+    -------
+    Scores or None
+        None where the model makes features that are not finite.
+    """
+    return _rank(state, spec.dataset, _features_of(state, spec.dataset))
+
+
 def score_reestimated(state: RankState, round: int) -> tuple[Evaluation, ...]:
     """Score the clients' global models with BatchNorm statistics of their own training images.
 
@@ -95,24 +101,13 @@ def score_reestimated(state: RankState, round: int) -> tuple[Evaluation, ...]:
     """
 
     def score(client: Client) -> Evaluation | None:
-        archive, experiment = state.archives[client.spec.dataset], state.experiment
+        experiment = state.experiment
         shared = state.progress.shared_of(client.spec.id)
         private = state.progress.private[client.spec.id]
         load_client(state.model, client.spec, shared, private, experiment)
         with reestimated(client, state.model, experiment, state.heartbeat):
-            features = extract_features(
-                state.model.network,
-                archive,
-                query_then_gallery(archive),
-                experiment.compute,
-                experiment.evaluation.mirror,
-                state.advance,
-            )
-        if not features.isfinite().all():
-            return None
-        protocol, seed = experiment.evaluation.protocol, experiment.run.seed
-        ranking = rank_gallery(features, archive, protocol, seed, advance=state.advance)
-        return Evaluation(round, client.spec.id, ModelKind.REESTIMATED, ranking.scores())
+            scores = score_loaded(state, client.spec)
+        return None if scores is None else Evaluation(round, client.spec.id, ModelKind.REESTIMATED, scores)
 
     tested = [client for client in state.clients if client.spec.test_images]
     with state.timed("evaluate"):
@@ -121,8 +116,15 @@ def score_reestimated(state: RankState, round: int) -> tuple[Evaluation, ...]:
     return tuple(sorted(found, key=lambda evaluation: evaluation.client))
 
 
-def _features_of(state: RankState, unit: EvalShard) -> Tensor:
-    archive, experiment = state.archives[unit.dataset], state.experiment
-    indices = query_then_gallery(archive)[unit.start : unit.stop]
-    mirror = experiment.evaluation.mirror
-    return extract_features(state.model.network, archive, indices, experiment.compute, mirror, state.advance)
+def _features_of(state: RankState, dataset: int, start: int = 0, stop: int | None = None) -> Tensor:
+    archive, experiment = state.archives[dataset], state.experiment
+    images, mirror = query_then_gallery(archive)[start:stop], experiment.evaluation.mirror
+    return extract_features(state.model.network, archive, images, experiment.compute, mirror, state.advance)
+
+
+def _rank(state: RankState, dataset: int, features: Tensor) -> Scores | None:
+    """Rank a dataset's gallery by the features of all its test images; None if they are not finite."""
+    if not features.isfinite().all():
+        return None
+    protocol, seed = state.experiment.evaluation.protocol, state.experiment.run.seed
+    return rank_gallery(features, state.archives[dataset], protocol, seed, advance=state.advance).scores()

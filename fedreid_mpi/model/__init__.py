@@ -1,5 +1,6 @@
 """The model: backbone and embedding shared, classifier private, all state in one flat buffer."""
 
+from fedreid_mpi.model.batch_norm import batch_norms, batch_statistics
 from fedreid_mpi.model.files import (
     StoredModel,
     load_backbone_weights,
@@ -20,6 +21,8 @@ __all__ = [
     "FlatModel",
     "ReIDNetwork",
     "StoredModel",
+    "batch_norms",
+    "batch_statistics",
     "build_network",
     "initial_classifier",
     "load_backbone_weights",

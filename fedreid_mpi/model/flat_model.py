@@ -15,6 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from fedreid_mpi.model.batch_norm import BatchNorm
 from fedreid_mpi.model.network import ReIDNetwork
 from fedreid_mpi.records import ParamSpec, Role
 
@@ -66,9 +67,7 @@ class FlatModel:
             else:
                 modules[owner].register_buffer(name, view)
         self.normalisation = tuple(
-            spec
-            for spec in self.specs
-            if isinstance(modules[spec.name.rpartition(".")[0]], nn.BatchNorm1d | nn.BatchNorm2d)
+            spec for spec in self.specs if isinstance(modules[spec.name.rpartition(".")[0]], BatchNorm)
         )
         self._parameters = dict(network.named_parameters())
         self._cut: dict[int, tuple[ParamSpec, ...]] = {}

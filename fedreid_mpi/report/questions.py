@@ -15,7 +15,8 @@ from fedreid_mpi.report.study import METRICS, Method, Study
 from fedreid_mpi.report.tables import Cell, Picture, Table
 from fedreid_mpi.report.values import Series, Spread, fluctuation, last_common_round, local_epochs, mean_curve
 
-_DISTILLATION, _CLUSTERING, _WEIGHTS = "distillation.enabled", "clustering.enabled", "aggregation.weights"
+_DISTILLATION, _CLUSTERING = "distillation.enabled", "clustering.enabled"
+_WEIGHTS, _PROBE = "aggregation.weights", "aggregation.probe"
 
 
 def by_dataset_camera_identity(study: Study) -> Answer:
@@ -124,7 +125,7 @@ def clustering(study: Study) -> Answer:
 
 def cosine_distance_weight(study: Study) -> Answer:
     """Compare weights by cosine distance with weights by number of images, and show the weights."""
-    families = study.families(_WEIGHTS)
+    families = study.families(_WEIGHTS, _PROBE)
     order = {"samples": 0, "uniform": 1}
     claims, exhibits = [], []
     for number, family in enumerate(families, start=1):
@@ -140,7 +141,7 @@ def cosine_distance_weight(study: Study) -> Answer:
 
 def all_three(study: Study) -> Answer:
     """Compare distillation, clustering and the cosine distance weight together with none of them."""
-    families = study.families("distillation.", "clustering.", _WEIGHTS)
+    families = study.families("distillation.", "clustering.", _WEIGHTS, _PROBE)
     claims, exhibits = [], []
     whole = [family for family in families if any(_optimisations(method) == 3 for method in family)]
     for number, family in enumerate(whole, start=1):

@@ -116,7 +116,8 @@ def _round_cost(experiment: Experiment, specs: Sequence[ClientSpec], public: int
         return Cost(trained, scored)
     measured = 0
     if experiment.aggregation.weights == "cosine-distance":
-        measured += sum(2 * min(federation.batch_size, spec.images) for spec in trainers)
+        there = [public if experiment.measures_by_public else spec.images for spec in trainers]
+        measured += sum(2 * min(federation.batch_size, images) for images in there)
     if plan.cluster:
         each = CLUSTERING_BATCH if experiment.clustering.feature == "concat" else public
         measured += each * len(trainers)
