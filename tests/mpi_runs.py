@@ -132,7 +132,7 @@ def main(folder: Path, experiments: list[Path]) -> None:
                 for path in experiments:
                     run_dir = folder / path.stem / str(comm.size)
                     run_federation(comm, load_experiment(path), run_dir, Silent())
-        everyone.broadcast(None)  # asleep until the other groups are done
+        everyone.phase("wait", lambda: None)  # asleep until the other groups are done
     for resume in (False, True):
         first = (group + resume) % len(GROUPS)
         for number, path in list(enumerate(experiments))[first :: len(GROUPS)]:
@@ -140,7 +140,7 @@ def main(folder: Path, experiments: list[Path]) -> None:
             observer = Silent() if resume else StopAfter(run_dir, number % 2)
             outcome = run_federation(some, load_experiment(path), run_dir, observer, resume=resume)
             assert outcome.done == resume
-        everyone.broadcast(None)
+        everyone.phase("wait", lambda: None)
 
 
 if __name__ == "__main__":
