@@ -23,6 +23,9 @@ class PixelScale:
 IMAGENET = PixelScale((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """ImageNet's mean and standard deviation a channel."""
 
+HALF = PixelScale((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""From −1 to 1, as many transformers expect."""
+
 
 def read_pixel_scale(about: Mapping[str, Any]) -> PixelScale:
     """Read what a stored model expects of pixels; before it was stored, all models had ImageNet's scale.

@@ -18,6 +18,7 @@ COMMANDS = {
     "synth": "Write the synthetic benchmark as image files.",
     "prepare": "Turn dataset folders into HDF5 archives, with checks.",
     "inspect": "Say what is in any archive of this program.",
+    "backbones": "List the networks that can be trained, and what they weigh.",
     "train": "Train a federation: under mpirun, or alone.",
     "study": "Play a suite of experiments with several seeds.",
     "stop": "End a run in order, to be resumed later.",

@@ -1,7 +1,6 @@
 """``fedreid-mpi prepare``: dataset folders into HDF5 archives."""
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import click
 
 from fedreid_mpi.cli.console import print_table, progress_bar
 from fedreid_mpi.cli.sharing import SHARED
+from fedreid_mpi.cli.sizes import parse_size
 from fedreid_mpi.data.archive.format import is_plain
 from fedreid_mpi.data.checks import Count
 from fedreid_mpi.data.prepare import (
@@ -36,14 +36,6 @@ CUSTOM = "custom"
 
 MOST_JOBS = 8
 """More threads than this do not decode faster: a fifth of the work needs the interpreter's lock."""
-
-
-def parse_size(context: click.Context, parameter: click.Parameter, value: str) -> tuple[int, int]:
-    """Parse height and width, e.g. ``256x128``."""
-    match = re.fullmatch(r"([1-9]\d{0,3})x([1-9]\d{0,3})", value, re.ASCII)
-    if match is None:
-        raise click.BadParameter(f"'{value}' is not HEIGHTxWIDTH in pixels, e.g. 256x128", context, parameter)
-    return int(match[1]), int(match[2])
 
 
 @click.command(name="prepare")

@@ -4,8 +4,9 @@ Precedence, weakest first: the defaults, the preset, the file, ``--set key=value
 folder of the TOML file. `Experiment.to_toml` is what the results archive stores.
 """
 
+from fedreid_mpi.config.backbones import BACKBONES
 from fedreid_mpi.config.changes import refused_changes
-from fedreid_mpi.config.loading import load_experiment, stored_experiment
+from fedreid_mpi.config.loading import load_experiment, model_settings, stored_experiment
 from fedreid_mpi.config.renamed import RENAMED, settings_of
 from fedreid_mpi.config.sections import (
     PRESETS,
@@ -29,6 +30,7 @@ from fedreid_mpi.config.sections import (
 from fedreid_mpi.config.suite import StudyRun, Suite, load_suite
 
 __all__ = [
+    "BACKBONES",
     "PRESETS",
     "RENAMED",
     "Aggregation",
@@ -51,6 +53,7 @@ __all__ = [
     "Suite",
     "load_experiment",
     "load_suite",
+    "model_settings",
     "refused_changes",
     "settings_of",
     "stored_experiment",

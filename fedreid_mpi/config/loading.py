@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from fedreid_mpi.config.renamed import RENAMED
-from fedreid_mpi.config.sections import PRESETS, Experiment
+from fedreid_mpi.config.sections import PRESETS, Experiment, Model
 from fedreid_mpi.config.unused import unused_settings
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.storage.regular import read_text
@@ -94,6 +94,20 @@ def resolve(content: Mapping[str, Any], label: str, path: Path) -> Experiment:
     if unused := list(unused_settings(experiment)):
         raise ConfigurationError(f"{label}: " + "; ".join(unused))
     return _with_absolute_paths(experiment, label, path.resolve().parent)
+
+
+def model_settings(**keys: Any) -> Model:  # noqa: ANN401 (values of a file)
+    """Make a ``[model]`` section of some keys.
+
+    Raises
+    ------
+    ConfigurationError
+        Naming every key that is wrong.
+    """
+    try:
+        return Model.model_validate(keys)
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(f"model.{line}" for line in explain(error, Model))) from error
 
 
 def _with_absolute_paths(experiment: Experiment, label: str, folder: Path) -> Experiment:

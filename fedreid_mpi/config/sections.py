@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
 
+from fedreid_mpi.config.backbones import BackboneName
 from fedreid_mpi.records import (
     BatchNormMode,
     ClusteringFeature,
@@ -134,8 +135,8 @@ class Federation(Section):
 class Model(Section):
     """The network: a shared backbone and embedding, and each client's private classifier."""
 
-    backbone: Literal["resnet50", "resnet34", "resnet18", "small"] = Field(
-        "resnet50", description="feature extractor"
+    backbone: BackboneName = Field(
+        "resnet50", description="feature extractor: one that `fedreid-mpi backbones` lists, or `timm:NAME`"
     )
     embedding_dim: int = Field(
         512,
@@ -150,7 +151,9 @@ class Model(Section):
         "none", description="bnneck: BatchNorm without shift before a classifier without bias"
     )
     last_stride: Literal[1, 2] = Field(2, description="stride of the backbone's last stage")
-    weights: File | None = Field(None, description="ImageNet weights of the backbone (.pth or .safetensors)")
+    weights: File | None = Field(
+        None, description="pre-trained weights of the backbone (.pth or .safetensors)"
+    )
 
     @field_validator("embedding_dim")
     @classmethod

@@ -15,10 +15,12 @@ from fedreid_mpi.model.files import (
     values_of,
 )
 from fedreid_mpi.model.flat_model import FlatModel
+from fedreid_mpi.model.footprint import Footprint, measure
 from fedreid_mpi.model.network import ReIDNetwork, build_network, initial_classifier
 
 __all__ = [
     "FlatModel",
+    "Footprint",
     "ReIDNetwork",
     "StoredModel",
     "batch_norms",
@@ -30,6 +32,7 @@ __all__ = [
     "load_shared",
     "load_tensors",
     "load_vectors",
+    "measure",
     "save_model",
     "save_tensors",
     "shared_specs",

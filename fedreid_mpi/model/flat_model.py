@@ -145,7 +145,13 @@ def lay_out(network: ReIDNetwork) -> tuple[tuple[ParamSpec, ...], int]:
     tuple of specs and int
         The specs in buffer order, and the buffer's length in elements.
     """
-    buffers = [(name, tensor) for name, tensor in network.named_buffers() if tensor.is_floating_point()]
+    # Buffers that the module does not store are constants, such as the masks of a transformer.
+    kept = network.state_dict()
+    buffers = [
+        (name, tensor)
+        for name, tensor in network.named_buffers()
+        if tensor.is_floating_point() and name in kept
+    ]
     tensors: list[tuple[Role, str, Tensor]] = [(Role.STATISTICS, name, tensor) for name, tensor in buffers]
     tensors += [(_role(name), name, tensor) for name, tensor in network.named_parameters()]
     order = list(Role)

@@ -27,6 +27,8 @@ class ReIDNetwork(nn.Module):
     ----------
     pixel_scale
         What the backbone expects of pixels.
+    dimension
+        Width of what the backbone returns.
     width
         Length of a feature.
 
@@ -46,15 +48,15 @@ class ReIDNetwork(nn.Module):
         self.memory_format = torch.contiguous_format
         biased = settings.neck == "none"
         built = build_backbone(settings, size)
-        self.backbone, dimension = built.module, built.dimension
+        self.backbone, self.dimension = built.module, built.dimension
         self.pixel_scale = built.pixel_scale
-        self.width = settings.embedding_dim or dimension
+        self.width = settings.embedding_dim or self.dimension
         self.embedding: nn.Module = nn.Identity()
         self.embedding_bn: nn.Module = nn.Identity()
         self.dropout = nn.Dropout(settings.dropout)
         self.classifier: nn.Linear | None = None
         if settings.embedding_dim:
-            self.embedding = nn.Linear(dimension, self.width, bias=biased)
+            self.embedding = nn.Linear(self.dimension, self.width, bias=biased)
             nn.init.kaiming_normal_(self.embedding.weight, mode="fan_out")
             if biased:
                 nn.init.zeros_(self.embedding.bias)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.pixels import IMAGENET, PixelScale
 
 
@@ -24,3 +25,17 @@ class Backbone:
     module: nn.Module
     dimension: int
     pixel_scale: PixelScale = IMAGENET
+
+
+def refuse_last_stride(name: str, last_stride: int) -> None:
+    """Refuse a last stride of 1.
+
+    Raises
+    ------
+    ConfigurationError
+        For a backbone whose last stage has no stride.
+    """
+    if last_stride == 1:
+        raise ConfigurationError(
+            f"model.last_stride is 1, but {name} has no last stage with a stride, expected 2"
+        )
