@@ -33,6 +33,9 @@ Normalised = Literal["both", "teachers", "none"]
 ClusteringFeature = Literal["concat", "mean"]
 """What a client is clustered by; see `fedreid_mpi.federated.distillation`."""
 
+Sampling = Literal["shuffled", "identities"]
+"""What makes up a training batch; see `fedreid_mpi.data.samplers`."""
+
 Schedule = Literal["constant", "step", "milestones", "cosine"]
 """How the learning rate runs over the rounds; see `fedreid_mpi.algorithms.schedule`."""
 

@@ -65,6 +65,17 @@ VARIANTS = {
         "distillation": {"enabled": True},
         "evaluation": {"mirror": False},
     },
+    "metric": {
+        "federation": {
+            "sampler": "identities",
+            "images_per_identity": 2,
+            "local_iterations": 4,
+            "clients_per_round": 3,
+        },
+        "model": {"embedding_dim": 0, "neck": "bnneck"},
+        "objective": {"triplet": 1.0, "margin": "soft"},
+        "optimizer": {"schedule": "milestones", "milestones": [1]},
+    },
     "edges": {"federation": {"clients": "identity", "identity_clients": 2, "edge_rounds": 1}},
     "pool": {"federation": {"mode": "centralised"}},
 }

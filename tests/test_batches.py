@@ -7,7 +7,7 @@ from PIL import Image, ImageOps
 
 from fedreid_mpi import config
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.data.batches import ImageStore, augment, epoch_batches, normalise
+from fedreid_mpi.data.batches import ImageStore, augment, normalise
 from fedreid_mpi.pixels import IMAGENET
 from fedreid_mpi.seeds import generator
 
@@ -156,33 +156,6 @@ def test_augmentation_depends_on_its_generator_alone():
     assert torch.equal(augment(images, IMAGENET, all_on, generator(1, "a")), first)
     assert not torch.equal(augment(images, IMAGENET, all_on, generator(2, "a")), first)
     assert torch.equal(images, pictures(10))
-
-
-@pytest.mark.parametrize(
-    ("images", "drop_last", "sizes"),
-    [
-        (24, False, [8, 8, 8]),
-        (26, False, [8, 8, 8, 2]),
-        (25, False, [8, 8, 8]),  # a batch of one has no variance
-        (26, True, [8, 8, 8]),
-        (5, False, [5]),
-        (5, True, []),
-        (2, False, [2]),
-    ],
-)
-def test_an_epoch_is_cut_into_batches(images, drop_last, sizes):
-    batches = list(epoch_batches(images, 8, drop_last, generator(0, "epoch")))
-    assert [len(rows) for rows in batches] == sizes
-    rows = np.concatenate([np.empty(0, np.int64), *batches])
-    assert len(set(rows.tolist())) == len(rows)
-    assert set(rows.tolist()) <= set(range(images))
-
-
-def test_epochs_are_shuffled_anew():
-    random = generator(0, "epoch")
-    first, second = (np.concatenate(list(epoch_batches(32, 8, False, random))) for _ in range(2))
-    assert not np.array_equal(first, second)
-    assert sorted(first) == sorted(second) == list(range(32))
 
 
 def test_a_store_gives_the_archives_images(archives):

@@ -31,6 +31,10 @@ METHODS = {
         "aggregation": {"weights": "cosine-distance", "probe": "public"},
         "evaluation": {"every": 2, "local_models": False},
     },
+    "people": {
+        "federation": {"sampler": "identities", "local_iterations": 3},
+        "evaluation": {"every": 2, "local_models": False},
+    },
     "everything": {
         "data": {"public": "public.h5"},
         "distillation": {"enabled": True},
@@ -45,6 +49,7 @@ COSTS = {
     "pooled": Cost(2 * (26 + 9 + 17), 3 * TESTED, 0),
     "seldom": Cost(2 * 2 * (24 + 8 + 16), 2 * TESTED, 0),
     "weighed": Cost(2 * (26 + 9 + 17), 2 * TESTED, 2 * 3 * 2 * 32),
+    "people": Cost(2 * 3 * 3 * 8, 2 * TESTED, 0),
     "everything": Cost(
         2 * (EPOCH + PUBLIC),
         (1 + 2 + 2) * TESTED + 2 * TESTED + 3 * TESTED,

@@ -16,7 +16,8 @@ from fedreid_mpi.algorithms.distillation import distillation_loss, teacher_featu
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.data.batches import augment, epoch_batches, normalise
+from fedreid_mpi.data.batches import augment, normalise
+from fedreid_mpi.data.samplers import epoch_batches
 from fedreid_mpi.federated.distillation import PublicImages
 from fedreid_mpi.model import FlatModel, load_model
 from fedreid_mpi.pixels import IMAGENET

@@ -16,6 +16,7 @@ from fedreid_mpi.records import (
     DistillationLoss,
     EvaluationProtocol,
     Normalised,
+    Sampling,
     Schedule,
     Weighting,
 )
@@ -128,8 +129,31 @@ class Federation(Section):
     )
     clients_per_round: int = Field(0, ge=0, description="clients sampled each round; 0 = all")
     local_epochs: int = Field(1, ge=1, description="epochs over the client's images in one round")
+    local_iterations: int = Field(
+        0, ge=0, lt=2**31, description="batches in one round, instead of epochs; 0 = epochs"
+    )
     batch_size: int = Field(32, ge=2, lt=2**31, description="images in a training batch")
-    drop_last: bool = Field(False, description="leave out an epoch's last, partial batch")
+    sampler: Sampling = Field(
+        "shuffled",
+        description="shuffled: an epoch is all images in random order; identities: a batch is some people "
+        "with as many images each, of different cameras where there are",
+    )
+    images_per_identity: int = Field(
+        4, ge=2, description="images of each person in a batch of sampler = identities"
+    )
+    drop_last: bool = Field(
+        False, description="leave out an epoch's last, partial batch, with sampler = shuffled"
+    )
+
+    @model_validator(mode="after")
+    def _whole_people_in_a_batch(self) -> "Federation":
+        size, each = self.batch_size, self.images_per_identity
+        if self.sampler == "identities" and (size % each or size == each):
+            raise ValueError(
+                f"batch_size is {size}, expected twice images_per_identity, which is {each}, or another "
+                "multiple of it"
+            )
+        return self
 
 
 class Model(Section):

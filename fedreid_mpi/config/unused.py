@@ -18,11 +18,20 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
     kinds, weights = experiment.federation.clients, experiment.aggregation.weights
     distilled, clustered = experiment.distillation.enabled, experiment.clustering.enabled
     absolute = experiment.distillation.lr
+    iterations, sampler = experiment.federation.local_iterations, experiment.federation.sampler
     schedule, triplet = experiment.optimizer.schedule, experiment.objective.triplet
     stepping = f'optimizer.schedule = "{schedule}"'
     unused: tuple[tuple[str, Iterable[str], bool, str], ...] = (
         ("federation", ("clients_per_round", "availability", "edge_rounds"), unshared, mode),
         ("federation", ("clients", "identity_clients"), central, mode),
+        ("federation", ("local_epochs",), iterations > 0, f"federation.local_iterations = {iterations}"),
+        (
+            "federation",
+            ("images_per_identity",),
+            sampler != "identities",
+            f'federation.sampler = "{sampler}"',
+        ),
+        ("federation", ("drop_last",), sampler != "shuffled", f'federation.sampler = "{sampler}"'),
         ("federation", ("identity_clients",), kinds != "identity", f'federation.clients = "{kinds}"'),
         ("federation", ("edge_rounds",), kinds == "dataset", 'federation.clients = "dataset"'),
         ("federation", ("edge_rounds",), clustered, "clustering.enabled = true"),

@@ -1,6 +1,6 @@
 """Images on the device: uint8 until the last moment, augmented a batch at a time, every choice seeded."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -56,26 +56,6 @@ class ImageStore:
             here = origin == number
             fetched[here] = images[indices[rows[here] - (self._ends[number] - len(indices))]]
         return fetched
-
-
-def epoch_batches(
-    images: int, batch_size: int, drop_last: bool, random: np.random.Generator
-) -> Iterator[NDArray[np.int64]]:
-    """Shuffle the images of one epoch and cut them into batches.
-
-    The last, partial batch is used when it holds at least two images (BatchNorm needs two), unless
-    ``drop_last``.
-
-    Yields
-    ------
-    ndarray
-        Rows of one batch, int64.
-    """
-    order = random.permutation(images)
-    for start in range(0, images, batch_size):
-        rows = order[start : start + batch_size]
-        if len(rows) == batch_size or (len(rows) >= 2 and not drop_last):
-            yield rows
 
 
 def normalise(images: Tensor, scale: PixelScale) -> Tensor:

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.data.batches import ImageStore, augment, epoch_batches, normalise
+from fedreid_mpi.data.batches import ImageStore, augment, normalise
 from fedreid_mpi.data.partition import Part
+from fedreid_mpi.data.samplers import training_batches
 from fedreid_mpi.device import autocast
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.federated.memory import remember
@@ -48,11 +49,15 @@ class Client:
     labels
         Shape (images,), int64, on the device: identities numbered in the order of their sorted person ids,
         and of the archives where there are several.
+    people, cameras
+        Shape (images,), int64, on the host: the labels again, and the camera that took each image.
     """
 
     spec: ClientSpec
     images: ImageStore
     labels: Tensor
+    people: NDArray[np.int64]
+    cameras: NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +96,7 @@ def describe_client(id: int, part: Part, archives: Sequence[DatasetArchive]) -> 
         name=part.name,
         dataset=-1 if part.home is None else part.home,
         images=part.images,
-        identities=int(_labels(part, archives).max()) + 1,
+        identities=int(people_of(part, archives).max()) + 1,
         test_images=sum(len(home.split(role)) for role in test) if home is not None else 0,
     )
 
@@ -100,14 +105,22 @@ def load_data(
     spec: ClientSpec, part: Part, archives: Sequence[DatasetArchive], device: torch.device
 ) -> Client:
     """Open a client's training images and label them."""
+    people = people_of(part, archives)
     return Client(
         spec=spec,
         images=ImageStore([(archives[n].images, indices) for n, indices in part.sources], device),
-        labels=torch.from_numpy(_labels(part, archives)).to(device),
+        labels=torch.from_numpy(people).to(device),
+        people=people,
+        cameras=cameras_of(part, archives),
     )
 
 
-def _labels(part: Part, archives: Sequence[DatasetArchive]) -> NDArray[np.int64]:
+def cameras_of(part: Part, archives: Sequence[DatasetArchive]) -> NDArray[np.int64]:
+    """Return the camera that took each of a client's images, as its archive numbers it."""
+    return np.concatenate([archives[number].camids[indices] for number, indices in part.sources])
+
+
+def people_of(part: Part, archives: Sequence[DatasetArchive]) -> NDArray[np.int64]:
     """Label a client's images; the same person id in two archives means two people."""
     labels: list[NDArray[np.int64]] = []
     first = 0
@@ -238,12 +251,10 @@ def train(
 def _batches(
     client: Client, scale: PixelScale, experiment: Experiment, random: np.random.Generator
 ) -> Iterator[Batch]:
-    """Yield the augmented batches of a client's local epochs."""
-    federation = experiment.federation
-    for _ in range(federation.local_epochs):
-        for rows in epoch_batches(len(client.images), federation.batch_size, federation.drop_last, random):
-            images = augment(client.images.batch(rows), scale, experiment.augmentation, random)
-            yield images, client.labels[torch.from_numpy(rows).to(client.labels.device)]
+    """Yield the augmented batches of a client's training in one round."""
+    for rows in training_batches(client.people, client.cameras, experiment.federation, random):
+        images = augment(client.images.batch(rows), scale, experiment.augmentation, random)
+        yield images, client.labels[torch.from_numpy(rows).to(client.labels.device)]
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from torch.nn import functional as F
 from fedreid_mpi.algorithms.distillation import distillation_loss, teacher_features
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.data.batches import ImageStore, augment, epoch_batches, normalise
+from fedreid_mpi.data.batches import ImageStore, augment, normalise
+from fedreid_mpi.data.samplers import epoch_batches
 from fedreid_mpi.device import autocast
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.federated.sgd import Batch, Sgd, descend

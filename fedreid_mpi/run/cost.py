@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from fedreid_mpi.config import Experiment, StudyRun
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.data.batches import epoch_batches
+from fedreid_mpi.data.partition import Part, partition
+from fedreid_mpi.data.samplers import training_batches
 from fedreid_mpi.errors import FedReIDError
+from fedreid_mpi.federated.client import cameras_of, people_of
 from fedreid_mpi.federated.distillation import CLUSTERING_BATCH, choose_public
 from fedreid_mpi.federated.plan import plan_round
 from fedreid_mpi.records import ClientSpec, RoundPlan
@@ -62,10 +63,14 @@ def run_cost(experiment: Experiment, opened: Sequence[DatasetArchive]) -> Cost:
     """
     specs = describe_clients(experiment, opened)
     data = experiment.data
+    trained = [
+        _images_trained_on(part, opened, experiment)
+        for part in partition(opened[: len(data.archives)], experiment)
+    ]
     public = 0 if data.public is None else len(choose_public(opened[-1], data.exclude_overlap))
     rounds = range(experiment.run.rounds + 1)
     plans = (plan_round(experiment, specs, round) for round in rounds)
-    return sum((_round_cost(experiment, specs, public, plan) for plan in plans), Cost())
+    return sum((_round_cost(experiment, specs, trained, public, plan) for plan in plans), Cost())
 
 
 def method_costs(
@@ -106,11 +111,17 @@ def _opened(path: Path, archives: dict[Path, DatasetArchive]) -> DatasetArchive:
     return archives[path]
 
 
-def _round_cost(experiment: Experiment, specs: Sequence[ClientSpec], public: int, plan: RoundPlan) -> Cost:
-    """Count a round's images; ``public`` is the number of those in the public dataset."""
+def _round_cost(
+    experiment: Experiment,
+    specs: Sequence[ClientSpec],
+    trained_on: Sequence[int],
+    public: int,
+    plan: RoundPlan,
+) -> Cost:
+    """Count a round's images, from those that each client trains on and those of the public dataset."""
     federation, evaluation = experiment.federation, experiment.evaluation
     trainers = [specs[id] for id in plan.participants]
-    trained = sum(federation.local_epochs * _images_in_epoch(spec.images, experiment) for spec in trainers)
+    trained = sum(trained_on[id] for id in plan.participants)
     scored = sum(spec.test_images for spec in trainers) * (plan.evaluate and evaluation.local_models)
     if federation.mode == "local":
         return Cost(trained, scored)
@@ -134,12 +145,8 @@ def _round_cost(experiment: Experiment, specs: Sequence[ClientSpec], public: int
     return Cost(trained, scored, measured)
 
 
-def _images_in_epoch(images: int, experiment: Experiment) -> int:
-    federation = experiment.federation
-    return _images_in_batches(images, federation.batch_size, federation.drop_last)
-
-
-@lru_cache
-def _images_in_batches(images: int, batch_size: int, drop_last: bool) -> int:
-    random = np.random.default_rng(0)  # which images lie in which batch does not count
-    return sum(len(rows) for rows in epoch_batches(images, batch_size, drop_last, random))
+def _images_trained_on(part: Part, archives: Sequence[DatasetArchive], experiment: Experiment) -> int:
+    """Count what a client trains on in a round; which images lie in which batch does not matter."""
+    people, cameras = people_of(part, archives), cameras_of(part, archives)
+    batches = training_batches(people, cameras, experiment.federation, np.random.default_rng(0))
+    return sum(map(len, batches))

@@ -97,7 +97,8 @@ def describe_clients(experiment: Experiment, opened: Sequence[DatasetArchive]) -
                 f"federation.availability names {name!r}, expected one of {', '.join(names)}"
             )
     for spec in specs:
-        if federation.drop_last and spec.images < federation.batch_size:
+        drops = federation.sampler == "shuffled" and federation.drop_last
+        if drops and spec.images < federation.batch_size:
             raise ConfigurationError(
                 f"client {spec.name}: {spec.images} training images are less than federation.batch_size = "
                 f"{federation.batch_size}, and federation.drop_last leaves partial batches out"
