@@ -45,12 +45,12 @@ help:
 	@echo 'RUNS=demo/runs/TIME  folder of the demo'"'"'s two runs, a new one each time'
 
 demo: demo/archives/grid.h5
-	$(SAY) 'Baseline: each client trains alone, on its own images'
-	$(MPIRUN) -n 3 $(TRAIN) --set run.name=alone --set federation.mode=local --run-dir $(RUNS)/alone
+	$(SAY) 'Standalone: each client trains by itself, on its own images'
+	$(MPIRUN) -n 3 $(TRAIN) --set run.name=standalone --set federation.mode=local --run-dir $(RUNS)/standalone
 	$(SAY) 'Federation: a server and nine clients, one dataset each, as ten MPI ranks'
 	$(MPIRUN) -n 10 $(TRAIN) --run-dir $(RUNS)/federated
 	$(SAY) 'Results'
-	fedreid-mpi results show $(RUNS)/federated --baseline $(RUNS)/alone
+	fedreid-mpi results show $(RUNS)/federated --baseline $(RUNS)/standalone
 
 # Gets its name when it is whole, so that an interrupted demo can be started again.
 demo/datasets: | $(VENV)/.installed

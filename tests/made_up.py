@@ -54,7 +54,7 @@ def write_run(
     run_dir = folder / f"{name}-seed{seed}"
     run_dir.mkdir(parents=True)
     settings = {key: dict(value) for key, value in sections.items()}
-    settings["run"] = {"name": name, "seed": seed, "rounds": rounds}
+    settings["run"] = {**settings.get("run", {}), "name": name, "seed": seed, "rounds": rounds}
     archives = [f"/data/{seed}/{dataset}.h5" for dataset in datasets]
     settings["data"] = {"archives": archives, **settings.get("data", {})}
     experiment = Experiment.model_validate(settings)

@@ -113,12 +113,15 @@ def test_table_values(runs):
     federated, local = map(read_run, runs)
     table = score_table(federated, local)
     assert (table.round, table.baseline_round, table.datasets) == (12, 12, NAMES)
-    assert list(table.scores) == [Column.UNTRAINED, Column.GLOBAL, Column.LOCAL, Column.ALONE]
+    assert list(table.scores) == [Column.UNTRAINED, Column.GLOBAL, Column.LOCAL, Column.STANDALONE]
     np.testing.assert_allclose(table.scores[Column.UNTRAINED], [[0.04, 0.52, 0.02]] * 9)
     np.testing.assert_allclose(table.scores[Column.GLOBAL][3], [0.45, 0.725, 0.225])
-    np.testing.assert_allclose(table.scores[Column.ALONE][3], [0.37, 0.685, 0.185])
-    np.testing.assert_allclose(table.change[:, 0], [-0.10] * 3 + [0.08] * 6)
-    assert score_table(federated).change is None
+    np.testing.assert_allclose(table.scores[Column.STANDALONE][3], [0.37, 0.685, 0.185])
+    assert list(table.gains) == [Column.GLOBAL, Column.LOCAL]
+    np.testing.assert_allclose(table.gains[Column.GLOBAL][:, 0], [-0.10] * 3 + [0.08] * 6)
+    local = table.scores[Column.LOCAL] - table.scores[Column.STANDALONE]
+    np.testing.assert_array_equal(table.gains[Column.LOCAL], local)
+    assert score_table(federated).gains == {}
 
 
 def test_the_table_of_an_earlier_round(runs, tmp_path):
@@ -135,9 +138,9 @@ def test_the_table_of_an_earlier_round(runs, tmp_path):
 
 def test_a_local_run_has_no_global_model(runs):
     table = score_table(read_run(runs[1]))
-    assert list(table.scores) == [Column.UNTRAINED, Column.ALONE]
+    assert list(table.scores) == [Column.UNTRAINED, Column.STANDALONE]
     np.testing.assert_allclose(table.scores[Column.UNTRAINED][:, 0], 0.04)
-    np.testing.assert_allclose(table.scores[Column.ALONE][0], [0.40, 0.70, 0.20])
+    np.testing.assert_allclose(table.scores[Column.STANDALONE][0], [0.40, 0.70, 0.20])
 
 
 def test_means_are_over_all_tested_datasets_or_none():
@@ -159,10 +162,12 @@ def test_results_show_prints_scores_changes_costs_and_paths(runs, capsys, tmp_pa
     untrained = [4.0, 52.0, 2.0]
     row = figures_of(output, "MSMT17")
     assert row[:6] == [*untrained, 30.0, 65.0, 15.0]
-    assert row[9:] == [40.0, 70.0, 20.0, -10.0, -5.0]
-    assert figures_of(output, "iLIDS-VID")[9:] == [62.0, 81.0, 31.0, 8.0, 4.0]
+    assert row[9:14] == [40.0, 70.0, 20.0, -10.0, -5.0]
+    assert row[14] == pytest.approx(row[6] - 40.0, abs=0.11)
+    assert figures_of(output, "iLIDS-VID")[9:14] == [62.0, 81.0, 31.0, 8.0, 4.0]
     assert figures_of(output, "mean")[3:6] == [50.0, 75.0, 25.0]
-    assert figures_of(output, "mean")[-2:] == [2.0, 1.0]
+    assert figures_of(output, "mean")[12:14] == [2.0, 1.0]
+    assert "as the paper counts it, per client: 12 rounds × 2 × 4.0 kB = 96.0 kB" in output
     assert "+8.0" in output
     assert "Time:    12 min 9 s (train 49%, evaluate 41%, aggregate 10%)" in output
     assert "Traffic: 21.0 GB (models down 51%, models up 49%, reports 0%)" in output
@@ -182,9 +187,9 @@ def test_a_narrow_terminal_gets_a_table_a_metric(runs, capsys, monkeypatch, tmp_
     assert max(map(len, output.splitlines())) <= 80
     rows = [line.split()[1:] for line in output.splitlines() if "Market-1501" in line]
     assert rows == [
-        ["4.0", "40.0", "38.1", "50.0", "-10.0"],
-        ["52.0", "70.0", "69.1", "75.0", "-5.0"],
-        ["2.0", "20.0", "19.1", "25.0", "-5.0"],
+        ["4.0", "40.0", "38.1", "50.0", "-10.0", "-11.9"],
+        ["52.0", "70.0", "69.1", "75.0", "-5.0", "-5.9"],
+        ["2.0", "20.0", "19.1", "25.0", "-5.0", "-5.9"],
     ]
     assert re.search(r"\x1b\[31m *-10\.0", coloured)  # red
     assert re.search(r"\x1b\[32m *\+8\.0", coloured)  # green

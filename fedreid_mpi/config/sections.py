@@ -110,8 +110,8 @@ class Federation(Section):
 
     mode: Literal["federated", "local", "centralised"] = Field(
         "federated",
-        description="federated: models are averaged; local: each client trains alone; centralised: one model "
-        "is trained on all images",
+        description="federated: models are averaged; local: standalone, each client trains by itself; "
+        "centralised: one model is trained on all images",
     )
     clients: Literal["dataset", "camera", "identity"] = Field(
         "dataset",

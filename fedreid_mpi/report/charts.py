@@ -56,7 +56,7 @@ def draw_comparison(comparison: Comparison) -> Figure:
     for number, series in enumerate(comparison.series):
         _dots(left, series.spreads(), number, count, series.label)
     for number, series in enumerate(others, start=1):
-        _dots(right, series.less(reference), number, count, None)
+        _dots(right, series.minus(reference), number, count, None)
     right.axvline(0, color="black", linewidth=0.8)
     for axes in (left, right):
         for edge in range(1, rows):

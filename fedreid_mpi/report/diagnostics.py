@@ -49,7 +49,7 @@ def server_steps(methods: Sequence[Method]) -> Said:
     if losses:
         panels.append(Panel("round", "student's mean loss", tuple(losses)))
     if gains:
-        panels.append(Panel("round", "rank-1 after less before\nthe server's step (points)", tuple(gains)))
+        panels.append(Panel("round", "rank-1 after minus before\nthe server's step (points)", tuple(gains)))
     if panels:
         caption = "The server's distillation: loss of the student, and what the step changes in mean rank-1"
         exhibits.append(Picture("4-student", caption, draw_curves(panels)))

@@ -10,7 +10,18 @@ from fedreid_mpi.records import ModelKind
 from fedreid_mpi.report.charts import Band, draw_comparison
 from fedreid_mpi.report.study import METRICS, Method
 from fedreid_mpi.report.tables import Picture, Table, comparison_table
-from fedreid_mpi.report.values import Comparison, Spread, compare, last_common_round, mean_curve
+from fedreid_mpi.report.values import (
+    PERCENT,
+    Comparison,
+    Spread,
+    common_rounds,
+    compare,
+    last_common_round,
+    mean_curve,
+    signed,
+)
+
+GLOBAL_MODELS, LOCAL_MODELS = "global models", "local models"
 
 Entry = tuple[str, Method, ModelKind | None]
 """Label, method, and which of its models; None: the one that it is judged by."""
@@ -31,7 +42,7 @@ class Answer:
     exhibits
         Tables and pictures, in the order of the page.
     missing
-        Which runs would answer it, or the rest of it; empty: none is missing.
+        What to add to answer it, or the rest of it; empty: nothing is missing.
     """
 
     key: str
@@ -41,15 +52,28 @@ class Answer:
     missing: str = ""
 
 
-def entries(methods: Iterable[Method]) -> list[Entry]:
-    """Return methods as entries of a comparison, each judged by its own model."""
-    return [(method.name, method, None) for method in methods]
+def entries(methods: Iterable[Method], kind: ModelKind | None = None) -> list[Entry]:
+    """Return methods as entries of a comparison, each judged by one of its models."""
+    return [(method.name, method, kind) for method in methods]
 
 
 def compared(
-    stem: str, caption: str, sides: Sequence[Entry], epochs: bool = False
+    stem: str, caption: str, sides: Sequence[Entry], epochs: bool = False, models: str = ""
 ) -> tuple[list[str], list[Table | Picture]]:
     """Compare methods at the last round, or number of local epochs, that all of their runs have evaluated.
+
+    Parameters
+    ----------
+    stem
+        Of the files.
+    caption
+        What is compared.
+    sides
+        The reference first.
+    epochs
+        Whether they are compared at a number of local epochs.
+    models
+        Which models they are, in words.
 
     Returns
     -------
@@ -65,7 +89,7 @@ def compared(
         names = ", ".join(dict.fromkeys(method.name for method in methods))
         return [f"There is no {what} that all runs of {names} have evaluated."], []
     when = f"epochs:{last}" if epochs else last
-    comparisons = [compare(sides, when, metric) for metric in METRICS]
+    comparisons = [compare(sides, when, metric, models) for metric in METRICS]
     exhibits: list[Table | Picture] = [
         Picture(stem, f"{caption}: dots are means, whiskers ± deviation", draw_comparison(comparisons[0]))
     ]
@@ -75,11 +99,40 @@ def compared(
     return list(differences_in_words(comparisons[0])), exhibits
 
 
+def compared_by_model(
+    stem: str, caption: str, methods: Sequence[Method], epochs: bool = False
+) -> tuple[list[str], list[Table | Picture]]:
+    """Compare federated methods by their global models and, where all have them, by their local ones."""
+    claims, exhibits = compared(stem, caption, entries(methods), epochs, GLOBAL_MODELS)
+    if all(method.scored(ModelKind.LOCAL) for method in methods):
+        sides = entries(methods, ModelKind.LOCAL)
+        said, shown = compared(f"{stem}-local", caption, sides, epochs, LOCAL_MODELS)
+        claims += said
+        exhibits += shown
+    return claims, exhibits
+
+
+def rounds_in_words(methods: Sequence[Method]) -> list[str]:
+    """Say where the runs of a comparison were evaluated in different rounds, and how many they share."""
+    common = common_rounds(methods)
+    counts = {
+        method.name: sorted({int((run.results.evaluations > 0).sum()) for run in method.runs})
+        for method in methods
+    }
+    if all(numbers == [len(common)] for numbers in counts.values()):
+        return []
+    words = ", ".join(f"{name} {' or '.join(map(str, numbers))}" for name, numbers in counts.items())
+    return [
+        f"Evaluated rounds differ: {words}. The {len(common)} that all have are compared, and the best "
+        f"three are chosen among them."
+    ]
+
+
 def differences_in_words(comparison: Comparison) -> Iterable[str]:
-    """Say for each series but the reference where it is higher, lower, or within the spread."""
+    """Say for each series but the reference where it is clearly higher, clearly lower, or neither."""
     reference, *others = comparison.series
     for series in others:
-        spreads = series.less(reference)
+        spreads = series.minus(reference)
         seeds = max(spread.seeds for spread in spreads)
         opening = f"{series.label} against {reference.label}, {comparison.metric}, {comparison.when}: "
         if not seeds:
@@ -87,11 +140,12 @@ def differences_in_words(comparison: Comparison) -> Iterable[str]:
             continue
         named = list(zip(comparison.rows, spreads, strict=True))
         means = ", ".join(f"{name} {in_words(spread)}" for name, spread in named[comparison.datasets :])
-        kinds: dict[str, list[str]] = {"Higher": [], "Lower": [], "Within the spread": []}
+        clearly = ("Clearly higher", "Clearly lower") if seeds > 1 else ("Higher", "Lower")
+        kinds: dict[str, list[str]] = {clearly[0]: [], clearly[1]: [], "Not clear": []}
         for name, spread in named[: comparison.datasets]:
             if not isnan(spread.mean):
-                within = seeds > 1 and not spread.stands_out
-                kind = "Within the spread" if within else "Higher" if spread.mean > 0 else "Lower"
+                unclear = seeds > 1 and not spread.clear
+                kind = "Not clear" if unclear else clearly[0] if spread.mean > 0 else clearly[1]
                 agreeing = f" ({spread.agreeing} of {spread.seeds})" if spread.seeds > 1 else ""
                 kinds[kind].append(f"{name} {spread}{agreeing}")
         parts = [f" {kind}: {', '.join(names)}." for kind, names in kinds.items() if names]
@@ -100,11 +154,14 @@ def differences_in_words(comparison: Comparison) -> Iterable[str]:
 
 
 def in_words(spread: Spread) -> str:
-    """Return a difference with the number of seeds that agree in its sign, and whether it stands out."""
+    """Return a difference with its interval, and the number of seeds that agree in its sign."""
     if spread.seeds < 2:
         return str(spread)
-    within = "" if spread.stands_out else ", within the spread"
-    return f"{spread} ({spread.agreeing} of {spread.seeds} seeds{within})"
+    words = f"{spread.agreeing} of {spread.seeds} seeds"
+    if not isnan(spread.margin):
+        low, high = (signed(spread.mean + side * spread.margin) for side in (-1, 1))
+        words += f", {PERCENT} interval {low} to {high}"
+    return f"{spread} ({words}{'' if spread.clear else ', not clear'})"
 
 
 def curve_of(method: Method, metric: str, scale: float = 1.0) -> Band:

@@ -26,19 +26,19 @@ _COLOURS = {
     Column.GLOBAL: "#0072b2",
     Column.REESTIMATED: "#56b4e9",
     Column.LOCAL: "#e69f00",
-    Column.ALONE: "#d55e00",
+    Column.STANDALONE: "#d55e00",
 }
 _LINES: dict[Column, dict[str, Any]] = {
     Column.GLOBAL: {"marker": "o", "zorder": 3},
     Column.LOCAL: {"marker": "s", "linestyle": ":"},
-    Column.ALONE: {"linestyle": "--"},
+    Column.STANDALONE: {"linestyle": "--"},
 }
 _NAMES = {
     Column.UNTRAINED: "untrained",
     Column.GLOBAL: "global model",
     Column.REESTIMATED: "global model, BatchNorm re-estimated",
-    Column.LOCAL: "local model before averaging",
-    Column.ALONE: "client trained alone",
+    Column.LOCAL: "local models",
+    Column.STANDALONE: "standalone",
 }
 
 
@@ -56,7 +56,7 @@ def write_plots(
     directory
         Folder for the PNG files, made if need be; earlier plots in it are replaced.
     baseline
-        The clients trained alone.
+        The standalone run.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def write_plots(
         figures: dict[str, Figure] = {}
         if np.isfinite(results.cmc).any():
             figures["rank1_by_round.png"] = plot_scores_by_round(results, "rank-1", baseline)
-        if set(table.scores) - {Column.LOCAL}:
+        if table.scores:
             figures["rank1_by_dataset.png"] = plot_scores_by_dataset(results.header.name, table)
         if np.isfinite(results.mean_ap).any():
             figures["map_by_round.png"] = plot_scores_by_round(results, "mAP", baseline)
@@ -93,15 +93,15 @@ def write_plots(
 
 
 def plot_scores_by_round(results: RunResults, metric: str, baseline: RunResults | None = None) -> Figure:
-    """Draw rank-1 or mAP by round, a panel a dataset: global, local and alone; means over its clients."""
+    """Draw rank-1 or mAP by round, one panel per dataset: global, local, standalone."""
     scored = [
         dataset for dataset in results.datasets if (results.queries[:, list(dataset.clients)] >= 0).any()
     ]
     figure, panels = _panels([dataset.name for dataset in scored])
     curves = [(results, ModelKind.GLOBAL, Column.GLOBAL)]
-    curves.append((results, ModelKind.LOCAL, Column.ALONE if results.mode == "local" else Column.LOCAL))
+    curves.append((results, ModelKind.LOCAL, Column.STANDALONE if results.mode == "local" else Column.LOCAL))
     if baseline is not None:
-        curves.append((baseline, ModelKind.LOCAL, Column.ALONE))
+        curves.append((baseline, ModelKind.LOCAL, Column.STANDALONE))
     for run, model, column in curves:
         scores = run.cmc[..., 0] if metric == "rank-1" else run.mean_ap
         percent = 100 * mean_over_clients(scores[..., list(ModelKind).index(model)].T, scored)
@@ -123,8 +123,8 @@ def plot_scores_by_round(results: RunResults, metric: str, baseline: RunResults 
 
 
 def plot_scores_by_dataset(name: str, table: ScoreTable) -> Figure:
-    """Draw bars of rank-1 by dataset: untrained, global and alone."""
-    columns = [column for column in table.scores if column is not Column.LOCAL]
+    """Draw bars of rank-1 by dataset: all models."""
+    columns = list(table.scores)
     figure = Figure(figsize=(6.4, 1.2 + 0.15 * (len(columns) + 1) * len(table.datasets)))
     axes = figure.subplots()
     height = 0.8 / len(columns)
@@ -146,7 +146,7 @@ def plot_scores_by_dataset(name: str, table: ScoreTable) -> Figure:
 
 
 def plot_losses(results: RunResults) -> Figure:
-    """Draw training loss by round, a panel a client, the other clients in grey behind it."""
+    """Draw training loss by round, one panel per client, the other clients in grey behind it."""
     figure, panels = _panels([client.name for client in results.header.clients])
     losses = np.where(np.isfinite(results.loss), results.loss, np.nan)
     for client, axes in enumerate(panels):

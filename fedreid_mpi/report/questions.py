@@ -10,10 +10,26 @@ import numpy as np
 from fedreid_mpi.records import ModelKind
 from fedreid_mpi.report.charts import Panel, draw_curves, draw_each
 from fedreid_mpi.report.diagnostics import groups_found, server_steps, weights_given
-from fedreid_mpi.report.findings import Answer, Entry, compared, curve_of, entries, in_words, suffix
+from fedreid_mpi.report.findings import (
+    Answer,
+    Entry,
+    compared,
+    compared_by_model,
+    curve_of,
+    in_words,
+    suffix,
+)
 from fedreid_mpi.report.study import METRICS, Method, Study
 from fedreid_mpi.report.tables import Cell, Picture, Table
-from fedreid_mpi.report.values import Series, Spread, fluctuation, last_common_round, local_epochs, mean_curve
+from fedreid_mpi.report.terms import optimisations
+from fedreid_mpi.report.values import (
+    Series,
+    Spread,
+    common_rounds,
+    fluctuation,
+    local_epochs,
+    mean_curve,
+)
 
 _DISTILLATION, _CLUSTERING = "distillation.enabled", "clustering.enabled"
 _WEIGHTS, _PROBE = "aggregation.weights", "aggregation.probe"
@@ -26,15 +42,15 @@ def by_dataset_camera_identity(study: Study) -> Answer:
     claims, exhibits = [], []
     for number, family in enumerate(families, start=1):
         sides = sorted(family, key=lambda method: order.index(method.settings["federation.clients"]))
-        said, shown = compared(f"1-clients{suffix(number)}", "What a client holds", entries(sides))
+        said, shown = compared_by_model(f"1-clients{suffix(number)}", "What a client holds", sides)
         claims += said
         exhibits += shown
     absent = _absent("federation.clients", order, families)
     return Answer("clients", "By dataset, by camera or by identity?", tuple(claims), tuple(exhibits), absent)
 
 
-def federated_local_centralised(study: Study) -> Answer:
-    """Compare the federation with each client alone and with all images in one place."""
+def federated_standalone_centralised(study: Study) -> Answer:
+    """Compare the federation with each client on its own and with all images in one place."""
     order = ("local", "federated", "centralised")
     families = study.families("federation.mode", mode=None)
     claims, exhibits = [], []
@@ -44,7 +60,7 @@ def federated_local_centralised(study: Study) -> Answer:
         said, shown = compared(f"2-modes{suffix(number)}", "Who learns from whose images", shown_sides)
         claims += said
         exhibits += shown
-    title = "Federated, local or centralised: who gains, who loses?"
+    title = "Federated, standalone or centralised: who gains, who loses?"
     return Answer("modes", title, tuple(claims), tuple(exhibits), _absent("federation.mode", order, families))
 
 
@@ -56,7 +72,7 @@ def local_epochs_and_batch_size(study: Study) -> Answer:
         sides = sorted(family, key=lambda method: local_epochs(method.runs[0]))
         for stem, words, epochs in (("rounds", "rounds", False), ("epochs", "local epochs", True)):
             name = f"3-same-{stem}{suffix(number)}"
-            said, shown = compared(name, f"Local epochs at as many {words}", entries(sides), epochs)
+            said, shown = compared_by_model(name, f"Local epochs at as many {words}", sides, epochs)
             claims += said
             exhibits += shown
         bands = tuple(curve_of(method, "rank-1") for method in sides)
@@ -67,7 +83,7 @@ def local_epochs_and_batch_size(study: Study) -> Answer:
     by_batch = study.families("federation.batch_size")
     for number, family in enumerate(by_batch, start=1):
         sides = sorted(family, key=lambda method: int(method.settings["federation.batch_size"]))
-        said, shown = compared(f"3-batch-size{suffix(number)}", "Batch sizes", entries(sides))
+        said, shown = compared_by_model(f"3-batch-size{suffix(number)}", "Batch sizes", sides)
         claims += said
         exhibits += shown
     missing = [
@@ -75,7 +91,7 @@ def local_epochs_and_batch_size(study: Study) -> Answer:
         for key, families in (("federation.local_epochs", by_epochs), ("federation.batch_size", by_batch))
         if not families
     ]
-    title = "Local epochs and batch size"
+    title = "Local epochs and batch size, in detail"
     return Answer("epochs", title, tuple(claims), tuple(exhibits), _wanted(missing))
 
 
@@ -93,11 +109,11 @@ def convergence(study: Study) -> Answer:
             figure = draw_each(shown_bands, "round", f"mean {metric} (%)")
             exhibits.append(Picture(f"4-convergence-{metric.lower()}", caption, figure))
     if bands["rank-1"]:
-        exhibits.append(_fluctuation_table(study.methods))
+        exhibits += _fluctuation_tables(study.methods)
     families = study.families("distillation.")
     for number, family in enumerate(families, start=1):
         sides = sorted(family, key=lambda method: bool(method.settings.get(_DISTILLATION)))
-        said, shown = compared(f"4-distillation{suffix(number)}", "Distillation", entries(sides))
+        said, shown = compared_by_model(f"4-distillation{suffix(number)}", "Distillation", sides)
         claims += [*said, *_steadier(sides)]
         exhibits += shown
         panels = [
@@ -130,7 +146,7 @@ def cosine_distance_weight(study: Study) -> Answer:
     claims, exhibits = [], []
     for number, family in enumerate(families, start=1):
         sides = sorted(family, key=lambda method: order.get(method.settings[_WEIGHTS], 2))
-        said, shown = compared(f"6-weights{suffix(number)}", "Weights of the clients", entries(sides))
+        said, shown = compared_by_model(f"6-weights{suffix(number)}", "Weights of the clients", sides)
         more_said, more_shown = weights_given(sides, suffix(number))
         claims += [*said, *more_said]
         exhibits += [*shown, *more_shown]
@@ -139,29 +155,30 @@ def cosine_distance_weight(study: Study) -> Answer:
     return Answer("weights", title, tuple(claims), tuple(exhibits), _wanted(wanted))
 
 
-def all_three(study: Study) -> Answer:
-    """Compare distillation, clustering and the cosine distance weight together with none of them."""
+def combinations(study: Study) -> Answer:
+    """Compare combinations of the three optimisations with none of them."""
     families = study.families("distillation.", "clustering.", _WEIGHTS, _PROBE)
     claims, exhibits = [], []
-    whole = [family for family in families if any(_optimisations(method) == 3 for method in family)]
+    whole = [family for family in families if any(_count(method) > 1 for method in family)]
     for number, family in enumerate(whole, start=1):
-        sides = sorted(family, key=_optimisations)
-        said, shown = compared(f"7-all-three{suffix(number)}", "The three optimisations", entries(sides))
-        single = sum(_optimisations(method) < 2 for method in sides[1:])  # said in sections 4 to 6
-        claims += said[single:]
+        sides = sorted(family, key=_count)
+        said, shown = compared_by_model(
+            f"7-combinations{suffix(number)}", "The optimisations combined", sides
+        )
+        claims += said
         exhibits += shown
-    wanted = [] if whole else ["a method with all three and one with none of them, otherwise alike"]
-    return Answer("together", "All three together", tuple(claims), tuple(exhibits), _wanted(wanted))
+    wanted = [] if whole else ["a method with two optimisations and one with none of them, otherwise alike"]
+    return Answer("together", "Optimisations combined", tuple(claims), tuple(exhibits), _wanted(wanted))
 
 
 QUESTIONS: tuple[Callable[[Study], Answer], ...] = (
     by_dataset_camera_identity,
-    federated_local_centralised,
+    federated_standalone_centralised,
     local_epochs_and_batch_size,
     convergence,
     clustering,
     cosine_distance_weight,
-    all_three,
+    combinations,
 )
 """In the order of the page."""
 
@@ -173,74 +190,83 @@ def _with_and_without(
     exhibits: list[Table | Picture] = []
     for number, family in enumerate(families, start=1):
         sides = sorted(family, key=lambda method: bool(method.settings.get(key)))
-        said, shown = compared(f"{stem}{suffix(number)}", caption, entries(sides))
+        said, shown = compared_by_model(f"{stem}{suffix(number)}", caption, sides)
         claims += said
         exhibits += shown
     return claims, exhibits
 
 
 def _models_of(method: Method) -> list[Entry]:
-    """Return the models of a method that were scored: the main one, the clients' own, the re-estimated."""
+    """Return the models of a method that were scored: the main one, the local ones, the re-estimated."""
     found: list[Entry] = [(method.name, method, None)]
     for kind, words in (
-        (ModelKind.LOCAL, "clients' own models"),
+        (ModelKind.LOCAL, "local models"),
         (ModelKind.REESTIMATED, "BatchNorm re-estimated"),
     ):
-        if method.runs[0].kind is not kind and _scored(method, kind):
+        if method.runs[0].kind is not kind and method.scored(kind):
             found.append((f"{method.name}, {words}", method, kind))
     return found
 
 
 def _with_own_models(study: Study) -> Sequence[tuple[Method, ...]]:
-    """Return federated methods whose clients' own models can be compared, where there is nothing better."""
+    """Return a federated method whose local models can be compared, where there is nothing better."""
     return [(method,) for method in study.methods if len(_models_of(method)) > 1][:1]
 
 
-def _scored(method: Method, kind: ModelKind) -> bool:
-    return any(np.isfinite(run.scores(kind)).any() for run in method.runs)
+def _count(method: Method) -> int:
+    return len(optimisations(method.settings))
 
 
-def _optimisations(method: Method) -> int:
-    settings = method.settings
-    cosine = settings.get(_WEIGHTS) == "cosine-distance"
-    return sum((bool(settings.get(_DISTILLATION)), bool(settings.get(_CLUSTERING)), cosine))
-
-
-def _fluctuations(method: Method, metric: str, last: int | None) -> Series:
-    """Return the fluctuation of each seed's mean curve, over the evaluated rounds from 1 to ``last``."""
-    rounds, curves = mean_curve(method, None, metric)
-    used = (rounds > 0) & (rounds <= (np.inf if last is None else last))
+def _fluctuations(method: Method, metric: str, rounds: Sequence[int]) -> Series:
+    """Return the fluctuation of each seed's mean curve over some evaluated rounds."""
+    evaluated, curves = mean_curve(method, None, metric)
+    used = np.isin(evaluated, rounds)
     values = {
         run.seed: np.array([fluctuation(curve[used])]) for run, curve in zip(method.runs, curves, strict=True)
     }
     return Series(method.name, values)
 
 
-def _fluctuation_table(methods: Iterable[Method]) -> Table:
-    rows: list[tuple[Cell, ...]] = []
+def _fluctuation_tables(methods: Iterable[Method]) -> Iterable[Table]:
+    """Tabulate fluctuations, in a table those of methods with as many rounds, over the rounds they share."""
+    alike: dict[int, list[Method]] = {}
     for method in methods:
-        rounds, curves = mean_curve(method)
-        figures = [_fluctuations(method, metric, None).spreads()[0] for metric in METRICS]
-        rows.append((method.name, int((rounds > 0).sum()), Spread.of(curves[:, -1]), *figures))
-    return Table(
-        name="4-fluctuation",
-        caption="Fluctuation: standard deviation of the changes of the mean score from one evaluated round "
-        "to the next, in the last half of the evaluated rounds (percentage points)",
-        columns=("method", "evaluated rounds", "last mean rank-1", *(f"fluctuation, {m}" for m in METRICS)),
-        rows=tuple(rows),
-    )
+        alike.setdefault(method.runs[0].planned, []).append(method)
+    for number, (planned, group) in enumerate(alike.items(), start=1):
+        rounds = common_rounds(group)
+        rows: list[tuple[Cell, ...]] = []
+        for method in group:
+            figures = [_fluctuations(method, metric, rounds).spreads()[0] for metric in METRICS]
+            last = Spread.of(mean_curve(method)[1][:, -1])
+            rows.append(
+                (method.name, int(method.runs[0].results.evaluations.astype(bool).sum()), last, *figures)
+            )
+        yield Table(
+            name=f"4-fluctuation{suffix(number)}",
+            caption="Fluctuation: standard deviation of the changes of the mean score from one evaluated "
+            f"round to the next, in percentage points, in the last half of the {len(rounds)} rounds that all "
+            f"runs of {planned} rounds have evaluated",
+            columns=(
+                "method",
+                "evaluated rounds",
+                "last mean rank-1",
+                *(f"fluctuation, {metric}" for metric in METRICS),
+            ),
+            rows=tuple(rows),
+        )
 
 
 def _steadier(sides: list[Method]) -> Iterable[str]:
-    """Say how the fluctuation of rank-1 differs from the reference's, over as many rounds."""
-    last = last_common_round(sides)
-    reference, *others = (_fluctuations(method, "rank-1", last) for method in sides)
+    """Say how the fluctuation of rank-1 differs from the reference's, over the same evaluated rounds."""
+    rounds = common_rounds(sides)
+    reference, *others = (_fluctuations(method, "rank-1", rounds) for method in sides)
     for series in others:
-        difference = series.less(reference)[0]
+        difference = series.minus(reference)[0]
         if difference.seeds and np.isfinite(difference.mean):
             yield (
                 f"{series.label} fluctuates by {series.spreads()[0]} points of mean rank-1, "
-                f"{reference.label} by {reference.spreads()[0]}: {in_words(difference)}."
+                f"{reference.label} by {reference.spreads()[0]}, over the same {len(rounds)} evaluated "
+                f"rounds: {in_words(difference)}."
             )
 
 
@@ -254,4 +280,4 @@ def _absent(key: str, values: Iterable[str], families: Iterable[tuple[Method, ..
 
 
 def _wanted(runs: list[str]) -> str:
-    return f"It would take {', and '.join(runs)}." if runs else ""
+    return f"Not answerable: add {', and '.join(runs)}." if runs else ""

@@ -16,13 +16,13 @@ METRICS = ("rank-1", "rank-5", "mAP")
 
 
 class Column(StrEnum):
-    """A model in the table of scores; in a run of mode "local" its clients' models are the lone ones."""
+    """A model in the table of scores; the clients' models of a run of mode "local" are standalone."""
 
     UNTRAINED = "untrained"
     GLOBAL = "global"
     REESTIMATED = "re-estimated"
     LOCAL = "local"
-    ALONE = "alone"
+    STANDALONE = "standalone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class ScoreTable:
     round
         Round after which the models were scored; 0 is the untrained model.
     baseline_round
-        The same for the clients trained alone; None without a baseline.
+        The same for standalone; None without a baseline.
     datasets
         D names, in client-id order.
     clients
@@ -57,17 +57,21 @@ class ScoreTable:
     scores: Mapping[Column, NDArray[np.float64]]
 
     @property
-    def change(self) -> NDArray[np.float64] | None:
-        """Shape (D, 3): the global model's scores less those of each client alone; None without either."""
-        if Column.GLOBAL not in self.scores or Column.ALONE not in self.scores:
-            return None
-        return self.scores[Column.GLOBAL] - self.scores[Column.ALONE]
+    def gains(self) -> dict[Column, NDArray[np.float64]]:
+        """Global and local models' scores minus standalone, shape (D, 3), as far as both are there."""
+        if Column.STANDALONE not in self.scores:
+            return {}
+        return {
+            column: self.scores[column] - self.scores[Column.STANDALONE]
+            for column in (Column.GLOBAL, Column.LOCAL)
+            if column in self.scores
+        }
 
 
 def score_table(
     results: RunResults, baseline: RunResults | None = None, round: int | None = None
 ) -> ScoreTable:
-    """Tabulate a run's scores, a row a dataset.
+    """Tabulate a run's scores, one row per dataset.
 
     Where several clients hold a dataset, each camera of it for instance, the global model's score is that on
     the dataset, and local ones are means over the clients. Where its clients are in different groups, the
@@ -78,7 +82,7 @@ def score_table(
     results
         The run.
     baseline
-        A run of mode "local" on the same archives: each client trained alone. It is read at the same round
+        A standalone run, of mode "local", on the same archives. It is read at the same round
         where it was evaluated then, else at its last evaluated round.
     round
         An evaluated round; the last one if None.
@@ -105,13 +109,13 @@ def score_table(
     if round > 0:
         columns[Column.GLOBAL] = dataset_scores(results, round, ModelKind.GLOBAL)
         columns[Column.REESTIMATED] = dataset_scores(results, round, ModelKind.REESTIMATED)
-        local = Column.ALONE if results.mode == "local" else Column.LOCAL
+        local = Column.STANDALONE if results.mode == "local" else Column.LOCAL
         columns[local] = dataset_scores(results, round, ModelKind.LOCAL)
     baseline_round = None
     if baseline is not None and baseline.evaluations.size:
         rounds = baseline.evaluations.tolist()
         baseline_round = round if round in rounds else max(rounds)
-        columns[Column.ALONE] = dataset_scores(baseline, baseline_round, ModelKind.LOCAL)
+        columns[Column.STANDALONE] = dataset_scores(baseline, baseline_round, ModelKind.LOCAL)
     return ScoreTable(
         round=round,
         baseline_round=baseline_round,

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fedreid_mpi.config import Experiment, Section
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.records import ModelKind
+from fedreid_mpi.report.terms import column, plain, row, term
 from fedreid_mpi.results import RunResults, read_run
 from fedreid_mpi.results.datasets import HeldDataset, mean_over_clients
 from fedreid_mpi.results.sources import find_runs
@@ -46,7 +47,7 @@ class Run:
         Resolved configuration: ``"section.key"`` to value; of paths only the file's name is kept. Keys that
         were not there when the run was played have their defaults.
     tested
-        The D datasets that have a test split, in the order of ``data.archives``.
+        The D datasets that have a test split, in the paper's order, others behind them as they come.
     """
 
     folder: Path
@@ -76,7 +77,7 @@ class Run:
 
     @property
     def kind(self) -> ModelKind:
-        """The model that the run is judged by: in mode "local" the clients' own, else the global one."""
+        """The model that a run is judged by: the clients' own in mode "local", else the global one."""
         return ModelKind.LOCAL if self.settings.get("federation.mode") == "local" else ModelKind.GLOBAL
 
     def scores(self, kind: ModelKind | None = None, metric: str = "rank-1") -> NDArray[np.float64]:
@@ -87,7 +88,7 @@ class Run:
         kind
             Which model; by default the one that the run is judged by.
         metric
-            One of `METRICS`.
+            ``"mAP"`` or ``"rank-N"``.
 
         Returns
         -------
@@ -96,7 +97,9 @@ class Run:
             is no mean where they share a model. NaN where nothing was scored.
         """
         results, models = self.results, list(ModelKind)
-        scores = results.cmc[..., 0] if metric == "rank-1" else results.mean_ap
+        scores = (
+            results.mean_ap if metric == "mAP" else results.cmc[..., int(metric.removeprefix("rank-")) - 1]
+        )
         scored = scores[..., models.index(kind or self.kind)]
         if kind is None and self.kind is ModelKind.LOCAL:  # before round 1 all start from the global one
             scored = np.where(np.isnan(scored), scores[..., models.index(ModelKind.GLOBAL)], scored)
@@ -124,6 +127,22 @@ class Method:
         """Names of the datasets that are tested."""
         return self.runs[0].datasets
 
+    @property
+    def term(self) -> str:
+        """What the paper calls it; see `fedreid_mpi.report.terms`."""
+        return term(self.settings)
+
+    @property
+    def titled(self) -> str:
+        """What its suite calls it, else the paper's name, with its own where that says something else."""
+        if self.settings["run.label"] or plain(self.name) == plain(self.term):
+            return self.name if self.settings["run.label"] else self.term
+        return f"{self.term} ({self.name})"
+
+    def scored(self, kind: ModelKind | None) -> bool:
+        """Tell whether a model of it was scored after round 0; see `Run.scores`."""
+        return any(np.isfinite(run.scores(kind)[run.results.evaluations > 0]).any() for run in self.runs)
+
 
 @dataclass(frozen=True, slots=True)
 class Study:
@@ -132,7 +151,7 @@ class Study:
     Attributes
     ----------
     methods
-        In the order in which they were found; of finished runs, if there is any.
+        In the order of their suite, then in the paper's; of finished runs, if there is any.
     runs
         All runs, unfinished ones as well.
     warnings
@@ -143,8 +162,10 @@ class Study:
     runs: tuple[Run, ...]
     warnings: tuple[str, ...]
 
-    def families(self, *varied: str, mode: str | None = "federated") -> list[tuple[Method, ...]]:
-        """Return the sets of at least two methods that differ in nothing but some settings.
+    def families(
+        self, *varied: str, mode: str | None = "federated", least: int = 2
+    ) -> list[tuple[Method, ...]]:
+        """Return the sets of methods that differ in nothing but some settings.
 
         Parameters
         ----------
@@ -152,6 +173,8 @@ class Study:
             ``"section.key"``, or ``"section."`` for all keys of a section.
         mode
             Methods of other modes are passed over; None: of any.
+        least
+            Smaller sets are left out.
 
         Returns
         -------
@@ -161,10 +184,14 @@ class Study:
         families: dict[str, list[Method]] = {}
         for method in self.methods:
             if mode is None or method.settings.get("federation.mode") == mode:
-                rest = _without(method.settings, (*_LABELS, *_HARMLESS, *varied))
-                families.setdefault(repr((sorted(rest.items()), _tests(method.runs[0]))), []).append(method)
-        found = [tuple(family) for family in families.values() if len(family) > 1]
+                families.setdefault(_all_but(method, varied), []).append(method)
+        found = [tuple(family) for family in families.values() if len(family) >= least]
         return sorted(found, key=len, reverse=True)
+
+    def like(self, method: Method, *varied: str) -> list[Method]:
+        """Return the methods that differ from another in nothing but some settings; see `families`."""
+        same = _all_but(method, varied)
+        return [each for each in self.methods if each is not method and _all_but(each, varied) == same]
 
 
 def load_study(paths: Sequence[Path]) -> Study:
@@ -194,7 +221,11 @@ def make_run(folder: Path, results: RunResults) -> Run:
         folder=folder,
         results=results,
         settings=_defaults() | dict(_flatten(results.settings)),
-        tested=tuple(dataset for dataset in results.datasets if dataset.test_images),
+        tested=tuple(
+            sorted(
+                (each for each in results.datasets if each.test_images), key=lambda each: column(each.name)
+            )
+        ),
     )
 
 
@@ -217,7 +248,7 @@ def make_study(runs: Sequence[Run]) -> Study:
     methods: list[Method] = []
     for seeds in alike.values():
         ordered = tuple(seeds[seed] for seed in sorted(seeds))
-        name = " / ".join(dict.fromkeys(_SEED.sub("", run.results.header.name) for run in ordered))
+        name = " / ".join(dict.fromkeys(map(_name, ordered)))
         twins = [method for method in methods if method.name.partition(" (")[0] == name]
         if twins:
             keys = ", ".join(differing_keys([twins[0].settings, ordered[0].settings])) or "the test images"
@@ -229,6 +260,7 @@ def make_study(runs: Sequence[Run]) -> Study:
     ):
         if any(value != values[0] for value in values):
             warnings.append(f"The runs are of different {what}: see the table of runs.")
+    methods.sort(key=lambda method: (method.settings["run.position"], *row(method.settings)))
     return Study(tuple(methods), tuple(runs), tuple(warnings))
 
 
@@ -281,9 +313,20 @@ def _without(settings: Mapping[str, Any], left_out: Sequence[str]) -> dict[str, 
     return {key: value for key, value in settings.items() if not drops(key)}
 
 
+def _all_but(method: Method, varied: Sequence[str]) -> str:
+    """Return all that a method has beside some settings, and beside those that change no figure."""
+    rest = _without(method.settings, (*_LABELS, *_HARMLESS, *varied))
+    return repr((sorted(rest.items()), _tests(method.runs[0])))
+
+
 def _tests(run: Run) -> list[tuple[str, int]]:
     """List what a run is tested on: datasets and their numbers of test images."""
     return [(dataset.name, dataset.test_images) for dataset in run.tested]
+
+
+def _name(run: Run) -> str:
+    """Return what a run's method is called: its label, else its name without the seed."""
+    return str(run.settings["run.label"]) or _SEED.sub("", run.results.header.name)
 
 
 def _label(run: Run) -> str:

@@ -5,20 +5,34 @@ All scores are in percent, all differences in percentage points.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isnan
+from math import isnan, sqrt
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import stdtrit
 
 from fedreid_mpi.records import ModelKind
 from fedreid_mpi.report.study import Method, Run
+from fedreid_mpi.report.terms import is_large
 
 Floats = NDArray[np.float64]
 
-LARGE = ("msmt17", "dukemtmcreid", "market1501", "cuhk03np")
-"""The four large datasets of the published choice of round: names of archives, letters and digits alone."""
-
 BEST_ROUNDS = 3
+"""Evaluated rounds whose mean the paper's figures are."""
+
+LEVEL = 0.95
+"""Of the intervals of differences."""
+
+PERCENT = f"{100 * LEVEL:.0f} %"
+"""The level in words."""
+
+_NO_SPREAD = 1e-9
+"""Percentage points: a deviation below it comes from rounding."""
+
+
+def signed(difference: float) -> str:
+    """Return a difference with its sign and one decimal."""
+    return f"{difference:+.1f}".replace("-", "−")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +70,27 @@ class Spread:
         return cls(mean, deviation, known.size, agreeing, signed)
 
     @property
-    def stands_out(self) -> bool:
-        """Whether a difference is larger than its own deviation over the seeds, which one seed cannot say."""
-        return self.seeds > 1 and abs(self.mean) > self.deviation
+    def margin(self) -> float:
+        """Half the width of Student's t interval of the mean, at `LEVEL`.
+
+        NaN for a single seed, and where all seeds agree to the last digit: scores come in steps of one query,
+        so that few seeds may differ by the same number of steps by chance, and an interval without width
+        would call that certain.
+        """
+        if self.seeds < 2 or not self.deviation > _NO_SPREAD:
+            return np.nan
+        return float(stdtrit(self.seeds - 1, (1 + LEVEL) / 2)) * self.deviation / sqrt(self.seeds)
+
+    @property
+    def clear(self) -> bool:
+        """Whether the interval of a difference, paired by seed, leaves out 0."""
+        return abs(self.mean) > self.margin  # never where either is NaN
 
     def __str__(self) -> str:
         """Return ``mean ± deviation`` with one decimal, a dash where there is nothing."""
         if isnan(self.mean):
             return "–"
-        mean = f"{self.mean:+.1f}".replace("-", "−") if self.signed else f"{self.mean:.1f}"
+        mean = signed(self.mean) if self.signed else f"{self.mean:.1f}"
         return mean if isnan(self.deviation) else f"{mean} ± {self.deviation:.1f}"
 
 
@@ -79,7 +105,7 @@ class Series:
         """Return the spread of each row."""
         return [Spread.of(column) for column in np.stack(list(self.values.values()), axis=1)]
 
-    def less(self, other: "Series") -> list[Spread]:
+    def minus(self, other: "Series") -> list[Spread]:
         """Return the spread of each row's difference, seed by seed; without seeds in common there is none."""
         common = [seed for seed in self.values if seed in other.values]
         rows = len(next(iter(self.values.values())))
@@ -102,7 +128,7 @@ class Comparison:
     series
         The reference first.
     when
-        What round was looked at, in words.
+        Which models and what round were looked at, in words.
     metric
         What the figures are.
     """
@@ -115,7 +141,11 @@ class Comparison:
 
 
 def compare(
-    entries: Sequence[tuple[str, Method, ModelKind | None]], when: int | str, metric: str = "rank-1"
+    entries: Sequence[tuple[str, Method, ModelKind | None]],
+    when: int | str,
+    metric: str = "rank-1",
+    models: str = "",
+    rounds: Sequence[int] | None = None,
 ) -> Comparison:
     """Compare methods, or models of methods, dataset by dataset.
 
@@ -124,27 +154,46 @@ def compare(
     entries
         Label, method and model (None: the one that the method is judged by), the reference first.
     when
-        A round; ``"best"``: the published choice; ``"epochs:N"``: the round after N local epochs.
+        A round; ``"best"``: the best three of the rounds that all entries have evaluated, chosen for each
+        entry by its own model; ``"epochs:N"``: the round after N local epochs.
     metric
-        One of `METRICS`.
+        ``"mAP"`` or ``"rank-N"``.
+    models
+        Which models they are, in words, where one word fits all.
+    rounds
+        That ``"best"`` chooses from; None: all that the entries share.
     """
     shared = [name for name in entries[0][1].datasets if all(name in m.datasets for _, m, _ in entries)]
+    if rounds is None:
+        rounds = common_rounds([method for _, method, _ in entries])
     series = []
     for label, method, kind in entries:
         columns = [method.datasets.index(name) for name in shared]
-        values = {run.seed: scores_at(run, when, kind, metric)[columns] for run in method.runs}
+        values = {run.seed: scores_at(run, when, kind, metric, rounds)[columns] for run in method.runs}
         series.append(Series(label, {seed: _with_means(row, shared) for seed, row in values.items()}))
-    words = {"best": "published choice of round"}.get(str(when), f"round {when}")
+    words = (
+        f"best {min(BEST_ROUNDS, len(rounds))} of {len(rounds)} rounds" if when == "best" else f"round {when}"
+    )
     if str(when).startswith("epochs:"):
         words = f"{str(when).removeprefix('epochs:')} local epochs"
+    words = f"{models}, {words}" if models else words
     return Comparison((*shared, *_mean_names(shared)), len(shared), tuple(series), words, metric)
 
 
-def scores_at(run: Run, when: int | str, kind: ModelKind | None = None, metric: str = "rank-1") -> Floats:
-    """Return a run's scores by dataset: shape (D,), NaN where the round was not evaluated; see `compare`."""
+def scores_at(
+    run: Run,
+    when: int | str,
+    kind: ModelKind | None = None,
+    metric: str = "rank-1",
+    rounds: Sequence[int] | None = None,
+) -> Floats:
+    """Return a run's scores by dataset: shape (D,), NaN where the round was not evaluated.
+
+    See `compare`; ``rounds`` are those that ``"best"`` chooses from, by default all of the run.
+    """
     curve = run.scores(kind, metric)
     if when == "best":
-        best = curve[best_rows(run)]
+        best = curve[best_rows(run, kind, rounds)]
         return np.asarray(best.mean(axis=0)) if len(best) else np.full(len(run.datasets), np.nan)
     if isinstance(when, str):
         epochs = int(when.removeprefix("epochs:"))
@@ -153,25 +202,44 @@ def scores_at(run: Run, when: int | str, kind: ModelKind | None = None, metric: 
     return curve[rows[0]] if rows.size else np.full(len(run.datasets), np.nan)
 
 
-def best_rows(run: Run) -> NDArray[np.intp]:
+def best_rows(
+    run: Run, kind: ModelKind | None = None, rounds: Sequence[int] | None = None
+) -> NDArray[np.intp]:
     """Return the rows of the three evaluated rounds with the best mean rank-1 on the large datasets.
 
     It selects on test data, as the published figures do; fewer rounds where fewer were evaluated, all
     datasets where no large one is there; of equal rounds the earlier one.
+
+    Parameters
+    ----------
+    run
+        The run.
+    kind
+        The model that is reported, by whose scores the rounds are chosen; None: the one that the run is
+        judged by.
+    rounds
+        To choose from: those that all runs that are compared have evaluated. None: all of the run.
     """
     large = [column for column, name in enumerate(run.datasets) if is_large(name)]
-    curve = run.scores()
-    mean = curve[:, large or slice(None)].mean(axis=1)
-    usable = np.flatnonzero(~np.isnan(mean) & (run.results.evaluations > 0))
-    order = np.argsort(-mean[usable], kind="stable")
-    return np.sort(usable[order[:BEST_ROUNDS]])
+    mean = run.scores(kind)[:, large or slice(None)].mean(axis=1)
+    usable = ~np.isnan(mean) & (run.results.evaluations > 0)
+    if rounds is not None:
+        usable &= np.isin(run.results.evaluations, rounds)
+    rows = np.flatnonzero(usable)
+    order = np.argsort(-mean[rows], kind="stable")
+    return np.sort(rows[order[:BEST_ROUNDS]])
+
+
+def common_rounds(methods: Sequence[Method], epochs: bool = False) -> list[int]:
+    """Return the rounds from 1, or numbers of local epochs, after which all runs were evaluated."""
+    runs = [run for method in methods for run in method.runs]
+    counts = [set((run.results.evaluations * (local_epochs(run) if epochs else 1)).tolist()) for run in runs]
+    return sorted(set.intersection(*counts) - {0})
 
 
 def last_common_round(methods: Sequence[Method], epochs: bool = False) -> int | None:
-    """Return the last round, or number of epochs, that all runs have evaluated; None where there is none."""
-    runs = [run for method in methods for run in method.runs]
-    counts = [set((run.results.evaluations * (local_epochs(run) if epochs else 1)).tolist()) for run in runs]
-    return max(set.intersection(*counts) - {0}, default=None)
+    """Return the last of the `common_rounds`; None where there is none."""
+    return max(common_rounds(methods, epochs), default=None)
 
 
 def mean_curve(
@@ -234,11 +302,6 @@ def cluster_counts(run: Run) -> Floats:
 def local_epochs(run: Run) -> int:
     """Return the number of local epochs in a round."""
     return int(run.settings.get("federation.local_epochs", 1))
-
-
-def is_large(name: str) -> bool:
-    """Tell whether a dataset is one of the four large ones."""
-    return "".join(letter for letter in name.lower() if letter.isalnum()) in LARGE
 
 
 def _mean_names(datasets: Sequence[str]) -> tuple[str, ...]:

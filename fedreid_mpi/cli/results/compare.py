@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from fedreid_mpi.report.study import Method, Study
     from fedreid_mpi.report.values import Comparison
 
+MODELS = {"global": "global models", "local": "local models"}
+"""Models that are compared, and what they are called."""
+
 
 @click.command("compare")
 @takes_runs
@@ -29,47 +32,64 @@ if TYPE_CHECKING:
     show_default=True,
     help="What is compared; may be repeated.",
 )
+@click.option(
+    "--model",
+    "models",
+    type=click.Choice(list(MODELS)),
+    multiple=True,
+    help="Which models are compared; may be repeated (default: both, as far as they are scored).",
+)
 @click.option("--against", metavar="NAME", help="Adds differences to this method, paired by seed.")
 @click.option(
     "--round",
     "round_",
-    type=int,
-    metavar="N",
-    help="A round (default: the last that all runs evaluated).",
+    metavar="N|best",
+    help="A round, or the best three of the rounds that all runs evaluated (default: the last of these).",
 )
 def command(
     paths: tuple[Path, ...],
     where: tuple[str, ...],
     metrics: tuple[str, ...],
+    models: tuple[str, ...],
     against: str | None,
-    round_: int | None,
+    round_: str | None,
 ) -> None:
     """Compare the methods under PATHS: run directories, folders that hold some, archives and study files.
 
-    Runs that differ in seed alone are one method. A table a metric, in percent, has a row a dataset and a
-    column a method: mean ± sample deviation over the seeds; a single seed has no deviation. Scores are the
-    global model's, in mode local those of each client's own model. Below stands in which settings the methods
-    differ. As in `results report`, unfinished runs are left out where there are finished ones.
+    Runs that differ in seed alone are one method. A table per metric and model, in percent, has one row per
+    dataset and one column per method: mean ± sample deviation over the seeds; a single seed has no deviation.
+    The global model is the server's average; local models are the clients' after their local epochs, before
+    upload. A standalone method (mode "local") has its clients' models in both tables. The best three rounds
+    are chosen by the model that is reported; they select on test data.
+
+    With --against, a difference is marked * where the 95 % t interval of its mean over the seeds leaves out
+    0; `--against` a standalone method gives the paper's table of gains. Below stands in which settings the
+    methods differ. As in `results report`, unfinished runs are left out where there are finished ones.
     """
     study = read_methods(paths, where)
     names = [method.name for method in study.methods]
     if against is not None and against not in names:
         raise ConfigurationError(f"--against {against}: no such method, expected one of {', '.join(names)}")
-    for metric in metrics:
-        comparison = compare_methods(study.methods, round_, metric)
-        columns = [(each.label, [str(spread) for spread in each.spreads()]) for each in comparison.series]
-        print_blocks(f"{metric} in percent, {comparison.when}", comparison.rows, columns)
-        if against is not None:
-            reference = comparison.series[names.index(against)]
-            columns = [
-                (each.label, [str(spread) for spread in each.less(reference)])
-                for each in comparison.series
-                if each is not reference
-            ]
-            print_blocks(f"{metric} less that of {against}, by seed", comparison.rows, columns)
+    for model in models or [model for model in MODELS if scored(study.methods, model)]:
+        for metric in metrics:
+            comparison = compare_methods(study.methods, round_, metric, model)
+            columns = [(each.label, [str(spread) for spread in each.spreads()]) for each in comparison.series]
+            print_blocks(f"{metric} in percent, {comparison.when}", comparison.rows, columns)
+            if against is not None:
+                reference = comparison.series[[each.label for each in comparison.series].index(against)]
+                columns = [
+                    (
+                        each.label,
+                        [f"{spread}{' *' if spread.clear else ''}" for spread in each.minus(reference)],
+                    )
+                    for each in comparison.series
+                    if each is not reference
+                ]
+                title = f"{metric} minus {against}, {comparison.when}, by seed"
+                print_blocks(title, comparison.rows, columns)
     _print_settings(study.methods)
-    for warning in study.warnings:
-        click.echo(f"Note: {warning}")
+    for note in (*(f"Note: {warning}" for warning in study.warnings), *_evaluated(study.methods)):
+        click.echo(note)
 
 
 def read_methods(paths: tuple[Path, ...], where: tuple[str, ...]) -> Study:
@@ -89,23 +109,55 @@ def read_methods(paths: tuple[Path, ...], where: tuple[str, ...]) -> Study:
     return make_study([make_run(path, read_run(path)) for path in found])
 
 
-def compare_methods(methods: Sequence[Method], round: int | None, metric: str) -> Comparison:
+def compare_methods(
+    methods: Sequence[Method], when: str | None, metric: str, model: str = "global"
+) -> Comparison:
     """Compare methods after a round, or after the last one that all of their runs evaluated.
+
+    Parameters
+    ----------
+    methods
+        All are shown, those without such a model with dashes.
+    when
+        A round, ``"best"`` or None.
+    metric
+        ``"rank-1"`` or ``"mAP"``.
+    model
+        One of `MODELS`.
 
     Raises
     ------
     ConfigurationError
         There is no such round.
     """
-    from fedreid_mpi.report.values import compare, last_common_round
+    from fedreid_mpi.records import ModelKind
+    from fedreid_mpi.report.values import common_rounds, compare
 
-    evaluated = (run.results.evaluations for method in methods for run in method.runs)
-    if round is not None and not all(round in rounds for rounds in evaluated):
-        raise ConfigurationError(f"--round {round}: not evaluated by every run")
-    when = last_common_round(methods) if round is None else round
-    if when is None:
+    kind = ModelKind.LOCAL if model == "local" else None
+    rounds = common_rounds(methods)
+    if when not in (None, "best"):
+        evaluated = [set(run.results.evaluations.tolist()) for method in methods for run in method.runs]
+        if not str(when).isdecimal() or not all(int(str(when)) in each for each in evaluated):
+            raise ConfigurationError(f"--round {when}: not evaluated by every run")
+    elif not rounds:
         raise ConfigurationError("no round was evaluated by every run; compare fewer of them")
-    return compare([(method.name, method, None) for method in methods], when, metric)
+    at = "best" if when == "best" else rounds[-1] if when is None else int(when)
+    return compare([(method.name, method, kind) for method in methods], at, metric, MODELS[model])
+
+
+def scored(methods: Sequence[Method], model: str) -> bool:
+    """Tell whether any federated method has scores of such a model; all have a global one."""
+    from fedreid_mpi.records import ModelKind
+
+    return model == "global" or any(
+        method.runs[0].kind is ModelKind.GLOBAL and method.scored(ModelKind.LOCAL) for method in methods
+    )
+
+
+def _evaluated(methods: Sequence[Method]) -> Iterator[str]:
+    from fedreid_mpi.report.findings import rounds_in_words
+
+    yield from (f"Note: {words}" for words in rounds_in_words(methods))
 
 
 def _print_settings(methods: Sequence[Method]) -> None:

@@ -42,6 +42,13 @@ FORMATS = {".csv": "csv", ".parquet": "parquet", ".tex": "latex"}
     show_default=True,
     help="Of LaTeX.",
 )
+@click.option(
+    "--model",
+    type=click.Choice(["global", "local"]),
+    default="global",
+    show_default=True,
+    help="Of LaTeX: the server's models, or the clients' before upload.",
+)
 @SHARED
 def command(
     paths: tuple[Path, ...],
@@ -50,6 +57,7 @@ def command(
     format_: str | None,
     table: str,
     metric: str,
+    model: str,
 ) -> None:
     r"""Write the results of the runs under PATHS for other programs.
 
@@ -65,7 +73,7 @@ def command(
     if chosen is None:
         raise ConfigurationError(f"-o {output}: expected .csv, .parquet or .tex, or --format")
     if chosen == "latex":
-        _write_latex(paths, where, output, metric)
+        _write_latex(paths, where, output, metric, model)
         return
     refuse = Refusals()
     summaries = require_runs(paths, where, refuse)
@@ -77,12 +85,14 @@ def command(
     refuse.settle()
 
 
-def _write_latex(paths: tuple[Path, ...], where: tuple[str, ...], output: Path, metric: str) -> None:
+def _write_latex(
+    paths: tuple[Path, ...], where: tuple[str, ...], output: Path, metric: str, model: str
+) -> None:
     from fedreid_mpi.cli.results.compare import compare_methods, read_methods
     from fedreid_mpi.report.tables import Table, to_latex
     from fedreid_mpi.storage.atomic import atomic_write, write_errors
 
-    comparison = compare_methods(read_methods(paths, where).methods, None, metric)
+    comparison = compare_methods(read_methods(paths, where).methods, None, metric, model)
     spreads = [series.spreads() for series in comparison.series]
     table = Table(
         name=output.stem,

@@ -22,7 +22,7 @@ def command(paths: tuple[Path, ...], where: tuple[str, ...]) -> None:
     """List the runs under PATHS: run directories, folders that hold some, archives and study files.
 
     Rank-1 and mAP are in percent, of the last evaluated round: means over the datasets of the global model's
-    scores, or of each client's own in mode local. A copy of a run is listed once.
+    scores, or of standalone models (mode "local"). A copy of a run is listed once.
     """
     refuse = Refusals()
     _print(chosen_runs(paths, where, refuse))

@@ -31,8 +31,8 @@ _EVENTS_SHOWN = 10
     "--baseline",
     type=click.Path(path_type=Path),
     metavar="RUN_DIR",
-    help='A run of mode "local" on the same archives: adds the scores of each client trained alone, and '
-    "how much the global model gains or loses against them.",
+    help='A standalone run (mode "local") on the same archives: adds its scores, and what the global and the '
+    "local models have more or less.",
 )
 @click.option("--round", "round_", type=int, metavar="N", help="An evaluated round (default: the last one).")
 @click.option(
@@ -46,12 +46,13 @@ def command(run_dir: Path, baseline: Path | None, round_: int | None, plots: Pat
     """Print the table of scores of a run, and plot them.
 
     \b
-    The table has a row a dataset and, in percent, rank-1, rank-5 and mAP of
+    The table has one row per dataset and, in percent, rank-1, rank-5 and mAP of
       untrained   the model before the first round
-      global      the model that the federation learned together
+      global      the global model, the server's average
       re-estimated  the same with BatchNorm statistics of the client's own images
-      local       each client's own model, just trained, before it is averaged
-      alone       each client trained without the others (--baseline, or a run of mode "local")
+      local       the local models: each client's after its local epochs, before upload
+      standalone  each client trained without the others (--baseline, or a run of mode "local")
+      global gain, local gain  what these models have more than standalone
 
     Where several clients hold a dataset, cameras for instance, their number is given, and local scores are
     means over them; where clients are grouped, the groups are, and global scores are those of the groups'
@@ -65,13 +66,13 @@ def command(run_dir: Path, baseline: Path | None, round_: int | None, plots: Pat
     from fedreid_mpi.results import read_run
 
     results = read_run(run_dir)
-    alone = None if baseline is None else read_run(baseline)
-    table = score_table(results, alone, round_)
+    standalone = None if baseline is None else read_run(baseline)
+    table = score_table(results, standalone, round_)
     _print_scores(results, table)
     _print_costs(results)
     _print_events(results)
     folder = plots or (run_dir if run_dir.is_dir() else results.files[0].parent) / "plots"
-    files = write_plots(results, table, folder, alone)
+    files = write_plots(results, table, folder, standalone)
     click.echo(f"Results: {', '.join(map(str, results.files))}")
     if files:
         click.echo(f"Plots:   {files[0].parent}: {', '.join(path.name for path in files)}")
@@ -97,7 +98,7 @@ def _print_scores(results: RunResults, table: ScoreTable) -> None:
 
 
 def _render(results: RunResults, table: ScoreTable, metrics: list[int]) -> Table:
-    """Turn the table of scores into one that rich can draw: a column a model, its metrics side by side."""
+    """Turn the table of scores into one that rich can draw: one column per model, metrics side by side."""
     from rich import box
     from rich.table import Table
 
@@ -107,7 +108,7 @@ def _render(results: RunResults, table: ScoreTable, metrics: list[int]) -> Table
     title = f"{run.name} · mode {results.mode} · seed {run.seed} · round {table.round} · in percent"
     if not results.settings.get("evaluation", {}).get("mirror", True):
         title += " · without mirror images"
-    rendered = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1))
+    rendered = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
     columns: list[tuple[NDArray[np.float64], Callable[[NDArray[np.float64]], str | Text]]] = []
     rendered.add_column("\ndataset", no_wrap=True)
     described = list(_described(table))
@@ -115,16 +116,17 @@ def _render(results: RunResults, table: ScoreTable, metrics: list[int]) -> Table
         rendered.add_column(f"\n{heading}", justify="right", no_wrap=True)
     for column, scores in table.scores.items():
         heading = str(column)
-        if column is Column.ALONE and table.baseline_round not in (None, table.round):
+        if column is Column.STANDALONE and table.baseline_round not in (None, table.round):
             heading += f", round {table.baseline_round}"
         names = " ".join(f"{METRICS[metric]:>6}" for metric in metrics)
         rendered.add_column(f"{heading:^{len(names)}}\n{names}", justify="right", no_wrap=True)
         columns.append((scores[:, metrics], _percent))
-    if table.change is not None:
-        metrics = [metric for metric in metrics if METRICS[metric] != "rank-5" or len(metrics) == 1]
-        names = " ".join(f"{METRICS[metric]:>6}" for metric in metrics)
-        rendered.add_column(f"global - alone\n{names}", justify="right", no_wrap=True)
-        columns.append((table.change[:, metrics], _signed))
+    shown = [metric for metric in metrics if METRICS[metric] != "rank-5" or len(metrics) == 1]
+    for column, gains in table.gains.items():
+        names = " ".join(f"{METRICS[metric]:>6}" for metric in shown)
+        heading = f"{f'{column} gain':^{len(names)}}"
+        rendered.add_column(f"{heading}\n{names}", justify="right", no_wrap=True)
+        columns.append((gains[:, shown], _signed))
     for row, dataset in enumerate(table.datasets):
         words = (cells[row] for _, cells in described)
         rendered.add_row(dataset, *words, *(formatted(scores[row]) for scores, formatted in columns))
@@ -160,7 +162,7 @@ def _signed(gains: NDArray[np.float64]) -> Text:
 
 
 def _print_costs(results: RunResults) -> None:
-    """Say in two lines where time and bytes went."""
+    """Say where time and bytes went, and what the paper counts."""
     import numpy as np
 
     from fedreid_mpi.report.score_table import shares
@@ -173,6 +175,10 @@ def _print_costs(results: RunResults) -> None:
     ):
         parts = ", ".join(f"{label} {share:.0%}" for label, share in shares(amounts))
         click.echo(f"{heading} {total}" + (f" ({parts})" if parts else ""))
+    if results.mode == "federated":
+        rounds, model = int((results.rounds > 0).sum()), 4 * results.header.parameters
+        cost = f"{rounds} rounds × 2 × {_size(model)} = {_size(2 * rounds * model)}"
+        click.echo(f"         as the paper counts it, per client: {cost}")
 
 
 def _print_events(results: RunResults) -> None:

@@ -41,7 +41,7 @@ ENDS = ("done", "failed", "interrupted")
 def command(run_dir: Path, every: float, once: bool) -> None:
     """Follow the run in RUN_DIR, from a login node for instance, until its job ends.
 
-    A row a dataset shows rank-1 and mAP of the global model (in mode local, of each client's own) in percent,
+    One row per dataset shows rank-1 and mAP of the global model (or of standalone ones) in percent,
     and their course over the evaluated rounds; below is the course of the training loss. The folder is only
     read, and a file only when it has changed: the job is not disturbed, nor does it wait. Ctrl-C ends it.
     """

@@ -1,5 +1,6 @@
 """Tables of many columns, one below the other where the terminal is too narrow for one."""
 
+import textwrap
 from collections.abc import Sequence
 
 import click
@@ -22,7 +23,10 @@ def print_blocks(title: str, rows: Sequence[str], columns: Sequence[tuple[str, S
     from rich import box
     from rich.table import Table
 
-    free = output_console().width - max(map(len, rows), default=0) - 4
+    console = output_console()
+    if console.is_terminal:
+        title = textwrap.fill(title, console.width)
+    free = console.width - max(map(len, rows), default=0) - 4
     blocks: list[list[tuple[str, Sequence[str]]]] = []
     used = free
     for heading, cells in columns:
