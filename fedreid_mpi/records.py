@@ -220,9 +220,9 @@ class ClientReport:
 
 @dataclass(frozen=True, slots=True)
 class GridSum:
-    """A sum of updates, shape (elements,), int64: the one kind of integers that may travel."""
+    """A sum of updates, the one kind of integers that may travel: (elements,), int64, or uint64 if masked."""
 
-    values: NDArray[np.int64]
+    values: NDArray[np.int64] | NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,7 +291,8 @@ class Message:
         What it carries: ``"models"``, ``"features"``, the types of a small value's parts, joined by ``"+"``,
         or ``"heartbeat"``, a sign of life.
     dtype
-        ``"float32"``; ``"int64"`` for sums of updates and for a heartbeat; ``"pickle"`` for a small value.
+        ``"float32"``; ``"int64"`` for sums of updates and for a heartbeat, ``"uint64"`` for masked sums;
+        ``"pickle"`` for a small value.
     shape
         Of an array; empty for a small value.
     bytes

@@ -246,6 +246,31 @@ OF_CONFIGURATION = {
     "needs-public": Bad(
         "clustering.enabled = true needs data.public", sections={"clustering": {"enabled": True}}
     ),
+    "masks-of-features": Bad(
+        "privacy.secure_aggregation = true hides all but sums, but clustering.enabled = true needs a feature",
+        sections={
+            "privacy": {"secure_aggregation": True},
+            "data": {"public": "public.h5"},
+            "clustering": {"enabled": True},
+        },
+    ),
+    "masks-of-statistics": Bad(
+        'hides all but sums, but aggregation.bn = "reference" sends one client\'s statistics',
+        sections={"privacy": {"secure_aggregation": True}, "aggregation": {"bn": "reference"}},
+    ),
+    "masks-of-one-client": Bad(
+        "hides all but sums, and federation.clients_per_round is 1, expected 0 or at least 2",
+        sections={"privacy": {"secure_aggregation": True}, "federation": {"clients_per_round": 1}},
+    ),
+    "masks-of-one-rank": Bad(
+        "privacy.secure_aggregation = true needs 3 ranks or more, .*, found 1",
+        archives=("site.h5", "other.h5"),
+        sections={"privacy": {"secure_aggregation": True}},
+    ),
+    "masks-with-odd-neighbours": Bad(
+        "privacy.neighbours is 3, expected a multiple of 2",
+        sections={"privacy": {"secure_aggregation": True, "neighbours": 3}},
+    ),
     "not-toml": Bad("bad.toml: not a TOML file: ", toml=b"[run]\nrounds = = 3\n"),
     "not-utf-8": Bad("bad.toml: not a TOML file: ", toml=b"\x89HDF\r\n\x1a\n\xff\xfe"),
     "key-twice": Bad("bad.toml: not a TOML file: .*overwrite", toml=b"[run]\nseed = 1\nseed = 2\n"),

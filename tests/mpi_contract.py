@@ -175,6 +175,8 @@ def only_what_may_travel_travels(comm):
         np.arange(9),
         GridSum(np.zeros((3, 3), np.int64)),
         GridSum(np.zeros(9, np.int32)),
+        GridSum(np.zeros((3, 3), np.uint64)),
+        GridSum(np.zeros(9, np.uint32)),
         GridSum([1]),
     ):
         with pytest.raises(ForbiddenMessageError, match=r"tried to send .* expected a sum of updates"):

@@ -8,6 +8,7 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from mpi_contract import sent
 
@@ -15,6 +16,7 @@ from fedreid_mpi.algorithms.averaging import grid_of
 from fedreid_mpi.comm import Communicator
 from fedreid_mpi.federated import exchange
 from fedreid_mpi.federated.aggregation import average_models
+from fedreid_mpi.federated.masks import agree_on_masks
 from fedreid_mpi.federated.sums import MODELS, RankSums, Segment, Vectors
 from fedreid_mpi.records import GridSum, Group
 from fedreid_mpi.seeds import generator
@@ -132,6 +134,39 @@ def sums_of_all_ranks_are_added(comm):
             assert total is None
 
 
+def masks_cancel_in_the_sum_and_are_new_each_time(comm):
+    random = generator(comm.rank, "sums")
+    length, sent_before = (1 << 18) + 5, b""
+    for neighbours in (0, 2):
+        mine = np.zeros(length, np.int64) if comm.is_server else random.integers(-(2**57), 2**57, length)
+        expected = comm.reduce_sum(GridSum(mine.copy()), length, "models")
+        masks = agree_on_masks(comm, neighbours)
+        assert (masks is None) == comm.is_server
+        comm.ledger.clear()
+        for purpose in ("models 0", "models 1"):
+            hidden = masks and masks.hide(mine.copy(), purpose)
+            if masks:
+                assert comm.size == 2 or hidden.values.tobytes() != sent_before
+                assert (hidden.values.view(np.int64) == mine).all() == (comm.size == 2)
+                sent_before = hidden.values.tobytes()
+            total = comm.reduce_sum(hidden, length, "models")
+            assert not comm.is_server or (total.dtype == np.int64 and (total == expected).all())
+        if masks:
+            assert {message.dtype for message in comm.ledger if message.kind == "models"} == {"uint64"}
+            with pytest.raises(RuntimeError, match="models 1 masked twice with one key"):
+                masks.hide(mine, "models 1")
+
+
+def a_rank_without_clients_sends_a_mask(comm):
+    grid = grid_of("parameters", 1)
+    sums = RankSums({MODELS: Vectors(5, (Segment(slice(0, 5), grid),))}, {0: 0, 1: 0}, (0, 1))
+    assert sums.total(MODELS, 0) is None
+    sums.masks = agree_on_masks(comm, 0)
+    total = comm.reduce_sum(sums.total(MODELS, 0), 5, "models")
+    assert not comm.is_server or total.tolist() == [0] * 5
+    assert comm.is_server or comm.size == 2 or sums.spare == []
+
+
 def a_rank_sends_one_sum_whatever_the_number_of_clients(comm):
     comm.ledger.clear()
     comm.reduce_sum(GridSum(np.arange(10)), 10, "models")
@@ -177,6 +212,8 @@ CASES = {
         averages_do_not_depend_on_placement_or_order,
         a_lone_vector_comes_unchanged,
         sums_of_all_ranks_are_added,
+        masks_cancel_in_the_sum_and_are_new_each_time,
+        a_rank_without_clients_sends_a_mask,
         a_rank_sends_one_sum_whatever_the_number_of_clients,
         the_servers_model_reaches_all,
         the_servers_part_of_a_buffer_reaches_all,

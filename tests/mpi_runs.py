@@ -5,7 +5,8 @@ Usage: mpirun -n 10 python -m mpi4py mpi_runs.py FOLDER EXPERIMENT.toml...
 The ranks are divided into groups of `GROUPS` ranks that run side by side, then the first four play, with
 clients placed and ordered otherwise, then all together. Runs are written to FOLDER/<experiment>/<ranks>.
 Last, each group plays a third of them once more, stops after round 0 or 1, and goes on with those of another
-group: FOLDER/<experiment>/resumed.
+group: FOLDER/<experiment>/resumed. Experiments with masks need three ranks: they are played by the first
+three, by the first four and by all; those of the three stop once, and four go on.
 """
 
 import itertools
@@ -80,6 +81,13 @@ VARIANTS = {
     "pool": {"federation": {"mode": "centralised"}},
 }
 
+# With masks, models and figures are those of the variant without.
+MASKED = {
+    f"{name}-masked": VARIANTS[name] | {"privacy": {"secure_aggregation": True, "neighbours": neighbours}}
+    for name, neighbours in {"plain": 2, "fedbn": 0, "augmented": 4, "distilled": 4, "edges": 2}.items()
+}
+MASKED_SIZES = (3, OTHERWISE, EVERYONE)
+
 # Every combination of the optimisations with every kind of client and way to treat BatchNorm.
 OPTIMISATIONS = {
     "distillation": {"distillation": {"enabled": True}},
@@ -133,6 +141,8 @@ def main(folder: Path, experiments: list[Path]) -> None:
 
     features.SHARD = 64  # so that a small test split is shared out, too
     world = MPI.COMM_WORLD
+    masked = [path for path in experiments if path.stem in MASKED]
+    experiments = [path for path in experiments if path.stem not in MASKED]
     group = next(number for number in range(len(GROUPS)) if world.rank < sum(GROUPS[: number + 1]))
     some, everyone = MPICommunicator(world.Split(group)), MPICommunicator(world)
     four = MPICommunicator(world.Split(world.rank < OTHERWISE))
@@ -152,6 +162,29 @@ def main(folder: Path, experiments: list[Path]) -> None:
             outcome = run_federation(some, load_experiment(path), run_dir, observer, resume=resume)
             assert outcome.done == resume
         everyone.phase("wait", lambda: None)
+    play_masked(masked, folder, MPICommunicator(world.Split(world.rank < 3)), four, everyone)
+
+
+def play_masked(experiments, folder, three, four, everyone):
+    """Play experiments that few ranks refuse."""
+    from fedreid_mpi.config import load_experiment
+    from fedreid_mpi.run.loop import run_federation
+
+    for number, path in enumerate(experiments):
+        if three.size == 3:
+            resumed = folder / path.stem / "resumed"
+            run_federation(three, load_experiment(path), folder / path.stem / "3", Silent())
+            run_federation(three, load_experiment(path), resumed, StopAfter(resumed, number % 2))
+    everyone.phase("wait", lambda: None)
+    for path in experiments:
+        if four.size == OTHERWISE:
+            with mock.patch("fedreid_mpi.run.setup.place", otherwise):
+                run_federation(four, load_experiment(path), folder / path.stem / "4", Silent())
+            resumed = folder / path.stem / "resumed"
+            assert run_federation(four, load_experiment(path), resumed, Silent(), resume=True).done
+    everyone.phase("wait", lambda: None)
+    for path in experiments:
+        run_federation(everyone, load_experiment(path), folder / path.stem / str(everyone.size), Silent())
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from launching import fedreid, launch_program, mpich
-from mpi_runs import EVERYONE, SIZES, VARIANTS, sample
+from mpi_runs import EVERYONE, MASKED, MASKED_SIZES, SIZES, VARIANTS, sample
 from small import PUBLIC_IMAGES, Silent, write_experiment, write_public
 
 from fedreid_mpi.comm import SingleCommunicator
@@ -23,7 +23,7 @@ def experiments(archives, tmp_path_factory):
     write_public(folder / "public.h5")
     paths = {
         name: write_experiment(folder / f"{name}.toml", archives, **sections)
-        for name, sections in VARIANTS.items()
+        for name, sections in (VARIANTS | MASKED).items()
     }
     few = [archive for archive in archives if archive.stem in ("harbour", "campus", "mall")]
     return paths | {
@@ -36,8 +36,10 @@ def alone(experiments, tmp_path_factory):
     """The run directory of each experiment, played by this very process."""
     folder = tmp_path_factory.mktemp("alone")
     for name, path in experiments.items():
+        if name in MASKED:  # which one process refuses
+            continue
         run_federation(SingleCommunicator(), load_experiment(path), folder / name, Silent())
-    return {name: folder / name for name in experiments}
+    return {name: folder / name for name in experiments if name not in MASKED}
 
 
 @pytest.fixture(scope="module")
@@ -101,17 +103,42 @@ def test_a_resume_on_another_number_of_ranks_gives_the_same_bits(variant, togeth
     assert_same_run(resumed, alone[variant])
 
 
+@pytest.mark.parametrize("ranks", [*MASKED_SIZES, "resumed"])
+@pytest.mark.parametrize("variant", MASKED)
+def test_with_masks_the_bits_are_those_without(variant, ranks, together, alone):
+    assert_same_run(together / variant / str(ranks), alone[variant.removesuffix("-masked")])
+
+
+@pytest.mark.parametrize("variant", MASKED)
+def test_with_masks_no_client_rank_sends_a_model_or_a_teachers_feature_in_the_clear(variant, together):
+    results = read_run(together / variant / "4")
+    for round in results.rounds[1:].tolist():
+        sums = [
+            (rank, message)
+            for number, rank, message, _ in results.messages
+            if number == round and rank and message.dtype in ("int64", "uint64") and len(message.shape) == 1
+            if message.kind != "heartbeat"
+        ]
+        assert {rank for rank, _ in sums} == {1, 2, 3}  # one without participants as well
+        assert {message.dtype for _, message in sums} == {"uint64"}
+        kinds = {"models", "features"} if "distilled" in variant else {"models"}
+        assert {message.kind for _, message in sums} == kinds
+        models = [m for n, r, m, _ in results.messages if n == round and r and m.kind == "models"]
+        assert {message.dtype for message in models} == {"uint64"}
+
+
 KINDS = {
     *("models", "features", "heartbeat"),
     *("NoneType", "bool", "int", "float", "str", "list", "dict", "tuple"),
 }
 RECORDS = {
-    *("ClientReport", "ClientSpec", "Evaluation", "Experiment", "Group", "Message", "Process", "RankInfo"),
+    *("ClientReport", "ClientSpec", "Evaluation", "Experiment", "Group", "Message", "Process", "PublicKey"),
+    "RankInfo",
     *("Directive", "ResumePoint", "Scores", "StopRequest", "StoredFile", "View"),
 }
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [*VARIANTS, *MASKED])
 def test_the_ledger_holds_models_features_and_small_records_alone(variant, together):
     entries = read_run(together / variant / "4").messages
     assert {rank for _, rank, _, _ in entries} == {0, 1, 2, 3}
@@ -119,7 +146,7 @@ def test_the_ledger_holds_models_features_and_small_records_alone(variant, toget
         assert count > 0
         assert set(message.kind.split("+")) <= KINDS | RECORDS, message
         assert (message.dtype != "pickle") == (message.kind in ("models", "features", "heartbeat"))
-        assert message.dtype in ("float32", "int64", "pickle")
+        assert message.dtype in ("float32", "int64", "uint64", "pickle")
         assert len(message.shape) <= 2
 
 

@@ -24,6 +24,23 @@ def require_finite_models(reports: Sequence[ClientReport], min_clients: int = 1)
         )
 
 
+def require_sums(groups: Sequence[Group]) -> None:
+    """End a run in which masks would hide nothing: a sum of one model is that model.
+
+    Raises
+    ------
+    TooFewClientsError
+        If only one model of a group is left.
+    """
+    for group in groups:
+        if len(group.weights) == 1:
+            raise TooFewClientsError(
+                f"after training, of the clients that average together only the model of client "
+                f"{next(iter(group.weights))} is finite, expected at least two "
+                "(privacy.secure_aggregation; a lower optimizer.lr may help)"
+            )
+
+
 def plan_groups(
     previous: Sequence[Sequence[int]],
     labels: Mapping[int, int] | None,

@@ -218,7 +218,7 @@ class Communicator(ABC):
     def reduce_sum(
         self, own: GridSum | None, length: int, kind: str, out: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64] | None:
-        """Add the sums of all ranks on the server.
+        """Add the sums of all ranks on the server, modulo 2^64: masks cancel.
 
         Parameters
         ----------

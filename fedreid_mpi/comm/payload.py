@@ -58,7 +58,7 @@ def check_sum(value: object, kind: str) -> None:
     """
     values = value.values if isinstance(value, GridSum) else value
     if values is value or not (
-        isinstance(values, np.ndarray) and values.dtype == np.int64 and values.ndim == 1
+        isinstance(values, np.ndarray) and values.dtype in (np.int64, np.uint64) and values.ndim == 1
     ):
         raise ForbiddenMessageError(
             f"tried to send {_describe(values)} as {kind}, expected a sum of updates of one axis"

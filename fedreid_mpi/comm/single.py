@@ -44,7 +44,7 @@ class SingleCommunicator(Communicator):
         self, own: GridSum | None, length: int, kind: str, out: NDArray[np.int64] | None
     ) -> NDArray[np.int64]:
         """Return the sum."""
-        return np.zeros(length, np.int64) if own is None else own.values
+        return np.zeros(length, np.int64) if own is None else own.values.view(np.int64)
 
     def heartbeat(self) -> bool:
         """Remember the request."""

@@ -7,9 +7,9 @@ folder of the TOML file. `Experiment.to_toml` is what the results archive stores
 from fedreid_mpi.config.backbones import BACKBONES
 from fedreid_mpi.config.changes import refused_changes
 from fedreid_mpi.config.loading import load_experiment, model_settings, stored_experiment
+from fedreid_mpi.config.presets import PRESETS
 from fedreid_mpi.config.renamed import RENAMED, settings_of
 from fedreid_mpi.config.sections import (
-    PRESETS,
     Aggregation,
     Augmentation,
     Checkpoint,
@@ -23,11 +23,12 @@ from fedreid_mpi.config.sections import (
     Model,
     Objective,
     Optimizer,
+    Privacy,
     Reliability,
     Run,
-    Section,
 )
 from fedreid_mpi.config.suite import StudyRun, Suite, load_suite
+from fedreid_mpi.config.types import Section
 
 __all__ = [
     "BACKBONES",
@@ -46,6 +47,7 @@ __all__ = [
     "Model",
     "Objective",
     "Optimizer",
+    "Privacy",
     "Reliability",
     "Run",
     "Section",

@@ -1,15 +1,14 @@
 """The tables of an experiment file: every key with its default, its bounds and what it does."""
 
-import re
-from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tomli_w
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Strict, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedreid_mpi.config.backbones import BackboneName
+from fedreid_mpi.config.types import File, Line, Listed, NonNegative, Positive, Probability, Section, Text
 from fedreid_mpi.records import (
     BatchNormMode,
     ClusteringFeature,
@@ -20,53 +19,6 @@ from fedreid_mpi.records import (
     Schedule,
     Weighting,
 )
-
-
-def _in_one_line(text: Any) -> Any:  # noqa: ANN401 (the type of a key)
-    if re.search(r"[\x00-\x1f\x7f-\x9f]", str(text)):
-        raise ValueError(f"{str(text)!r} holds control characters")
-    return text
-
-
-Text = Annotated[str, AfterValidator(_in_one_line)]
-Line = Annotated[Text, Field(min_length=1)]
-File = Annotated[Path, Strict(False), AfterValidator(_in_one_line)]
-Listed = Strict(False)
-"""Marks a tuple, which TOML writes as an array; all else must come as the type it has."""
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(gt=0)]
-NonNegative = Annotated[float, Field(ge=0)]
-
-PRESETS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
-    "default": {},
-    # What the paper's text says; what it leaves open is as by default.
-    "paper": {
-        "optimizer": {"schedule": "step"},
-        "aggregation": {"probe": "public"},
-        "distillation": {"lr": 0.0005},
-    },
-    # What the authors' public code does where that is not plainly a bug.
-    "published": {
-        "federation": {"drop_last": True},
-        "aggregation": {"bn": "reference"},
-        "distillation": {
-            "every": 10,
-            "lr_factor": 0.01,
-            "loss": "mse",
-            "normalize": "teachers",
-            "batchnorm": "train",
-        },
-        "clustering": {"max_distance": 0.9},
-        "evaluation": {"protocol": "published"},
-    },
-}
-
-
-class Section(BaseModel):
-    """A table of the configuration: no unknown keys, no values of another type; values cannot change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Run(Section):
@@ -264,6 +216,17 @@ class Aggregation(Section):
     )
 
 
+class Privacy(Section):
+    """What bounds that which leaves a client."""
+
+    secure_aggregation: bool = Field(
+        False, description="mask what leaves a client rank, so that the server sees sums alone"
+    )
+    neighbours: int = Field(
+        4, ge=0, multiple_of=2, description="client ranks that each one shares masks with, even; 0 = all"
+    )
+
+
 class Distillation(Section):
     """Knowledge distillation on the server, from the clients' models, with the public dataset."""
 
@@ -371,6 +334,7 @@ class Experiment(Section):
     objective: Objective = Objective()
     augmentation: Augmentation = Augmentation()
     aggregation: Aggregation = Aggregation()
+    privacy: Privacy = Privacy()
     distillation: Distillation = Distillation()
     clustering: Clustering = Clustering()
     evaluation: Evaluation = Evaluation()

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import Field, ValidationError
 
 from fedreid_mpi.config.loading import apply_override, explain, read_toml, resolve
-from fedreid_mpi.config.sections import Experiment, File, Listed, Section
+from fedreid_mpi.config.sections import Experiment
+from fedreid_mpi.config.types import File, Listed, Section
 from fedreid_mpi.errors import ConfigurationError
 
 LABEL = "label"

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
+from fedreid_mpi.config.presets import PRESETS
 from fedreid_mpi.config.sections import (
-    PRESETS,
     Aggregation,
     Clustering,
     Distillation,
@@ -17,6 +17,7 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
     unshared, central = experiment.federation.mode != "federated", experiment.federation.mode == "centralised"
     kinds, weights = experiment.federation.clients, experiment.aggregation.weights
     distilled, clustered = experiment.distillation.enabled, experiment.clustering.enabled
+    masked = experiment.privacy.secure_aggregation
     absolute = experiment.distillation.lr
     iterations, sampler = experiment.federation.local_iterations, experiment.federation.sampler
     schedule, triplet = experiment.optimizer.schedule, experiment.objective.triplet
@@ -39,6 +40,8 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
         ("aggregation", Aggregation.model_fields, unshared, mode),
         ("aggregation", ("probe",), weights != "cosine-distance", f'aggregation.weights = "{weights}"'),
         ("objective", ("proximal",), unshared, mode),
+        ("privacy", ("secure_aggregation",), unshared, mode),
+        ("privacy", ("neighbours",), not masked, "privacy.secure_aggregation = false"),
         ("distillation", ("enabled",), unshared and distilled, mode),
         ("clustering", ("enabled",), unshared and clustered, mode),
         ("evaluation", ("local_models",), unshared, mode),

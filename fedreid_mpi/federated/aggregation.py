@@ -32,7 +32,12 @@ def begin_sums(state: RankState, plan: RoundPlan) -> RankSums:
         length = len(state.public) * model.network.width
         vectors[FEATURES] = Vectors(length, (Segment(slice(0, length), grid_of("features", most)),))
     lends = experiment.aggregation.bn == "reference"
-    return RankSums(vectors, _keys(state, plan), plan.participants, lends, state.progress.spare)
+    masks = None
+    if experiment.privacy.secure_aggregation and plan.participants:
+        from fedreid_mpi.federated.masks import agree_on_masks  # needs an optional package
+
+        masks = agree_on_masks(state.comm, experiment.privacy.neighbours)
+    return RankSums(vectors, _keys(state, plan), plan.participants, lends, masks, state.progress.spare)
 
 
 def _keys(state: RankState, plan: RoundPlan) -> dict[int, int]:

@@ -12,7 +12,7 @@ from math import isnan
 from torch import Tensor
 
 from fedreid_mpi.algorithms.clustering import cluster_clients
-from fedreid_mpi.algorithms.grouping import plan_groups, require_finite_models
+from fedreid_mpi.algorithms.grouping import plan_groups, require_finite_models, require_sums
 from fedreid_mpi.federated.aggregation import (
     average_features,
     average_models,
@@ -169,7 +169,7 @@ def _plan_groups(state: RankState, plan: RoundPlan, reports: Sequence[ClientRepo
         labels = cluster_clients(features, clustering.partition, clustering.max_distance)
     elif experiment.federation.edge_rounds:
         labels = edge_labels(state, plan)
-    return plan_groups(
+    groups = plan_groups(
         progress.groups,
         labels,
         reports,
@@ -179,6 +179,9 @@ def _plan_groups(state: RankState, plan: RoundPlan, reports: Sequence[ClientRepo
         progress.untrained,
         experiment.reliability.min_clients,
     )
+    if experiment.privacy.secure_aggregation:
+        require_sums(groups)
+    return groups
 
 
 def _distil(

@@ -95,7 +95,7 @@ def _bytes_by_kind(messages: Mapping[int, Mapping[Message, int]]) -> dict[str, i
     sent: Counter[str] = Counter()
     for ledger in messages.values():
         for message, count in ledger.items():
-            if message.dtype == "float32" or (message.dtype == "int64" and message.kind != "heartbeat"):
+            if message.dtype != "pickle" and message.kind != "heartbeat":
                 sent[message.kind] += message.bytes * count
     return dict(sent)
 

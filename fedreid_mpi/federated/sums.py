@@ -9,12 +9,16 @@ statistics that are taken from one client.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from fedreid_mpi.algorithms.averaging import Grid, add_contribution, fits, mean_of
 from fedreid_mpi.records import GridSum, Group
+
+if TYPE_CHECKING:
+    from fedreid_mpi.federated.masks import Masks  # needs an optional package
 
 MODELS, FEATURES = "models", "features"
 """Kinds of vectors; also what they are called in the ledger."""
@@ -65,6 +69,8 @@ class RankSums:
         The participants in the round's seeded order.
     lends_statistics
         Whether a group takes BatchNorm statistics from its first client in that order.
+    masks
+        What hides this rank's sums, where they are to be hidden.
     spare
         Vectors of integers that an earlier round is done with; see `finish`.
     received
@@ -75,6 +81,7 @@ class RankSums:
     keys: dict[int, int]
     order: Sequence[int]
     lends_statistics: bool = False
+    masks: "Masks | None" = None
     spare: list[Tensor] = field(default_factory=list)
     received: list[Tensor] = field(default_factory=list)
     _sizes: Counter[int] = field(init=False)
@@ -134,8 +141,13 @@ class RankSums:
                 self._add(client, kind, *self._aside.pop((kind, client)))
 
     def total(self, kind: str, key: int) -> GridSum | None:
-        """Return this rank's sum of a group; None: it has nothing to add."""
+        """Return this rank's sum of a group, to be sent; None: it has nothing to add, and no mask."""
         total = self._sums.get((kind, key))
+        if self.masks is not None:
+            if total is None:
+                total = self.take_spare(self.vectors[kind].length, torch.device("cpu")).zero_()
+                self._sums[kind, key] = total
+            return self.masks.hide(total.cpu().numpy(), f"{kind} {key}")
         return None if total is None else GridSum(total.cpu().numpy())
 
     def lone_model(self, client: int) -> Tensor | None:

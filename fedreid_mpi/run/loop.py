@@ -21,6 +21,7 @@ from fedreid_mpi.records import Event, RankInfo, RoundRecord, RunHeader
 from fedreid_mpi.results import ResultsWriter
 from fedreid_mpi.run.commit import CheckpointWriter
 from fedreid_mpi.run.consistency import require_same_files
+from fedreid_mpi.run.privacy import require_company, require_protection
 from fedreid_mpi.run.recovery import FailureLog
 from fedreid_mpi.run.resume import acquire
 from fedreid_mpi.run.setup import (
@@ -93,6 +94,7 @@ def run_federation(
     comm.rank_timeout = experiment.reliability.rank_timeout
     opened = comm.phase("datasets", partial(open_archives, experiment, comm.is_server))
     specs = comm.decide("datasets", lambda: describe_clients(experiment, require_open(opened)))
+    comm.phase("privacy", partial(require_protection, experiment, specs, comm.size))
     datasets = comm.decide("datasets", lambda: tuple(a.content_digest for a in require_open(opened)))
     with ExitStack() as held:
         start = comm.decide(
@@ -202,7 +204,9 @@ def _next_turn(
             f"{len(left) or 'none'} of the clients are left after ranks were lost, expected at least {least} "
             "(reliability.min_clients); --resume brings them back"
         )
-    return Directive(plan_round(experiment, specs, round, dropped), "", stop.seconds_left())
+    plan = plan_round(experiment, specs, round, dropped)
+    require_company(experiment, specs, plan)
+    return Directive(plan, "", stop.seconds_left())
 
 
 def _header(state: RankState, ranks: Sequence[RankInfo], git_commit: str, attempt: int) -> RunHeader:

@@ -276,13 +276,15 @@ class MPICommunicator(Communicator):
         """Add chunk by chunk, as MPI is slow to add what does not fit the cache."""
         self._meet()
         total = (np.empty(length, np.int64) if out is None else out) if self.is_server else None
-        nothing = np.zeros(min(CHUNK, length), np.int64)
+        added = None if total is None else total.view(np.uint64)  # unsigned: an overflow is defined
+        nothing = np.zeros(min(CHUNK, length), np.uint64)
+        values = None if own is None else own.values.view(np.uint64)
         if own is not None and not self.is_server:
             self._enter_array(kind, own.values)
         with self._surviving():
             for part in spans(length, CHUNK):
-                sent = nothing[: part.stop - part.start] if own is None else own.values[part]
-                request = self._comm.Ireduce(sent, None if total is None else total[part], MPI.SUM)
+                sent = nothing[: part.stop - part.start] if values is None else values[part]
+                request = self._comm.Ireduce(sent, None if added is None else added[part], MPI.SUM)
                 self._wait(request.Test, asleep=False)
         return total
 
