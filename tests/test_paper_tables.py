@@ -1,7 +1,10 @@
 """The paper's tables from made-up runs, against figures worked out by hand."""
 
 import csv
+import gzip
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -271,3 +274,30 @@ def test_a_baseline_fits_whatever_the_server_does(tmp_path):
     study = load_study([tmp_path / "fast-seed0"])
     assert table_3(study).missing.startswith("Not answerable: add centralised (")
     assert table_4(study).exhibits == ()
+
+
+def test_a_study_of_before_is_shown_reported_and_collected(tmp_path, capsys):
+    """Two methods of two seeds, written by the version of commit 2f2df15: FedPav and standalone."""
+    golden = Path(__file__).parent / "golden" / "study-2f2df15.h5.gz"
+    with gzip.open(golden) as packed, (tmp_path / "old.h5").open("wb") as file:
+        shutil.copyfileobj(packed, file)
+    old, report, new = (str(tmp_path / name) for name in ("old.h5", "report", "new.h5"))
+    assert fedreid(["results", "report", old, "-o", report]) == 0
+    rows = read_csv(tmp_path / "report" / "table-4-local-rank-1.csv")
+    assert float(rows["FedPav"]["viper"]) == pytest.approx(100 * (0.61 - 0.4))
+    assert float(rows["FedPav"]["market1501"]) == pytest.approx(100 * (0.5 - 0.51))
+    assert fedreid(["results", "collect", old, "-o", new]) == 0
+    assert fedreid(["results", "show", f"{new}/fedpav-seed1", "--plots", str(tmp_path / "plots")]) == 0
+    assert re.search(r"viper +0.0 +0.0 +0.0 +52.0 +52.0 +26.0 +62.0", capsys.readouterr().out)
+
+
+def test_methods_that_share_nothing_are_not_compared(study, tmp_path, capsys):
+    alike = scores({ModelKind.GLOBAL: (0.5,)})
+    write_run(tmp_path, "apart", 0, alike, {"cuhk01": 300})
+    arguments = ["results", "compare", str(study), str(tmp_path)]
+    assert fedreid(arguments) == 2
+    assert "no dataset is tested by every method; compare fewer of them (--method)" in capsys.readouterr().err
+    assert fedreid([*arguments, "--method", "fedpav", "--method", "cosine", "--against", "alone"]) == 0
+    assert "apart" not in capsys.readouterr().out
+    assert fedreid([*arguments, "--method", "fedprox"]) == 2
+    assert "--method fedprox: no such method, expected one of " in capsys.readouterr().err

@@ -149,7 +149,8 @@ def table_4(study: Study) -> Answer:
     found = groups(study)
     missing: list[str] = [] if found else _lacking((STANDALONE, *_TABLE_4), None)
     for number, group in enumerate(found, start=1):
-        missing += [*_lacking((STANDALONE, *_TABLE_4), group), *_unscored(group.federated)]
+        missing += _lacking((STANDALONE, *_TABLE_4), group)
+        missing += _unscored(method for method in group.federated if method.term in _TABLE_4)
         if group.standalone is None:
             continue
         rounds = common_rounds(group.methods)

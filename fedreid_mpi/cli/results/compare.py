@@ -39,6 +39,13 @@ MODELS = {"global": "global models", "local": "local models"}
     multiple=True,
     help="Which models are compared; may be repeated (default: both, as far as they are scored).",
 )
+@click.option(
+    "--method",
+    "chosen",
+    metavar="NAME",
+    multiple=True,
+    help="Only this method; may be repeated (default: all).",
+)
 @click.option("--against", metavar="NAME", help="Adds differences to this method, paired by seed.")
 @click.option(
     "--round",
@@ -51,6 +58,7 @@ def command(
     where: tuple[str, ...],
     metrics: tuple[str, ...],
     models: tuple[str, ...],
+    chosen: tuple[str, ...],
     against: str | None,
     round_: str | None,
 ) -> None:
@@ -67,12 +75,17 @@ def command(
     methods differ. As in `results report`, unfinished runs are left out where there are finished ones.
     """
     study = read_methods(paths, where)
-    names = [method.name for method in study.methods]
-    if against is not None and against not in names:
-        raise ConfigurationError(f"--against {against}: no such method, expected one of {', '.join(names)}")
-    for model in models or [model for model in MODELS if scored(study.methods, model)]:
+    found = {method.name: method for method in study.methods}
+    for option, names in (("--method", chosen), ("--against", filter(None, (against,)))):
+        for name in names:
+            if name not in found:
+                raise ConfigurationError(
+                    f"{option} {name}: no such method, expected one of {', '.join(found)}"
+                )
+    methods = [each for each in study.methods if not chosen or each.name in (*chosen, against)]
+    for model in models or [model for model in MODELS if scored(methods, model)]:
         for metric in metrics:
-            comparison = compare_methods(study.methods, round_, metric, model)
+            comparison = compare_methods(methods, round_, metric, model)
             columns = [(each.label, [str(spread) for spread in each.spreads()]) for each in comparison.series]
             print_blocks(f"{metric} in percent, {comparison.when}", comparison.rows, columns)
             if against is not None:
@@ -87,8 +100,8 @@ def command(
                 ]
                 title = f"{metric} minus {against}, {comparison.when}, by seed"
                 print_blocks(title, comparison.rows, columns)
-    _print_settings(study.methods)
-    for note in (*(f"Note: {warning}" for warning in study.warnings), *_evaluated(study.methods)):
+    _print_settings(methods)
+    for note in (*(f"Note: {warning}" for warning in study.warnings), *_evaluated(methods)):
         click.echo(note)
 
 
@@ -128,7 +141,7 @@ def compare_methods(
     Raises
     ------
     ConfigurationError
-        There is no such round.
+        There is no such round, or no dataset that all are tested on.
     """
     from fedreid_mpi.records import ModelKind
     from fedreid_mpi.report.values import common_rounds, compare
@@ -140,7 +153,9 @@ def compare_methods(
         if not str(when).isdecimal() or not all(int(str(when)) in each for each in evaluated):
             raise ConfigurationError(f"--round {when}: not evaluated by every run")
     elif not rounds:
-        raise ConfigurationError("no round was evaluated by every run; compare fewer of them")
+        raise ConfigurationError("no round was evaluated by every run; compare fewer of them (--method)")
+    if not set.intersection(*(set(method.datasets) for method in methods)):
+        raise ConfigurationError("no dataset is tested by every method; compare fewer of them (--method)")
     at = "best" if when == "best" else rounds[-1] if when is None else int(when)
     return compare([(method.name, method, kind) for method in methods], at, metric, MODELS[model])
 
