@@ -108,8 +108,10 @@ def test_paper_experiment_has_the_papers_settings():
     federation, optimizer = experiment.federation, experiment.optimizer
     assert (experiment.run.rounds, federation.local_epochs, federation.batch_size) == (300, 1, 32)
     assert (optimizer.lr, optimizer.backbone_lr_factor) == (0.05, 0.1)
-    assert federation.drop_last
-    assert (experiment.aggregation.bn, experiment.evaluation.protocol) == ("reference", "published")
+    assert (optimizer.schedule, optimizer.step_every, optimizer.step_factor) == ("step", 40, 0.1)
+    assert (optimizer.momentum, optimizer.weight_decay) == (0.9, 5e-4)
+    assert (experiment.distillation.every, experiment.distillation.lr) == (1, 0.0005)
+    assert (experiment.aggregation.weights, experiment.aggregation.probe) == ("samples", "public")
 
 
 def test_no_module_is_long_or_empty():
