@@ -73,7 +73,7 @@ def measure(
     """Return images a second of the bare step and of the client loop."""
     set_arithmetic(experiment.compute, device)
     part = Part(archive.name, ((0, archive.split("train")),))
-    spec = describe_client(0, part, [archive])
+    spec = describe_client(0, part, [archive], experiment.federation)
     layout = memory_format(experiment.compute, device)
     model = FlatModel(build_network(experiment.model, spec.identities, 0, "shared"), device, layout)
     private, shared = initial_private(model, spec, experiment), model.shared.clone()

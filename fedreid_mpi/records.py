@@ -70,6 +70,8 @@ class ClientSpec:
         Number of people among them: the size of the client's private classifier.
     test_images
         Number of query and gallery images; 0 where the client has no test split.
+    steps
+        Number of batches that it trains on in one round: those of its epochs, or its iterations. Not stored.
     """
 
     id: int
@@ -78,6 +80,7 @@ class ClientSpec:
     images: int
     identities: int
     test_images: int
+    steps: int = field(default=0, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse a client that cannot be trained."""

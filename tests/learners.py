@@ -45,7 +45,7 @@ def the_only(path):
 
 def learner(path, experiment, id=0, device=CPU) -> Learner:
     archives, part = the_only(path)
-    spec = describe_client(id, part, archives)
+    spec = describe_client(id, part, archives, experiment.federation)
     network = build_network(experiment.model, spec.identities, experiment.run.seed, "shared")
     model = FlatModel(network, device)
     private = initial_private(model, spec, experiment)

@@ -12,7 +12,14 @@ from learners import learner
 from small import write_experiment, write_site
 
 from fedreid_mpi.config import Federation, load_experiment
-from fedreid_mpi.data.samplers import SAMPLERS, _mixed, epoch_batches, identity_batches, training_batches
+from fedreid_mpi.data.samplers import (
+    SAMPLERS,
+    _mixed,
+    count_batches,
+    epoch_batches,
+    identity_batches,
+    training_batches,
+)
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.records import RoundPlan, Sampling
 from fedreid_mpi.seeds import generator
@@ -148,6 +155,9 @@ def test_iterations_are_epochs_cut_off(name, iterations):
         for length in ({"local_epochs": 3}, {"local_iterations": iterations})
     )
     assert len(epochs) == {"shuffled": 3 * 5, "identities": 3 * 7}[name]  # of 7 people, two groups each
+    assert count_batches(people, cameras, Federation(batch_size=8, sampler=name, local_epochs=3)) == len(
+        epochs
+    )
     assert [rows.tolist() for rows in cut] == [rows.tolist() for rows in epochs[:iterations]]
 
 
@@ -162,7 +172,7 @@ def test_a_client_trains_on_what_the_sampler_gives(tmp_path):
     batch = client.data.images.batch
     client.data.images.batch = lambda rows: seen.append(rows) or batch(rows)
     report = client.train(RoundPlan(1, (0,), 0.05, evaluate=False))
-    assert report.steps == len(seen) == 5
+    assert report.steps == client.data.spec.steps == len(seen) == 5
     random = generator(3, "train", 1, 0)
     first = identity_batches(client.data.people, client.data.cameras, 2, 4, random)
     assert [rows.tolist() for rows in seen[: len(first)]] == [rows.tolist() for rows in first]

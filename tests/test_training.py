@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from torch.nn.functional import pixel_unshuffle
 
 from fedreid_mpi.algorithms.weighting import cosine_distance
-from fedreid_mpi.config import Experiment
+from fedreid_mpi.config import Experiment, Federation
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import normalise
 from fedreid_mpi.errors import DataError
@@ -45,7 +45,7 @@ def site(tmp_path):
 
 def test_a_client_is_described_by_its_archive(site):
     opened, part = the_only(site)
-    spec = describe_client(3, part, opened)
+    spec = describe_client(3, part, opened, Federation())
     assert (spec.id, spec.name, spec.dataset) == (3, "site", 0)
     assert (spec.images, spec.identities) == (20, 4)
     assert spec.test_images == 5 + 4 * 2 + 1
@@ -54,14 +54,14 @@ def test_a_client_is_described_by_its_archive(site):
 def test_a_client_without_test_split_has_no_test_images(tmp_path):
     path = write_site(tmp_path / "site.h5", images=20, test_people=0)
     opened, part = the_only(path)
-    assert describe_client(0, part, opened).test_images == 0
+    assert describe_client(0, part, opened, Federation()).test_images == 0
 
 
 def test_a_client_needs_two_images(tmp_path):
     path = write_site(tmp_path / "site.h5", images=1)
     opened, part = the_only(path)
     with pytest.raises(DataError, match="1 training images for client site, expected at least two"):
-        describe_client(0, part, opened)
+        describe_client(0, part, opened, Federation())
 
 
 def test_labels_number_the_sorted_person_ids():

@@ -124,7 +124,8 @@ def _identities(
 
 
 SAMPLERS: Mapping[str, Sampler] = {"shuffled": _shuffled, "identities": _identities}
-"""Name in the configuration to what makes the batches of an epoch; at least one, of at least two images."""
+"""Name in the configuration to what makes the batches of an epoch; at least one, of at least two images. How
+many there are, and how large they are, must not depend on the stream."""
 
 
 def training_batches(
@@ -143,3 +144,11 @@ def training_batches(
     if settings.local_iterations:
         return islice(chain.from_iterable(epochs), settings.local_iterations)
     return chain.from_iterable(islice(epochs, settings.local_epochs))
+
+
+def count_batches(people: NDArray[np.int64], cameras: NDArray[np.int64], settings: config.Federation) -> int:
+    """Return how many batches a client trains on in one round."""
+    if settings.local_iterations:
+        return settings.local_iterations
+    random = np.random.default_rng(0)  # what lies in which batch does not matter
+    return sum(1 for _ in training_batches(people, cameras, settings, random))

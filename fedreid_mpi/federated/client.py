@@ -11,11 +11,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedreid_mpi import config
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import ImageStore, augment, normalise
 from fedreid_mpi.data.partition import Part
-from fedreid_mpi.data.samplers import training_batches
+from fedreid_mpi.data.samplers import count_batches, training_batches
 from fedreid_mpi.device import autocast
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.federated.memory import remember
@@ -76,7 +77,9 @@ class Trained:
     memory: Vectors
 
 
-def describe_client(id: int, part: Part, archives: Sequence[DatasetArchive]) -> ClientSpec:
+def describe_client(
+    id: int, part: Part, archives: Sequence[DatasetArchive], federation: config.Federation
+) -> ClientSpec:
     """Say what the federation needs to know of a client.
 
     Raises
@@ -91,13 +94,15 @@ def describe_client(id: int, part: Part, archives: Sequence[DatasetArchive]) -> 
         )
     home = None if part.home is None else archives[part.home]
     test = [role for role in ("query", "gallery") if home is not None and home.has(role)]
+    people = people_of(part, archives)
     return ClientSpec(
         id=id,
         name=part.name,
         dataset=-1 if part.home is None else part.home,
         images=part.images,
-        identities=int(people_of(part, archives).max()) + 1,
+        identities=int(people.max()) + 1,
         test_images=sum(len(home.split(role)) for role in test) if home is not None else 0,
+        steps=count_batches(people, cameras_of(part, archives), federation),
     )
 
 

@@ -83,7 +83,8 @@ def describe_clients(experiment: Experiment, opened: Sequence[DatasetArchive]) -
                 f"expected {first.height}x{first.width} as in {first.path}: prepare all with one --size"
             )
     specs = tuple(
-        describe_client(id, part, archives) for id, part in enumerate(partition(archives, experiment))
+        describe_client(id, part, archives, experiment.federation)
+        for id, part in enumerate(partition(archives, experiment))
     )
     federation, names = experiment.federation, [spec.name for spec in specs]
     if federation.clients_per_round > len(specs):
