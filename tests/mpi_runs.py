@@ -4,9 +4,9 @@ Usage: mpirun -n 10 python -m mpi4py mpi_runs.py FOLDER EXPERIMENT.toml...
 
 The ranks are divided into groups of `GROUPS` ranks that run side by side, then the first four play, with
 clients placed and ordered otherwise, then all together. Runs are written to FOLDER/<experiment>/<ranks>.
-Last, each group plays a third of them once more, stops after round 0 or 1, and goes on with those of another
-group: FOLDER/<experiment>/resumed. Experiments with masks need three ranks: they are played by the first
-three, by the first four and by all; those of the three stop once, and four go on.
+Last, each group plays a third of them once more, stops one or two rounds before the end, and goes on with
+those of another group: FOLDER/<experiment>/resumed. Experiments with masks need three ranks: they are played
+by the first three, by the first four and by all; those of the three stop once, and four go on.
 """
 
 import itertools
@@ -44,7 +44,7 @@ VARIANTS = {
         "objective": {"proximal": 0.1},
         "evaluation": {"reestimate_bn": True},
     },
-    "alone": {"federation": {"mode": "local"}},
+    "alone": {"run": {"rounds": 3}, "federation": {"mode": "local"}},
     "distilled": {
         "federation": {"clients_per_round": 3},
         "data": {"public": "public.h5"},
@@ -78,7 +78,7 @@ VARIANTS = {
         "optimizer": {"schedule": "milestones", "milestones": [1]},
     },
     "edges": {"federation": {"clients": "identity", "identity_clients": 2, "edge_rounds": 1}},
-    "pool": {"federation": {"mode": "centralised"}},
+    "pool": {"run": {"rounds": 3}, "federation": {"mode": "centralised"}},
 }
 
 # With masks, models and figures are those of the variant without.
@@ -158,8 +158,9 @@ def main(folder: Path, experiments: list[Path]) -> None:
         first = (group + resume) % len(GROUPS)
         for number, path in list(enumerate(experiments))[first :: len(GROUPS)]:
             run_dir = folder / path.stem / "resumed"
-            observer = Silent() if resume else StopAfter(run_dir, number % 2)
-            outcome = run_federation(some, load_experiment(path), run_dir, observer, resume=resume)
+            experiment = load_experiment(path)
+            stop = StopAfter(run_dir, experiment.run.rounds - 2 + number % 2)
+            outcome = run_federation(some, experiment, run_dir, Silent() if resume else stop, resume=resume)
             assert outcome.done == resume
         everyone.phase("wait", lambda: None)
     play_masked(masked, folder, MPICommunicator(world.Split(world.rank < 3)), four, everyone)

@@ -39,7 +39,7 @@ def remembered(run_dir):
     folder = folder_of(run_dir, manifest.round)
     stored = {}
     for name in sorted(set(manifest.private)):
-        stored |= {key: value for key, value in load_file(folder / name).items() if "/memory/" in key}
+        stored |= {key: value for key, value in load_file(folder / name).items() if "/memory/turns" in key}
     return {int(key.partition("/")[0]): value.tolist() for key, value in stored.items()}
 
 

@@ -140,7 +140,7 @@ class Model(Section):
 
 
 class Optimizer(Section):
-    """SGD on the client, restarted each round."""
+    """SGD on the client; in a federation its momentum starts anew each round."""
 
     lr: Positive = Field(0.05, description="learning rate of embedding and classifier")
     backbone_lr_factor: NonNegative = Field(

@@ -197,7 +197,8 @@ def train(
     """Train a client in the working model for one round: FedPav's local step (Zhuang et al., ACM TOMM 2023).
 
     Mini-batch SGD on the client's own identities. Every random choice comes from (seed, round, client). The
-    optimiser's momentum starts from zero, as the model it belonged to is gone.
+    optimiser's momentum is what the client remembers: nothing in a federation, where the model that it
+    belonged to is gone.
 
     Parameters
     ----------
@@ -228,6 +229,7 @@ def train(
             (model.parameters(Role.EMBEDDING, Role.CLASSIFIER), plan.learning_rate),
         ),
         experiment.optimizer,
+        memory.get("momentum"),
     )
     if not model.network.training:
         model.network.train()

@@ -12,7 +12,17 @@ from torch import Tensor
 
 from fedreid_mpi.federated.turn import FinishedTurn, Vectors
 
-MEMORIES: Mapping[str, Callable[[FinishedTurn], Tensor | None]] = {}
+
+def momentum(finished: FinishedTurn) -> Tensor | None:
+    """Keep the momentum where the client goes on with the model that it belongs to: as one long training.
+
+    In a federation the next turn begins with an average of models, of whose gradients it tells nothing.
+    """
+    shares = finished.turn.experiment.federation.mode == "federated"
+    return None if shares else finished.optimizer.momentum()
+
+
+MEMORIES: Mapping[str, Callable[[FinishedTurn], Tensor | None]] = {"momentum": momentum}
 """Name to what is remembered under it: shape (elements,), float32, on any device; None: nothing is."""
 
 

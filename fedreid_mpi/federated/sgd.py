@@ -41,7 +41,7 @@ class Descent:
 
 
 class Sgd:
-    """SGD with momentum, which starts from zero, for groups of parameters with learning rates of their own.
+    """SGD with momentum, for groups of parameters with learning rates of their own.
 
     The step is torch's own, fused. What `torch.optim.SGD` does around it takes as long as the step
     itself where networks and clients are small.
@@ -52,13 +52,35 @@ class Sgd:
         Parameters and their learning rate.
     settings
         The experiment's ``[optimizer]`` section.
+    momentum
+        What `momentum` of an earlier one returned, on any device; None: it starts from zero.
     """
 
     def __init__(
-        self, groups: Sequence[tuple[Sequence[nn.Parameter], float]], settings: config.Optimizer
+        self,
+        groups: Sequence[tuple[Sequence[nn.Parameter], float]],
+        settings: config.Optimizer,
+        momentum: Tensor | None = None,
     ) -> None:
         self._groups, self._settings = groups, settings
         self.momenta: dict[nn.Parameter, Tensor | None] = {}
+        if momentum is not None:
+            every = self._parameters()
+            parts = torch.split(momentum, [each.numel() for each in every])
+            for parameter, values in zip(every, parts, strict=True):
+                self.momenta[parameter] = torch.empty_like(parameter).copy_(values.view(parameter.shape))
+
+    def momentum(self) -> Tensor | None:
+        """Return the momenta of all parameters: shape (elements,), float32; None where there are none yet.
+
+        They stand one after the other, each in the order of its indices, however it lies in memory.
+        """
+        if not any(momentum is not None for momentum in self.momenta.values()):
+            return None
+        held = [(parameter, self.momenta.get(parameter)) for parameter in self._parameters()]
+        return torch.cat(
+            [(torch.zeros_like(each) if values is None else values).flatten() for each, values in held]
+        )
 
     @torch.no_grad()
     def step(self) -> None:
@@ -83,9 +105,11 @@ class Sgd:
 
     def drop_gradients(self) -> None:
         """Make the next backward pass begin anew."""
-        for parameters, _ in self._groups:
-            for parameter in parameters:
-                parameter.grad = None
+        for parameter in self._parameters():
+            parameter.grad = None
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [parameter for parameters, _ in self._groups for parameter in parameters]
 
 
 def descend(
