@@ -532,24 +532,25 @@ OF_MODELS = {
         "model.weights: .*none.pth: no such file", DATA, sections={"model": {"weights": "none.pth"}}
     ),
     "weights-of-another-network": Bad(
-        "resnet18.safetensors: has no tensor stem.weight, expected one of shape .* of small",
+        r"resnet18.safetensors: does not fit small: \d+ tensors are missing \(stem.weight, …\); 1 tensor is "
+        r"unexpected \(conv1.weight\)",
         DATA,
         arguments=("--weights", "resnet18.safetensors"),
     ),
     "weights-of-another-shape": Bad(
-        r"tensor blocks.0.conv2.weight has shape \[32, 32, 1, 1\], expected \[32, 32, 3, 3\] of small",
+        r"1 tensor is of another shape or kind \(blocks.0.conv2.weight: \[32, 32, 1, 1\], expected \[32, ",
         DATA,
         arguments=WEIGHTS,
         spoil=tensors(blocks__0__conv2__weight=torch.zeros(32, 32, 1, 1)),
     ),
     "weights-of-whole-numbers": Bad(
-        "tensor bn.weight is torch.int64, expected floating point",
+        "bn.weight: torch.int64, expected floating point",
         DATA,
         arguments=WEIGHTS,
         spoil=tensors(bn__weight=torch.ones(32, dtype=torch.int64)),
     ),
     "weights-with-more": Bad(
-        "tensor extra is not part of the model of small",
+        r"does not fit small: 1 tensor is unexpected \(extra\)",
         DATA,
         arguments=WEIGHTS,
         spoil=tensors(extra=torch.zeros(1)),

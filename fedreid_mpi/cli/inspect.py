@@ -7,8 +7,10 @@ import click
 import numpy as np
 
 from fedreid_mpi.cli.console import print_table, progress_bar
+from fedreid_mpi.cli.inspect_weights import ENDINGS, inspect_model, inspect_weights
+from fedreid_mpi.cli.sizes import parse_size
 from fedreid_mpi.data.archive import KIND, DatasetArchive, Node, read_tree, verify_dataset
-from fedreid_mpi.errors import DataError
+from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.storage.hdf5.container import open_archive
 from fedreid_mpi.storage.hdf5.tree import read_attributes
 
@@ -19,17 +21,33 @@ LONGEST = 72
 @click.command(name="inspect")
 @click.argument("archive", type=click.Path(path_type=Path))
 @click.option("--verify", is_flag=True, help="Check the file against the specification, digests included.")
-def command(archive: Path, verify: bool) -> None:
-    """Say what is in ARCHIVE: a dataset, the results of a run, a study file, or saved features.
+@click.option(
+    "--backbone", metavar="NAME", help="Of weights: the backbone that they are for, else it is told."
+)
+@click.option(
+    "--size",
+    metavar="HxW",
+    callback=parse_size,
+    default="256x128",
+    show_default=True,
+    help="Of weights: the images that they are wanted for.",
+)
+def command(archive: Path, verify: bool, backbone: str | None, size: tuple[int, int]) -> None:
+    """Say what is in ARCHIVE: a dataset, results of a run, a study file, saved features, a model, or weights.
 
     Of a dataset, tables of its splits and attributes are printed; of a study file, the index of its runs. Of
-    the others, all groups and datasets with their shapes, types, units and descriptions.
+    other archives, all groups and datasets with their shapes, types, units and descriptions. Of a file of
+    weights (.pth, .safetensors), what would become of each tensor as model.weights: loaded, left out on
+    purpose, missing, unexpected, of another shape; the command ends with exit code 3 if it does not fit.
 
     With --verify the whole file is read and compared with docs/format.md and with its own digests. A single
     changed byte in an image is found, and the image is named; the command then ends with exit code 3.
     """
     from fedreid_mpi.results.file_kinds import STUDY
 
+    if archive.suffix.lower() in ENDINGS:
+        _inspect_tensors(archive, verify, backbone, size)
+        return
     with open_archive(archive) as file:
         attributes = read_attributes(file)
     if verify:
@@ -42,6 +60,17 @@ def command(archive: Path, verify: bool) -> None:
     else:
         _print_tree(archive, read_tree(archive))
     _print_attributes(attributes)
+
+
+def _inspect_tensors(path: Path, verify: bool, backbone: str | None, size: tuple[int, int]) -> None:
+    from fedreid_mpi.model import is_own_model
+
+    if is_own_model(path):
+        inspect_model(path)  # which reads all of it, its digest included
+    elif verify:
+        raise ConfigurationError(f"--verify: {path} is a file of weights, of which there is no specification")
+    else:
+        inspect_weights(path, backbone, size)
 
 
 def _verify(path: Path, kind: str) -> None:

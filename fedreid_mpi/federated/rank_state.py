@@ -88,6 +88,8 @@ class RankState:
         Is called between batches; raises `Abandoned` where the round is to be given up.
     progress
         All of it that changes from round to round.
+    notes
+        What is worth telling of how it was set up.
     """
 
     comm: Communicator
@@ -100,6 +102,7 @@ class RankState:
     public: PublicImages | None
     heartbeat: Heartbeat
     progress: Progress
+    notes: tuple[str, ...] = ()
 
     def needs_model_of(self, group: Collection[int]) -> bool:
         """Tell whether this rank keeps the shared model of a group of clients."""

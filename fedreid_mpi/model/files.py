@@ -1,4 +1,4 @@
-"""Models on disk: safetensors with the settings that rebuild the network; ImageNet weights read safely."""
+"""Models on disk: safetensors with the settings that rebuild the network."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from torch import Tensor
 from fedreid_mpi import config
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.model.flat_model import FlatModel
-from fedreid_mpi.model.foreign import STATE_DICT, what_it_is
+from fedreid_mpi.model.foreign import what_it_is
 from fedreid_mpi.model.network import ReIDNetwork, build_network
 from fedreid_mpi.pixels import read_pixel_scale
 from fedreid_mpi.records import ParamSpec, Role
@@ -175,6 +175,16 @@ def load_vectors(path: Path, prefix: str = "") -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
 
 
+def is_own_model(path: Path) -> bool:
+    """Tell whether a file is a model that `save_model` wrote, as far as can be told."""
+    try:
+        require_regular(path)
+        with safe_open(path, framework="pt") as file:
+            return ABOUT in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
 def load_model(path: Path) -> StoredModel:
     """Read a model that `save_model` wrote.
 
@@ -215,56 +225,6 @@ def load_model(path: Path) -> StoredModel:
     return StoredModel(network.eval(), settings, height, width)
 
 
-def load_backbone_weights(path: Path, network: ReIDNetwork, architecture: str) -> None:
-    """Copy pre-trained weights into a network's backbone, in place.
-
-    Parameters
-    ----------
-    path
-        A ``state_dict`` as torchvision publishes it, ``.pth`` or ``.safetensors``; its classifier (``fc``) is
-        not part of the model. Nothing is unpickled but tensors.
-    network
-        Receives the weights.
-    architecture
-        Name of the backbone, for the message.
-
-    Raises
-    ------
-    DataError
-        If the file is missing or unreadable, or is of another architecture: the first leaf that differs is
-        named.
-    """
-    try:
-        require_regular(path)
-        if path.suffix == ".safetensors":
-            weights = load_file(path)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise DataError(f"model.weights: {path}: no such file") from error
-    except OSError as error:
-        reason = error.strerror or error
-        raise DataError(f"model.weights: {path}: not a readable file of weights: {reason}") from error
-    except Exception as error:  # torch raises a dozen kinds for a damaged or foreign file
-        found = f"model.weights: {path}: not a readable file of weights: it is {what_it_is(path, error)}"
-        raise DataError(f"{found}; {STATE_DICT}") from error
-    if not isinstance(weights, Mapping) or not all(isinstance(leaf, Tensor) for leaf in weights.values()):
-        raise DataError(f"model.weights: {path}: expected a mapping of names to tensors (a state_dict)")
-    backbone = network.backbone
-    weights = {name: leaf for name, leaf in weights.items() if not name.startswith("fc.")}
-    own = backbone.state_dict()
-    counters = {name for name in own if name.endswith("num_batches_tracked")}
-    # Files from before torch 0.4.1 have no counters; no result depends on them.
-    _check_leaves(
-        path,
-        {name: leaf.shape for name, leaf in own.items() if name not in counters},
-        {name: leaf for name, leaf in weights.items() if name not in counters},
-        f" of {architecture}",
-    )
-    _require_finite(path, weights)
-    backbone.load_state_dict({**own, **weights})
-
-
 def _read(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
     """Read the tensors whose names are wanted, and no others."""
     try:
@@ -303,18 +263,16 @@ def _digest(about: Mapping[str, object], tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _check_leaves(
-    path: Path, expected: Mapping[str, Sequence[int]], found: Mapping[str, Tensor], of: str = ""
-) -> None:
+def _check_leaves(path: Path, expected: Mapping[str, Sequence[int]], found: Mapping[str, Tensor]) -> None:
     """Compare names, shapes and kinds, and name the first leaf that differs."""
     for name, shape in expected.items():
         if name not in found:
-            raise DataError(f"{path}: has no tensor {name}, expected one of shape {list(shape)}{of}")
+            raise DataError(f"{path}: has no tensor {name}, expected one of shape {list(shape)}")
         if tuple(found[name].shape) != tuple(shape):
             shapes = f"{list(found[name].shape)}, expected {list(shape)}"
-            raise DataError(f"{path}: tensor {name} has shape {shapes}{of}")
+            raise DataError(f"{path}: tensor {name} has shape {shapes}")
         if not found[name].is_floating_point():
             raise DataError(f"{path}: tensor {name} is {found[name].dtype}, expected floating point")
     surplus = [name for name in found if name not in expected]
     if surplus:
-        raise DataError(f"{path}: tensor {surplus[0]} is not part of the model{of}")
+        raise DataError(f"{path}: tensor {surplus[0]} is not part of the model")

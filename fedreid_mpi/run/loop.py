@@ -149,7 +149,7 @@ def _run_rounds(
     if ranks is not None:
         header = _header(state, ranks, git_commit, start.attempt)
         writer = ResultsWriter(run_dir, header)
-        observer.started(header, (*lost, *start.warnings, *start.notes))
+        observer.started(header, (*lost, *start.warnings, *start.notes, *state.notes))
     checkpoints = CheckpointWriter(state, run_dir, start, writer, datasets)
     lengths: deque[float] = deque(maxlen=LENGTHS)
     last = experiment.run.rounds

@@ -153,8 +153,10 @@ def set_up(
         largest = max(spec.identities for spec in specs)
         size = (archives[0].height, archives[0].width)
         network = build_network(experiment.model, largest, experiment.run.seed, "shared", size=size)
+        notes: tuple[str, ...] = ()
         if experiment.model.weights is not None and comm.is_server and start.after < 0:
-            load_backbone_weights(experiment.model.weights, network, experiment.model.backbone)
+            account = load_backbone_weights(experiment.model.weights, network, experiment.model.backbone)
+            notes = (f"{experiment.model.weights.name}: {account.summary}",)
         return RankState(
             comm=comm,
             experiment=experiment,
@@ -165,6 +167,7 @@ def set_up(
             archives=archives,
             public=PublicImages.open(public[0], experiment, device, network.pixel_scale) if public else None,
             heartbeat=heartbeat,
+            notes=notes,
             progress=Progress(start.groups, frozenset(start.untrained)),
         )
 
