@@ -74,7 +74,7 @@ VARIANTS = {
             "clients_per_round": 3,
         },
         "model": {"embedding_dim": 0, "neck": "bnneck"},
-        "objective": {"triplet": 1.0, "margin": "soft"},
+        "objective": {"triplet": 1.0, "margin": "soft", "contrastive": 1.0},
         "optimizer": {"schedule": "milestones", "milestones": [1]},
     },
     "edges": {"federation": {"clients": "identity", "identity_clients": 2, "edge_rounds": 1}},

@@ -128,6 +128,14 @@ def test_nothing_can_be_changed_afterwards(tmp_path):
             'optimizer.milestones means nothing with optimizer.schedule = "constant"',
         ),
         ("[objective]\nmargin = 0.5\n", "objective.margin means nothing with objective.triplet = 0"),
+        (
+            "[objective]\ntemperature = 1.0\n",
+            "objective.temperature means nothing with objective.contrastive = 0",
+        ),
+        (
+            '[federation]\nmode = "local"\n[objective]\ncontrastive = 1.0\n',
+            'objective.contrastive means nothing with federation.mode = "local"',
+        ),
         ("[model]\nembedding_dim = 1\n", "model.embedding_dim: 1, expected 0 or at least 2"),
         ("[x]\ny = 3\n", "unknown key x (valid here: preset, run, data,"),
     ],

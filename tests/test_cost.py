@@ -35,6 +35,10 @@ METHODS = {
         "federation": {"sampler": "identities", "local_iterations": 3},
         "evaluation": {"every": 2, "local_models": False},
     },
+    "contrasted": {
+        "objective": {"contrastive": 1.0},
+        "evaluation": {"every": 2, "local_models": False},
+    },
     "everything": {
         "data": {"public": "public.h5"},
         "distillation": {"enabled": True},
@@ -50,6 +54,7 @@ COSTS = {
     "seldom": Cost(2 * 2 * (24 + 8 + 16), 2 * TESTED, 0),
     "weighed": Cost(2 * (26 + 9 + 17), 2 * TESTED, 2 * 3 * 2 * 32),
     "people": Cost(2 * 3 * 3 * 8, 2 * TESTED, 0),
+    "contrasted": Cost(2 * EPOCH, 2 * TESTED, 2 * EPOCH),
     "everything": Cost(
         2 * (EPOCH + PUBLIC),
         (1 + 2 + 2) * TESTED + 2 * TESTED + 3 * TESTED,

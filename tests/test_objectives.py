@@ -100,7 +100,7 @@ def test_two_steps_are_those_of_the_loss_with_the_triplet_term_in_it(embedding_d
 def test_without_strength_it_is_fedpav_to_the_bit(site):
     plan = RoundPlan(1, (0,), 0.05, evaluate=False)
     trained = []
-    neutral = {"objective": {"proximal": 0.0, "triplet": 0.0}}
+    neutral = {"objective": {"proximal": 0.0, "triplet": 0.0, "contrastive": 0.0}}
     for sections in ({}, neutral, {"objective": {"proximal": 0.5}}):
         one = learner(site, experiment(**sections))
         start = one.model.shared.clone()

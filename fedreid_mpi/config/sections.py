@@ -184,6 +184,12 @@ class Objective(Section):
     margin: NonNegative | Literal["soft"] = Field(
         0.3, description="margin of the triplet loss; soft: ln(1 + exp(·)) instead of a margin"
     )
+    contrastive: NonNegative = Field(
+        0.0,
+        description="MOON: weight μ of the contrast between the features of the round's model and those of "
+        "the client's last one; 0 = off",
+    )
+    temperature: Positive = Field(0.5, description="MOON: temperature τ of the contrast")
     proximal: NonNegative = Field(
         0.0, description="FedProx: strength μ that holds parameters near the round's; 0 = off"
     )

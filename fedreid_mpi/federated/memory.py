@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
+from fedreid_mpi.algorithms.moon import PREVIOUS
 from fedreid_mpi.federated.turn import FinishedTurn, Vectors
 
 
@@ -22,7 +23,16 @@ def momentum(finished: FinishedTurn) -> Tensor | None:
     return None if shares else finished.optimizer.momentum()
 
 
-MEMORIES: Mapping[str, Callable[[FinishedTurn], Tensor | None]] = {"momentum": momentum}
+def previous_model(finished: FinishedTurn) -> Tensor | None:
+    """Return the shared part of the client's trained model, where MOON contrasts the next one with it."""
+    turn = finished.turn
+    return turn.model.shared if turn.experiment.objective.contrastive else None
+
+
+MEMORIES: Mapping[str, Callable[[FinishedTurn], Tensor | None]] = {
+    "momentum": momentum,
+    PREVIOUS: previous_model,
+}
 """Name to what is remembered under it: shape (elements,), float32, on any device; None: nothing is."""
 
 

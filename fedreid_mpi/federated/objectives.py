@@ -8,14 +8,17 @@ is to write it in a file of its own and to name it in `TERMS` or `CORRECTIONS`.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from fedreid_mpi.algorithms.fedprox import proximal_gradient
+from fedreid_mpi.algorithms.moon import PREVIOUS, contrastive_loss
 from fedreid_mpi.algorithms.triplet import batch_hard_loss
 from fedreid_mpi.device import autocast
 from fedreid_mpi.federated.sgd import Correction, LossOf
 from fedreid_mpi.federated.turn import ClientTurn
+from fedreid_mpi.model import batch_statistics, features_of
 from fedreid_mpi.records import Role
 
 
@@ -66,6 +69,31 @@ def triplet(turn: ClientTurn) -> Term | None:
     return lambda outputs: weight * batch_hard_loss(outputs.embeddings, outputs.labels, margin)
 
 
+def contrast(turn: ClientTurn) -> Term | None:
+    """Hold the features near those of the round's model, and away from the client's last one's: MOON.
+
+    All three models see the batch with its own statistics in BatchNorm, so that they differ by their
+    parameters alone, and the two that are not trained without dropout. A client that has not trained before
+    has no last model: the term is left out, as it is without gradient where both models are the same.
+    """
+    experiment, model = turn.experiment, turn.model
+    weight, temperature = experiment.objective.contrastive, experiment.objective.temperature
+    if not weight or PREVIOUS not in turn.memory:
+        return None
+    network = model.network
+    of_global = features_of(model, model.shared.clone())  # with the client's own BatchNorm, where it has some
+    of_previous = features_of(model, turn.memory[PREVIOUS].to(model.buffer.device))
+
+    def term(outputs: Outputs) -> Tensor:
+        images = outputs.images
+        with torch.no_grad(), batch_statistics(network), autocast(experiment.compute, images.device):
+            others = of_global(images).float(), of_previous(images).float()
+        network.train()
+        return weight * contrastive_loss(outputs.features, *others, temperature)
+
+    return term
+
+
 def proximal(turn: ClientTurn) -> Correction | None:
     """Hold the parameters near those that the round began with: FedProx."""
     strength, model = turn.experiment.objective.proximal, turn.model
@@ -79,7 +107,7 @@ def proximal(turn: ClientTurn) -> Correction | None:
     return lambda: proximal_gradient(pairs, strength)
 
 
-TERMS: Sequence[Callable[[ClientTurn], Term | None]] = (cross_entropy, triplet)
+TERMS: Sequence[Callable[[ClientTurn], Term | None]] = (cross_entropy, triplet, contrast)
 """What makes up the loss; a term that is not asked for makes itself None."""
 
 CORRECTIONS: Sequence[Callable[[ClientTurn], Correction | None]] = (proximal,)

@@ -14,7 +14,7 @@ from fedreid_mpi.model.files import (
     tensors_of,
     values_of,
 )
-from fedreid_mpi.model.flat_model import FlatModel
+from fedreid_mpi.model.flat_model import FlatModel, features_of
 from fedreid_mpi.model.footprint import Footprint, measure
 from fedreid_mpi.model.network import ReIDNetwork, build_network, initial_classifier
 from fedreid_mpi.model.recognition import recognise, try_on
@@ -30,6 +30,7 @@ __all__ = [
     "batch_norms",
     "batch_statistics",
     "build_network",
+    "features_of",
     "initial_classifier",
     "is_own_model",
     "load_backbone_weights",

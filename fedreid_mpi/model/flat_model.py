@@ -9,11 +9,12 @@ One model serves all clients of a rank in turn: its classifier has room for the 
 uses the first rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fedreid_mpi.model.batch_norm import BatchNorm
 from fedreid_mpi.model.network import ReIDNetwork
@@ -135,6 +136,44 @@ class FlatModel:
         known = self._parameters
         chosen = [known[spec.name] for spec in self.specs if spec.role in roles and spec.name in known]
         return [parameter for parameter in chosen if parameter.requires_grad]
+
+
+class _Features(nn.Module):
+    """A network's features as what a module returns, which `torch.func.functional_call` asks for."""
+
+    def __init__(self, network: ReIDNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network.features(images)
+
+
+def features_of(model: FlatModel, shared: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return what maps images to the features that a model with another shared part makes of them.
+
+    Nothing is copied: for the time of a call the network works on views of the other vector, and then on its
+    own tensors again. Modes are those that the network is in.
+
+    Parameters
+    ----------
+    model
+        The model that lends its network.
+    shared
+        Shape (shared,), float32, on the model's device: the other model.
+    """
+    module = _Features(model.network)
+    views = {
+        f"network.{spec.name}": torch.as_strided(shared, spec.shape, spec.stride, spec.offset)
+        for spec in model.specs
+        if spec.role is not Role.CLASSIFIER
+    }
+
+    def features(images: Tensor) -> Tensor:
+        found: Tensor = functional_call(module, views, (images,))
+        return found
+
+    return features
 
 
 def lay_out(network: ReIDNetwork) -> tuple[tuple[ParamSpec, ...], int]:

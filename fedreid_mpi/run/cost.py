@@ -1,5 +1,6 @@
 """What a run costs, in images that go through the network: told before it starts."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ class Cost:
         own. With mirror images each takes two passes.
     measured
         Forwards alone, for anything else: what teachers make of the public dataset, clustering features,
-        cosine distances, BatchNorm statistics that are re-estimated.
+        cosine distances, contrasts, BatchNorm statistics that are re-estimated.
     """
 
     trained: int = 0
@@ -69,8 +70,12 @@ def run_cost(experiment: Experiment, opened: Sequence[DatasetArchive]) -> Cost:
     ]
     public = 0 if data.public is None else len(choose_public(opened[-1], data.exclude_overlap))
     rounds = range(experiment.run.rounds + 1)
-    plans = (plan_round(experiment, specs, round) for round in rounds)
-    return sum((_round_cost(experiment, specs, trained, public, plan) for plan in plans), Cost())
+    plans = [plan_round(experiment, specs, round) for round in rounds]
+    contrasted = Cost()
+    if experiment.objective.contrastive:  # from a client's second turn on, two more models see its images
+        turns = Counter(id for plan in plans for id in plan.participants)
+        contrasted = Cost(measured=sum(2 * (count - 1) * trained[id] for id, count in turns.items()))
+    return contrasted + sum((_round_cost(experiment, specs, trained, public, plan) for plan in plans), Cost())
 
 
 def method_costs(
