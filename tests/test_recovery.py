@@ -75,15 +75,20 @@ def test_a_rank_that_hangs_is_dropped_as_if_its_client_were_away(experiment, tmp
 
 
 def test_the_last_rank_goes_on_with_a_study(experiment, tmp_path):
+    """In its first run clients are alone: their models and momentum come from the files of lost ranks."""
     study = {"name": "small", "base": str(experiment), "seeds": [3]}
-    methods = {"plain": {}, "uniform": {"aggregation": {"weights": "uniform"}}}
+    methods = {
+        "local": {"federation": {"mode": "local"}},
+        "uniform": {"aggregation": {"weights": "uniform"}},
+    }
     suite = tmp_path / "suite.toml"
     suite.write_text(tomli_w.dumps({"study": study, "methods": methods}), encoding="utf-8")
     command = ("study", suite, tmp_path / "study", "--on-rank-loss", "replace")
     with started(3, *command, cwd=tmp_path, launcher=surviving()) as process:
-        wait_for_round(tmp_path / "study" / "plain-seed3", 1, process)
+        wait_for_round(tmp_path / "study" / "local-seed3", 1, process)
         assert strike(process, {0: signal.SIGKILL, 2: signal.SIGKILL}) == (0, [])
-    assert_same_run(tmp_path / "study" / "plain-seed3", alone(experiment, tmp_path / "plain"))
+    local = alone(experiment, tmp_path / "local", "federation.mode=local")
+    assert_same_run(tmp_path / "study" / "local-seed3", local)
     uniform = alone(experiment, tmp_path / "uniform", "aggregation.weights=uniform")
     assert_same_run(tmp_path / "study" / "uniform-seed3", uniform)
     sizes = [len(read_run(folder).header.ranks) for folder in sorted((tmp_path / "study").glob("*-seed3"))]
