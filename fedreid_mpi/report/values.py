@@ -171,13 +171,16 @@ def compare(
         columns = [method.datasets.index(name) for name in shared]
         values = {run.seed: scores_at(run, when, kind, metric, rounds)[columns] for run in method.runs}
         series.append(Series(label, {seed: _with_means(row, shared) for seed, row in values.items()}))
-    words = (
-        f"best {min(BEST_ROUNDS, len(rounds))} of {len(rounds)} rounds" if when == "best" else f"round {when}"
-    )
-    if str(when).startswith("epochs:"):
-        words = f"{str(when).removeprefix('epochs:')} local epochs"
+    words = moment(when, rounds)
     words = f"{models}, {words}" if models else words
     return Comparison((*shared, *_mean_names(shared)), len(shared), tuple(series), words, metric)
+
+
+def moment(when: int | str, rounds: Sequence[int]) -> str:
+    """Say in words what `compare` looks at; ``rounds`` are those that the best three are chosen from."""
+    if when == "best":
+        return f"best {min(BEST_ROUNDS, len(rounds))} of {len(rounds)} rounds"
+    return f"{when.removeprefix('epochs:')} local epochs" if isinstance(when, str) else f"round {when}"
 
 
 def scores_at(
