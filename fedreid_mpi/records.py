@@ -12,8 +12,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-CMC_RANKS = 50
-"""Length of every CMC curve that is kept: rank-1 to rank-50."""
+from fedreid_mpi.scores import CMC_RANKS, Evaluation, ModelKind, Scores, UnseenDataset, UnseenEvaluation
+
+# What a record holds of a model's scores goes by these names here as well.
+__all__ = ["CMC_RANKS", "Evaluation", "ModelKind", "Scores", "UnseenDataset", "UnseenEvaluation"]
 
 EvaluationProtocol = Literal["standard", "published", "single-gallery-shot"]
 """How a ranked gallery becomes scores; see `fedreid_mpi.evaluation.ranking`."""
@@ -157,34 +159,6 @@ class RoundPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Scores:
-    """How well a model ranks one dataset's gallery.
-
-    Attributes
-    ----------
-    cmc
-        Shape (`CMC_RANKS`,), float64: share of queries with a true match at or before each rank.
-    mean_ap, mean_inp
-        Mean average precision and mean inverse negative penalty, in [0, 1]; NaN where the protocol has none.
-    queries
-        Number of queries with at least one match.
-    unmatched
-        Number of queries without.
-    """
-
-    cmc: NDArray[np.float64]
-    mean_ap: float
-    mean_inp: float
-    queries: int
-    unmatched: int
-
-    def __post_init__(self) -> None:
-        """Refuse curves of another length: they could not be stacked in the archive."""
-        if self.cmc.shape != (CMC_RANKS,):
-            raise ValueError(f"cmc has shape {self.cmc.shape}, expected ({CMC_RANKS},)")
-
-
-@dataclass(frozen=True, slots=True)
 class ClientReport:
     """What the server learns about one client's training: numbers, never parameters or images.
 
@@ -251,30 +225,6 @@ class Group:
     before: int
 
 
-class ModelKind(StrEnum):
-    """Which model an evaluation is of.
-
-    ``GLOBAL`` is the one that a client starts the next round from, its group's where clients are grouped;
-    ``LOCAL`` the client's own after training; ``AGGREGATED`` the global one before the server distilled;
-    ``REESTIMATED`` the global one with BatchNorm statistics of the client's training images.
-    """
-
-    GLOBAL = "global"
-    LOCAL = "local"
-    AGGREGATED = "aggregated"
-    REESTIMATED = "re-estimated"
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Scores of one model on one dataset after one round."""
-
-    round: int
-    client: int
-    model: ModelKind
-    scores: Scores
-
-
 @dataclass(frozen=True, slots=True)
 class Event:
     """Something out of the ordinary that a reader of the results should know."""
@@ -332,6 +282,8 @@ class RoundRecord:
         (clients, clients), float32, NaN for those that have none.
     evaluations
         In client-id order, the global model's before the local ones'.
+    unseen
+        Scores on datasets that nobody trains on, by group, then by dataset.
     events
         In the order in which they happened.
     phase_seconds
@@ -349,6 +301,7 @@ class RoundRecord:
     distillation_loss: Mapping[int, float] = field(default_factory=dict)
     feature_distances: NDArray[np.float32] | None = None
     evaluations: tuple[Evaluation, ...] = ()
+    unseen: tuple[UnseenEvaluation, ...] = ()
     events: tuple[Event, ...] = ()
     phase_seconds: Mapping[str, float] = field(default_factory=dict)
     bytes_sent: Mapping[str, int] = field(default_factory=dict)
@@ -389,6 +342,8 @@ class RunHeader:
         Number of floating-point values that a client shares with the server.
     attempt
         1 for the first start of a run (volatile).
+    unseen
+        Datasets that nobody trains on, in id order.
     """
 
     name: str
@@ -400,3 +355,4 @@ class RunHeader:
     git_commit: str
     parameters: int
     attempt: int = 1
+    unseen: tuple[UnseenDataset, ...] = ()

@@ -432,12 +432,39 @@ OF_ARCHIVES = {
     "one-image": Bad(
         "lone.h5: 1 training images for client lone, expected at least two", DATA, archives=("lone.h5",)
     ),
-    "no-training-images": Bad("empty.h5: no split 0 for train, found 0: ", DATA, archives=("empty.h5",)),
     "public-missing": Bad("none.h5: no such file", DATA, sections=PUBLIC | {"data": {"public": "none.h5"}}),
     "public-without-public-split": Bad(
         "other.h5: no split 0 for public", DATA, sections=PUBLIC | {"data": {"public": "other.h5"}}
     ),
-    "public-as-a-client": Bad("public.h5: no split 0 for train", DATA, archives=("public.h5",)),
+    "public-as-a-client": Bad(
+        r"public.h5: has no training images, which data.archives needs \(found public\)",
+        DATA,
+        archives=("public.h5",),
+    ),
+    "tests-alone-as-a-client": Bad(
+        r"empty.h5: has no training images, which data.archives needs \(found query, gallery\); data.unseen",
+        DATA,
+        archives=("site.h5", "empty.h5"),
+    ),
+    "unseen-that-is-trained-on": Bad(
+        "site.h5 is the same dataset as .*site.h5", sections={"data": {"unseen": ["site.h5"]}}
+    ),
+    "unseen-twice": Bad(
+        "other.h5 is the same dataset as .*other.h5", sections={"data": {"unseen": ["other.h5", "other.h5"]}}
+    ),
+    "unseen-not-there": Bad("gone.h5: no such file", DATA, sections={"data": {"unseen": ["gone.h5"]}}),
+    "unseen-without-tests": Bad(
+        "untested.h5: split 0 has images for train, expected query and gallery",
+        DATA,
+        sections={"data": {"unseen": ["untested.h5"]}},
+    ),
+    "unseen-of-another-size": Bad(
+        "larger.h5: images are 64x32, expected 32x16", DATA, sections={"data": {"unseen": ["larger.h5"]}}
+    ),
+    "unseen-alone": Bad(
+        'data.unseen means nothing with federation.mode = "local"',
+        sections={"data": {"unseen": ["other.h5"]}, "federation": {"mode": "local"}},
+    ),
     "inspect-missing": Bad("none.h5: no such file", DATA, command=("inspect", "none.h5")),
     "inspect-pipe": Bad(
         "site.h5: cannot be read: Not a regular file",

@@ -77,6 +77,11 @@ VARIANTS = {
         "objective": {"triplet": 1.0, "margin": "soft", "contrastive": 1.0},
         "optimizer": {"schedule": "milestones", "milestones": [1]},
     },
+    "unseen": {
+        "data": {"public": "public.h5", "unseen": ["folds.h5", "whole.h5"]},
+        "distillation": {"enabled": True},
+        "clustering": {"enabled": True, "max_distance": 0.1},  # near enough that several groups stay
+    },
     "edges": {"federation": {"clients": "identity", "identity_clients": 2, "edge_rounds": 1}},
     "pool": {"run": {"rounds": 3}, "federation": {"mode": "centralised"}},
 }

@@ -117,6 +117,42 @@ def write_public(path, seed=9):
     return path
 
 
+def write_folds(path: Path, people: int = 20, strangers: int = 50, folds: int = 3, seed: int = 11) -> Path:
+    """Write an archive like GRID's: each person once in a probe and once in the gallery, which has strangers.
+
+    A fold trains on the people whose number leaves its own when divided by the number of folds; without folds
+    everybody is tested, and nobody trained on.
+    """
+    pids = [1 + n // 2 for n in range(2 * people)] + [0] * strangers
+    camids = [1 + n % 2 for n in range(2 * people)] + [1 + n % 3 for n in range(strangers)]
+    splits = []
+    for fold in range(max(folds, 1)):
+        split = {"train": [], "query": [], "gallery": []}
+        for n, pid in enumerate(pids):
+            trained = folds and pid and pid % folds == fold
+            split["train" if trained else "query" if pid and n % 2 == 0 else "gallery"].append(n)
+        splits.append({role: images for role, images in split.items() if images})
+    contents = ArchiveContents(
+        name=path.stem,
+        layout="drawn",
+        height=HEIGHT,
+        width=WIDTH,
+        paths=[f"{n:04d}.png" for n in range(len(pids))],
+        pids=pids,
+        camids=camids,
+        splits=splits,
+        attributes={},
+    )
+    drawn = {pid: draw(seed, pid, pids.count(pid)) for pid in set(pids)}
+    noise = generator(seed, "noise")
+    pictures = []
+    for n, pid in enumerate(pids):  # so much noise that not everybody is found
+        picture = 0.5 * drawn[pid][pids[:n].count(pid)] + noise.normal(60, 20, 3)
+        pictures.append(np.clip(noise.normal(picture, 30), 0, 255).astype(np.uint8))
+    write_archive(path, contents, ((image, hashlib.sha256(image).digest()) for image in pictures))
+    return path
+
+
 def write_experiment(path: Path, archives: list[Path], **sections: dict[str, object]) -> Path:
     """Write `EXPERIMENT` over some archives, with keys replaced."""
     content = {name: dict(keys) for name, keys in EXPERIMENT.items()}

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from small import Silent, write_experiment, write_public
+from small import Silent, write_experiment, write_folds, write_public
 from test_study import write_suite
 
 from fedreid_mpi.cli import run
@@ -16,7 +16,8 @@ from fedreid_mpi.run.loop import run_federation
 
 # Three clients of 26, 9 and 17 images, of which an epoch in batches of 8 uses 26, 8 and 16; the first two are
 # tested on 5 queries and 9 gallery images each. 36 public images; two rounds, and round 0, are all scored.
-EPOCH, TESTED, PUBLIC = 26 + 8 + 16, 14 + 14, 36
+# Of the unseen dataset every image is in a query or gallery of some split.
+EPOCH, TESTED, PUBLIC, UNSEEN = 26 + 8 + 16, 14 + 14, 36, 90
 METHODS = {
     "plain": {},
     "alone": {"federation": {"mode": "local"}},
@@ -31,6 +32,7 @@ METHODS = {
         "aggregation": {"weights": "cosine-distance", "probe": "public"},
         "evaluation": {"every": 2, "local_models": False},
     },
+    "unseen": {"data": {"unseen": ["folds.h5"]}, "evaluation": {"local_models": False}},
     "people": {
         "federation": {"sampler": "identities", "local_iterations": 3},
         "evaluation": {"every": 2, "local_models": False},
@@ -53,6 +55,7 @@ COSTS = {
     "pooled": Cost(2 * (26 + 9 + 17), 3 * TESTED, 0),
     "seldom": Cost(2 * 2 * (24 + 8 + 16), 2 * TESTED, 0),
     "weighed": Cost(2 * (26 + 9 + 17), 2 * TESTED, 2 * 3 * 2 * 32),
+    "unseen": Cost(2 * EPOCH, 3 * (TESTED + UNSEEN), 0),
     "people": Cost(2 * 3 * 3 * 8, 2 * TESTED, 0),
     "contrasted": Cost(2 * EPOCH, 2 * TESTED, 2 * EPOCH),
     "everything": Cost(
@@ -68,6 +71,7 @@ def suite(archives, tmp_path):
     few = [archive for archive in archives if archive.stem in ("harbour", "campus", "mall")]
     write_experiment(tmp_path / "base.toml", few)
     write_public(tmp_path / "public.h5")
+    write_folds(tmp_path / "folds.h5")
     return write_suite(tmp_path / "suite.toml", METHODS, seeds=(4, 1))
 
 

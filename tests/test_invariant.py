@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from launching import fedreid, launch_program, mpich
 from mpi_runs import EVERYONE, MASKED, MASKED_SIZES, SIZES, VARIANTS, sample
-from small import PUBLIC_IMAGES, Silent, write_experiment, write_public
+from small import PUBLIC_IMAGES, Silent, write_experiment, write_folds, write_public
 
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
@@ -21,6 +21,8 @@ pytestmark = pytest.mark.timeout(1500)  # ten ranks on two busy cores
 def experiments(archives, tmp_path_factory):
     folder = tmp_path_factory.mktemp("variants")
     write_public(folder / "public.h5")
+    write_folds(folder / "folds.h5")
+    write_folds(folder / "whole.h5", folds=0, seed=12)
     paths = {
         name: write_experiment(folder / f"{name}.toml", archives, **sections)
         for name, sections in (VARIANTS | MASKED).items()

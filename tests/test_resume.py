@@ -185,6 +185,7 @@ def test_every_key_is_checked():
             "run.position",
             "run.rounds",
             "data.archives",
+            "data.unseen",
             "data.public",
             "model.weights",
             "compute.share_gpus",

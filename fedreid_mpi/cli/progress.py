@@ -1,6 +1,7 @@
 """What a person sees of a run while it goes: who is where, then a bar on a terminal or a line a round."""
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -49,6 +50,8 @@ class RunPrinter:
             table.add_row(str(rank.rank), rank.host, rank.role, rank.device, str(len(rank.cores)), names)
         self._console.print(table)
         size = 4 * header.parameters / 1e6
+        if header.unseen:
+            self._console.print(f"unseen: {', '.join(dataset.name for dataset in header.unseen)}")
         self._console.print(f"shared model: {header.parameters:,} values, {size:.1f} MB a message")
         for note in notes:
             self._console.print(note)
@@ -69,6 +72,12 @@ class RunPrinter:
                 rank_1 = mean_percent([float(score.cmc[0]) for score in scores])
                 mean_ap = mean_percent([score.mean_ap for score in scores])
                 words.append(f"{kind} rank-1 {rank_1} mAP {mean_ap}")
+        if record.unseen:
+            members = Counter(record.groups.values())
+            weights = [members[each.group] for each in record.unseen]
+            rank_1 = mean_percent([float(each.scores.cmc[0]) for each in record.unseen], weights)
+            mean_ap = mean_percent([each.scores.mean_ap for each in record.unseen], weights)
+            words.append(f"unseen rank-1 {rank_1} mAP {mean_ap}")
         words.append(f"{sum(record.phase_seconds.values()):.1f} s")
         self._played += round > 0
         if 0 < round < self._rounds:
@@ -79,7 +88,7 @@ class RunPrinter:
         self._progress.update(self._bar, completed=round)
 
 
-def mean_percent(scores: Sequence[float]) -> str:
+def mean_percent(scores: Sequence[float], weights: Sequence[float] | None = None) -> str:
     """Format a mean in percent; a dash where a score is missing, as means over different datasets mislead."""
-    mean = float(np.mean(scores))
+    mean = float(np.average(scores, weights=weights))
     return "–" if np.isnan(mean) else f"{100 * mean:.1f}"

@@ -11,7 +11,7 @@ HARMLESS = (
 )
 """Keys and sections on which no round depends."""
 
-CHECKED_OTHERWISE = ("run.rounds", "model.weights", "data.archives", "data.public")
+CHECKED_OTHERWISE = ("run.rounds", "model.weights", "data.archives", "data.unseen", "data.public")
 """Keys with rules of their own; of archives the content counts, not the path."""
 
 

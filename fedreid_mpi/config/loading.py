@@ -132,6 +132,7 @@ def _with_absolute_paths(experiment: Experiment, label: str, folder: Path) -> Ex
     public, weights = experiment.data.public, experiment.model.weights
     data = {
         "archives": tuple(absolute("data.archives", path) for path in experiment.data.archives),
+        "unseen": tuple(absolute("data.unseen", path) for path in experiment.data.unseen),
         "public": public and absolute("data.public", public),
     }
     model = {"weights": weights and absolute("model.weights", weights)}

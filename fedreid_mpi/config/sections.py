@@ -37,6 +37,11 @@ class Data(Section):
     archives: Annotated[tuple[File, ...], Listed] = Field(
         min_length=1, description="dataset archives; clients are numbered in their order"
     )
+    unseen: Annotated[tuple[File, ...], Listed] = Field(
+        (),
+        description="archives of datasets that nobody trains on: global models are scored on all splits of "
+        "these as well, whenever they are scored",
+    )
     public: File | None = Field(
         None,
         description="archive of the public dataset, for distillation, clustering and aggregation.probe",
@@ -53,8 +58,8 @@ class Data(Section):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """All archives: the clients', then the public one."""
-        return (*self.archives, *([] if self.public is None else [self.public]))
+        """All archives: the clients', those of unseen datasets, then the public one."""
+        return (*self.archives, *self.unseen, *([] if self.public is None else [self.public]))
 
 
 class Federation(Section):

@@ -45,6 +45,7 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
         ("distillation", ("enabled",), unshared and distilled, mode),
         ("clustering", ("enabled",), unshared and clustered, mode),
         ("evaluation", ("local_models",), unshared, mode),
+        ("data", ("unseen",), experiment.federation.mode == "local", mode),
         ("evaluation", ("reestimate_bn",), unshared, mode),
         ("objective", ("temperature",), not experiment.objective.contrastive, "objective.contrastive = 0"),
         ("objective", ("margin",), not triplet, "objective.triplet = 0"),

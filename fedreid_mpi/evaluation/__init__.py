@@ -10,10 +10,14 @@ from fedreid_mpi.evaluation.features import (
 )
 from fedreid_mpi.evaluation.splits import (
     Scoring,
+    all_tests,
+    describe_unseen,
     images_to_score,
     mean_and_deviation,
+    mean_scores,
     multi_query_images,
     rank_gallery,
+    require_tests,
     score_split,
 )
 
@@ -21,13 +25,17 @@ __all__ = [
     "EvalShard",
     "ExtractedFeatures",
     "Scoring",
+    "all_tests",
+    "describe_unseen",
     "extract_features",
     "extract_parts",
     "images_to_score",
     "mean_and_deviation",
+    "mean_scores",
     "multi_query_images",
     "query_then_gallery",
     "rank_gallery",
+    "require_tests",
     "score_split",
     "shards",
 ]

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedreid_mpi.data.archive import DatasetArchive, SplitRole
+from fedreid_mpi.errors import DataError
 from fedreid_mpi.evaluation.features import ExtractedFeatures, query_then_gallery
 from fedreid_mpi.evaluation.ranking import Distances, Ranking, cosine_distances, evaluate_ranking
-from fedreid_mpi.records import Advance, EvaluationProtocol
+from fedreid_mpi.records import Advance, EvaluationProtocol, Scores, UnseenDataset
 
 
 def rank_gallery(
@@ -152,6 +153,46 @@ def _rank(
         seed=scoring.seed,
         advance=advance,
         distances=scoring.distances,
+    )
+
+
+def require_tests(archive: DatasetArchive) -> None:
+    """Refuse an archive of which not every split can be scored.
+
+    Raises
+    ------
+    DataError
+        A split has no queries, or no gallery.
+    """
+    for split in range(archive.splits):
+        if not (archive.has("query", split) and archive.has("gallery", split)):
+            raise DataError(
+                f"{archive.path}: split {split} has images for {', '.join(archive.roles(split))}, expected "
+                "query and gallery, on which data.unseen is scored"
+            )
+
+
+def all_tests(archive: DatasetArchive) -> NDArray[np.int64]:
+    """Return the indices of the images that scoring all splits of an archive needs, each once."""
+    return np.concatenate(images_to_score(archive, range(archive.splits)))
+
+
+def describe_unseen(archives: Sequence[DatasetArchive]) -> tuple[UnseenDataset, ...]:
+    """Say what the results need to know of datasets that nobody trains on."""
+    return tuple(
+        UnseenDataset(id, archive.name, len(all_tests(archive)), archive.splits)
+        for id, archive in enumerate(archives)
+    )
+
+
+def mean_scores(scores: Sequence[Scores]) -> Scores:
+    """Average scores over splits; the queries of all splits are counted together."""
+    return Scores(
+        cmc=np.mean([each.cmc for each in scores], axis=0),
+        mean_ap=float(np.mean([each.mean_ap for each in scores])),
+        mean_inp=float(np.mean([each.mean_inp for each in scores])),
+        queries=sum(each.queries for each in scores),
+        unmatched=sum(each.unmatched for each in scores),
     )
 
 

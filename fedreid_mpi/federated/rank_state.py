@@ -81,7 +81,9 @@ class RankState:
         The rank's one model, which serves its clients in turn, and scores. What is in it between two uses
         means nothing.
     archives
-        All datasets, in the order of ``data.archives``: any client rank can score any of them.
+        All clients' datasets, in the order of ``data.archives``: any client rank can score any of them.
+    unseen
+        Those that nobody trains on, in the order of ``data.unseen``; likewise.
     public
         The public dataset, where the experiment uses one.
     heartbeat
@@ -99,6 +101,7 @@ class RankState:
     clients: tuple[Client, ...]
     model: FlatModel
     archives: tuple[DatasetArchive, ...]
+    unseen: tuple[DatasetArchive, ...]
     public: PublicImages | None
     heartbeat: Heartbeat
     progress: Progress

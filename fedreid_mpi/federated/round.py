@@ -28,7 +28,16 @@ from fedreid_mpi.federated.round_record import RoundOutcome, features_of, record
 from fedreid_mpi.federated.scoring import score_reestimated, score_shared
 from fedreid_mpi.federated.sums import MODELS, RankSums
 from fedreid_mpi.model import FlatModel
-from fedreid_mpi.records import ClientReport, ClientSpec, Evaluation, Group, ModelKind, RoundPlan, RoundRecord
+from fedreid_mpi.records import (
+    ClientReport,
+    ClientSpec,
+    Evaluation,
+    Group,
+    ModelKind,
+    RoundPlan,
+    RoundRecord,
+    UnseenEvaluation,
+)
 
 KeepLocal = Callable[[ClientSpec, FlatModel], None]
 """Keeps the model of a client that has just trained; called while it is loaded."""
@@ -147,15 +156,16 @@ def _federate(
     losses: dict[int, float] = {}
     if plan.distil:
         if plan.evaluate:
-            evaluations = _broadcast_models(state, plan, groups, models, ModelKind.AGGREGATED)
+            evaluations, _ = _broadcast_models(state, plan, groups, models, ModelKind.AGGREGATED)
         with state.timed("distil"):
             losses = _distil(state, plan, groups, models, average_features(state, sums, groups))
     sums.finish()
-    evaluations += _broadcast_models(state, plan, groups, models, ModelKind.GLOBAL)
+    scored, unseen = _broadcast_models(state, plan, groups, models, ModelKind.GLOBAL)
+    evaluations += scored
     if plan.evaluate and state.experiment.evaluation.reestimate_bn:
         evaluations += score_reestimated(state, plan.round)
     state.progress.untrained -= frozenset(plan.participants)
-    return RoundOutcome(reports, groups, losses, evaluations)
+    return RoundOutcome(reports, groups, losses, evaluations, unseen)
 
 
 def _plan_groups(state: RankState, plan: RoundPlan, reports: Sequence[ClientReport]) -> tuple[Group, ...]:
@@ -224,19 +234,22 @@ def _broadcast_models(
     groups: Sequence[Group],
     models: Sequence[Tensor | None],
     kind: ModelKind,
-) -> tuple[Evaluation, ...]:
+) -> tuple[tuple[Evaluation, ...], tuple[UnseenEvaluation, ...]]:
     """Send each group's model to every rank, which keeps those of its clients, and helps to score it."""
     evaluations: tuple[Evaluation, ...] = ()
+    unseen: tuple[UnseenEvaluation, ...] = ()
     kept: list[Tensor | None] = []
-    for group, model in zip(groups, models, strict=True):
+    for number, (group, model) in enumerate(zip(groups, models, strict=True)):
         with state.timed("aggregate"):
             if model is not None:
                 state.model.shared.copy_(model)
             broadcast_model(state.comm, state.model.shared)
             kept.append(state.model.shared.clone() if state.needs_model_of(group.members) else None)
         if plan.evaluate:
-            evaluations += score_shared(state, group.members, plan.round, kind)
+            final = number if kind is ModelKind.GLOBAL else None
+            scored = score_shared(state, group.members, plan.round, kind, final)
+            evaluations, unseen = evaluations + scored[0], unseen + scored[1]
     if kind is ModelKind.GLOBAL:
         state.progress.groups = tuple(group.members for group in groups)
         state.progress.models = tuple(kept)
-    return tuple(sorted(evaluations, key=lambda evaluation: evaluation.client))
+    return tuple(sorted(evaluations, key=lambda evaluation: evaluation.client)), unseen

@@ -19,6 +19,7 @@ from fedreid_mpi.records import (
     ModelKind,
     RoundPlan,
     RoundRecord,
+    UnseenEvaluation,
 )
 
 
@@ -36,12 +37,15 @@ class RoundOutcome:
         Group to the student's mean loss, where the round distilled; NaN if it diverged.
     evaluations
         Of the shared models.
+    unseen
+        Of the groups' models, on datasets that nobody trains on.
     """
 
     reports: tuple[ClientReport, ...] = ()
     groups: tuple[Group, ...] = ()
     losses: Mapping[int, float] = field(default_factory=dict)
     evaluations: tuple[Evaluation, ...] = ()
+    unseen: tuple[UnseenEvaluation, ...] = ()
 
 
 def record_round(state: RankState, plan: RoundPlan, outcome: RoundOutcome) -> RoundRecord | None:
@@ -72,6 +76,7 @@ def record_round(state: RankState, plan: RoundPlan, outcome: RoundOutcome) -> Ro
         distillation_loss=outcome.losses,
         feature_distances=_distances(state, plan, outcome.reports),
         evaluations=outcome.evaluations + _local_evaluations(plan, outcome.reports),
+        unseen=outcome.unseen,
         events=_events(state, plan, outcome),
         phase_seconds=dict(state.progress.seconds),
         bytes_sent=_bytes_by_kind(messages),
@@ -125,5 +130,12 @@ def _events(state: RankState, plan: RoundPlan, outcome: RoundOutcome) -> tuple[E
         f"client {spec.id} is not scored: features of the shared model are not finite"
         for spec in state.specs
         if plan.evaluate and outcome.groups and spec.test_images and spec.id not in scored
+    ]
+    found = {(evaluation.dataset, evaluation.group) for evaluation in outcome.unseen}
+    texts += [
+        f"group {group} is not scored on {archive.name}: features of its model are not finite"
+        for number, archive in enumerate(state.unseen)
+        for group in range(len(outcome.groups))
+        if plan.evaluate and (number, group) not in found
     ]
     return tuple(Event(plan.round, "non-finite", text) for text in texts)

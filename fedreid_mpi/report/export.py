@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from fedreid_mpi.errors import ConfigurationError, DataError
-from fedreid_mpi.records import ModelKind
+from fedreid_mpi.records import ModelKind, Scores
 from fedreid_mpi.results import RunResults
 from fedreid_mpi.storage.atomic import atomic_write, write_errors
 
@@ -14,8 +14,13 @@ Row = dict[str, Any]
 
 
 def score_rows(results: RunResults) -> Iterator[Row]:
-    """List all scores, a row for each evaluated round, client and model; shares, not percent."""
+    """List all scores, a row for each evaluated round, client and model; shares, not percent.
+
+    Rows of datasets that nobody trains on are marked ``unseen``: one for each group of clients, whose global
+    model it is, with client -1, the dataset's name and its position in ``data.unseen``.
+    """
     header, run = results.header, _run(results)
+    groups = dict(zip(results.rounds.tolist(), results.group.tolist(), strict=True))
     for round in results.evaluations.tolist():
         for client in header.clients:
             for model in ModelKind:
@@ -26,12 +31,32 @@ def score_rows(results: RunResults) -> Iterator[Row]:
                         "client_name": client.name,
                         "dataset": client.dataset,
                         "model": str(model),
-                        **{f"rank_{rank}": float(scores.cmc[rank - 1]) for rank in (1, 5, 10, 20)},
-                        "mean_ap": scores.mean_ap,
-                        "mean_inp": scores.mean_inp,
-                        "queries": scores.queries,
-                        "unmatched": scores.unmatched,
+                        "group": groups[round][client.id],
+                        "unseen": False,
+                        **_figures(scores),
                     }
+        for each in results.unseen:
+            if each.round == round:
+                yield run | {
+                    "round": round,
+                    "client": -1,
+                    "client_name": header.unseen[each.dataset].name,
+                    "dataset": each.dataset,
+                    "model": str(ModelKind.GLOBAL),
+                    "group": each.group,
+                    "unseen": True,
+                    **_figures(each.scores),
+                }
+
+
+def _figures(scores: Scores) -> Row:
+    return {
+        **{f"rank_{rank}": float(scores.cmc[rank - 1]) for rank in (1, 5, 10, 20)},
+        "mean_ap": scores.mean_ap,
+        "mean_inp": scores.mean_inp,
+        "queries": scores.queries,
+        "unmatched": scores.unmatched,
+    }
 
 
 def training_rows(results: RunResults) -> Iterator[Row]:

@@ -1,6 +1,6 @@
 """The table of scores that a run ends with, and where its time and bytes went, as values."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.records import ModelKind
+from fedreid_mpi.records import ModelKind, Scores
 from fedreid_mpi.results import RunResults
 from fedreid_mpi.results.datasets import HeldDataset, mean_over_clients
 
@@ -46,6 +46,8 @@ class ScoreTable:
     scores
         Column to an array of shape (D, 3), float64, in [0, 1], of `METRICS`; NaN where not scored. Columns
         without any score are absent.
+    unseen
+        Rows of the datasets that nobody trains on, which count in no mean.
     """
 
     round: int
@@ -55,6 +57,7 @@ class ScoreTable:
     test_images: tuple[int, ...]
     groups: tuple[tuple[int, ...], ...]
     scores: Mapping[Column, NDArray[np.float64]]
+    unseen: tuple["UnseenRow", ...] = ()
 
     @property
     def gains(self) -> dict[Column, NDArray[np.float64]]:
@@ -66,6 +69,25 @@ class ScoreTable:
             for column in (Column.GLOBAL, Column.LOCAL)
             if column in self.scores
         }
+
+
+@dataclass(frozen=True, slots=True)
+class UnseenRow:
+    """Scores of global models on a dataset that nobody trains on.
+
+    Attributes
+    ----------
+    dataset
+        Its name.
+    groups
+        Those whose models were scored; of several groups the scores are means over their clients.
+    scores
+        Column to an array of shape (3,), float64, in [0, 1], of `METRICS`; those without a score are absent.
+    """
+
+    dataset: str
+    groups: tuple[int, ...]
+    scores: Mapping[Column, NDArray[np.float64]]
 
 
 def score_table(
@@ -124,7 +146,25 @@ def score_table(
         test_images=tuple(dataset.test_images for dataset in datasets),
         groups=_groups(results, round, datasets),
         scores={column: scores for column, scores in columns.items() if not np.isnan(scores).all()},
+        unseen=tuple(_unseen_rows(results, round)),
     )
+
+
+def _unseen_rows(results: RunResults, round: int) -> Iterator[UnseenRow]:
+    """Tabulate scores on unseen datasets: a row a dataset, and one a group where there are several."""
+    for dataset in results.header.unseen:
+        means = {Column.UNTRAINED: results.unseen_score(0, dataset.id)}
+        if round > 0:
+            means[Column.GLOBAL] = results.unseen_score(round, dataset.id)
+        scored = [each for each in results.unseen if (each.round, each.dataset) == (round, dataset.id)]
+        scores = {column: _metrics(mean) for column, mean in means.items() if mean is not None}
+        yield UnseenRow(dataset.name, tuple(each.group for each in scored), scores)
+        for each in scored if len(scored) > 1 else ():
+            yield UnseenRow(dataset.name, (each.group,), {Column.GLOBAL: _metrics(each.scores)})
+
+
+def _metrics(scores: Scores) -> NDArray[np.float64]:
+    return np.array([scores.cmc[0], scores.cmc[4], scores.mean_ap])
 
 
 def dataset_scores(results: RunResults, round: int, model: ModelKind) -> NDArray[np.float64]:

@@ -24,9 +24,9 @@ _SEED = re.compile(r"[-_]?seed[-_]?\d+$")
 
 # What tells no two methods apart: the seed and what it is called, and all that cannot change a figure.
 _LABELS = ("run.name", "run.seed", "run.label", "run.position")
-_PATHS = ("data.archives", "data.public", "model.weights")
+_PATHS = ("data.archives", "data.unseen", "data.public", "model.weights")
 _HARMLESS = (
-    *("preset", "run.rounds", "data.public", "data.exclude_overlap", "data.stage"),
+    *("preset", "run.rounds", "data.public", "data.unseen", "data.exclude_overlap", "data.stage"),
     *("evaluation.every", "evaluation.local_models", "evaluation.reestimate_bn"),
     *("compute.", "checkpoint.", "reliability."),
 )
@@ -59,6 +59,11 @@ class Run:
     def datasets(self) -> tuple[str, ...]:
         """Names of the D datasets that are tested."""
         return tuple(dataset.name for dataset in self.tested)
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Names of the U datasets that nobody trains on."""
+        return tuple(dataset.name for dataset in self.results.header.unseen)
 
     @property
     def seed(self) -> int:
@@ -104,6 +109,22 @@ class Run:
         if kind is None and self.kind is ModelKind.LOCAL:  # before round 1 all start from the global one
             scored = np.where(np.isnan(scored), scores[..., models.index(ModelKind.GLOBAL)], scored)
         return 100 * mean_over_clients(scored.T, self.tested).T
+
+    def unseen_scores(self, metric: str = "rank-1") -> NDArray[np.float64]:
+        """Return the global models' scores on datasets that nobody trains on; see `scores`.
+
+        Returns
+        -------
+        NDArray
+            Shape (E, U), float64, percent: the mean over the groups' models, weighted by their clients.
+        """
+        results, curve = self.results, np.full((len(self.results.evaluations), len(self.unseen)), np.nan)
+        for place in np.ndindex(curve.shape):
+            scores = results.unseen_score(int(results.evaluations[place[0]]), place[1])
+            if scores is not None:
+                rank = 0 if metric == "mAP" else int(metric.removeprefix("rank-"))
+                curve[place] = 100 * (scores.cmc[rank - 1] if rank else scores.mean_ap)
+        return curve
 
 
 @dataclass(frozen=True, slots=True)

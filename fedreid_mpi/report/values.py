@@ -194,15 +194,57 @@ def scores_at(
 
     See `compare`; ``rounds`` are those that ``"best"`` chooses from, by default all of the run.
     """
-    curve = run.scores(kind, metric)
+    return _mean_at(run.scores(kind, metric), _rows_at(run, when, kind, rounds))
+
+
+def compare_unseen(
+    methods: Sequence[Method],
+    when: int | str,
+    metric: str = "rank-1",
+    models: str = "",
+    rounds: Sequence[int] | None = None,
+) -> Comparison | None:
+    """Compare global models on the datasets that nobody trains on; see `compare`.
+
+    The best rounds are those of the clients' datasets: nothing is chosen by unseen ones. A method that was
+    not scored on one of them has no figure there.
+
+    Returns
+    -------
+    Comparison or None
+        A row per dataset, and no means; None where no method was scored on any.
+    """
+    names = list(dict.fromkeys(name for method in methods for run in method.runs for name in run.unseen))
+    if not names:
+        return None
+    if rounds is None:
+        rounds = common_rounds(methods)
+    series = []
+    for method in methods:
+        values = {}
+        for run in method.runs:
+            found = _mean_at(run.unseen_scores(metric), _rows_at(run, when, None, rounds))
+            known = dict(zip(run.unseen, found.tolist(), strict=True))
+            values[run.seed] = np.array([known.get(name, np.nan) for name in names])
+        series.append(Series(method.name, values))
+    words = f"{models}, {moment(when, rounds)}" if models else moment(when, rounds)
+    return Comparison(tuple(names), len(names), tuple(series), words, metric)
+
+
+def _rows_at(
+    run: Run, when: int | str, kind: ModelKind | None, rounds: Sequence[int] | None
+) -> NDArray[np.intp]:
+    """Return the evaluated rounds that are meant, as rows; see `scores_at`."""
     if when == "best":
-        best = curve[best_rows(run, kind, rounds)]
-        return np.asarray(best.mean(axis=0)) if len(best) else np.full(len(run.datasets), np.nan)
+        return best_rows(run, kind, rounds)
     if isinstance(when, str):
         epochs = int(when.removeprefix("epochs:"))
         when = epochs // local_epochs(run) if epochs % local_epochs(run) == 0 else -1
-    rows = np.flatnonzero(run.results.evaluations == when)
-    return curve[rows[0]] if rows.size else np.full(len(run.datasets), np.nan)
+    return np.flatnonzero(run.results.evaluations == when)
+
+
+def _mean_at(curve: Floats, rows: NDArray[np.intp]) -> Floats:
+    return np.asarray(curve[rows].mean(axis=0)) if len(rows) else np.full(curve.shape[1], np.nan)
 
 
 def best_rows(

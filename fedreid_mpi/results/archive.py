@@ -7,7 +7,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.results.schema import FIELDS, GROUPS, SCALES, TEXT
+from fedreid_mpi.results.schema import FIELDS, GROUPS, SCALES, TEXT, fields_in
 from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST, content_digest
 
 HDF5_OPTIONS: Mapping[str, Any] = {"libver": ("earliest", "v108")}
@@ -56,12 +56,13 @@ def copy_archive(source: h5py.Group, parent: h5py.Group, name: str) -> None:
     their scales would point nowhere: they are made again. The low-level interface is used for speed.
     """
     h5py.h5o.copy(source.id, b".", parent.id, name.encode())
-    copied = {field.path: h5py.h5d.open(parent.id, f"{name}/{field.path}".encode()) for field in FIELDS}
+    fields = fields_in(source)
+    copied = {field.path: h5py.h5d.open(parent.id, f"{name}/{field.path}".encode()) for field in fields}
     for dataset in copied.values():
         for reference in (b"DIMENSION_LIST", b"REFERENCE_LIST"):
             if h5py.h5a.exists(dataset, reference):
                 h5py.h5a.delete(dataset, reference)
-    for field in FIELDS:
+    for field in fields:
         for dimension, axis in enumerate(field.axes):
             if field.path != SCALES[axis]:
                 h5py.h5ds.attach_scale(copied[field.path], copied[SCALES[axis]], dimension)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.records import ClientSpec
+from fedreid_mpi.records import ClientSpec, Scores
 
 _PART = re.compile(r"-(camera|share)\d+$")
 
@@ -55,6 +55,26 @@ def datasets_of(clients: Sequence[ClientSpec], settings: Mapping[str, Any]) -> t
         )
         for held in members.values()
     )
+
+
+def weighted_mean(scores: Sequence[Scores], weights: NDArray[Any]) -> Scores:
+    """Average the scores of several models on one dataset; its queries are the same for all of them.
+
+    Parameters
+    ----------
+    scores
+        Of M models; of one model they come back as they are.
+    weights
+        Shape (M,).
+    """
+    if len(scores) == 1:
+        return scores[0]
+    cmc = np.average([each.cmc for each in scores], axis=0, weights=weights)
+    mean_ap, mean_inp = (
+        float(np.average([getattr(each, name) for each in scores], weights=weights))
+        for name in ("mean_ap", "mean_inp")
+    )
+    return Scores(cmc, mean_ap, mean_inp, scores[0].queries, scores[0].unmatched)
 
 
 def mean_over_clients(scores: NDArray[Any], datasets: Sequence[HeldDataset]) -> NDArray[np.float64]:

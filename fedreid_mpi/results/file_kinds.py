@@ -32,7 +32,14 @@ RESULTS = Schema(
         _DIGEST,
     ),
     columns=tuple(
-        Column(field.path, type_name(np.dtype(field.dtype)), field.axes, field.units, field.description)
+        Column(
+            field.path,
+            type_name(np.dtype(field.dtype)),
+            field.axes,
+            field.units,
+            field.description,
+            field.optional,
+        )
         for field in FIELDS
     ),
 )

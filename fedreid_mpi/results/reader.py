@@ -11,8 +11,18 @@ from numpy.typing import NDArray
 
 from fedreid_mpi.config import settings_of
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.records import ClientSpec, Event, Message, ModelKind, RankInfo, RunHeader, Scores
-from fedreid_mpi.results.datasets import HeldDataset, datasets_of
+from fedreid_mpi.records import (
+    ClientSpec,
+    Event,
+    Message,
+    ModelKind,
+    RankInfo,
+    RunHeader,
+    Scores,
+    UnseenDataset,
+    UnseenEvaluation,
+)
+from fedreid_mpi.results.datasets import HeldDataset, datasets_of, weighted_mean
 from fedreid_mpi.results.schema import FIELDS
 from fedreid_mpi.results.segments import list_segments, read_joined
 
@@ -57,6 +67,9 @@ class RunResults:
         Shape (E, K, M, `CMC_RANKS`), float64.
     mean_ap, mean_inp, queries, unmatched
         Shape (E, K, M).
+    unseen
+        Scores on datasets that nobody trains on, in order of round, group and dataset; `unseen_score` has
+        them by dataset.
     events
         In the order in which they happened.
     """
@@ -91,6 +104,7 @@ class RunResults:
     mean_inp: NDArray[np.float64]
     queries: NDArray[np.int64]
     unmatched: NDArray[np.int64]
+    unseen: tuple[UnseenEvaluation, ...]
     events: tuple[Event, ...]
 
     @property
@@ -121,6 +135,22 @@ class RunResults:
             queries=int(self.queries[cell]),
             unmatched=int(self.unmatched[cell]),
         )
+
+    def unseen_score(self, round: int, dataset: int) -> Scores | None:
+        """Return the global models' mean scores on one unseen dataset; None where one was not scored.
+
+        Where clients are grouped it is the mean over the groups' models, weighted by their numbers of
+        clients: what the model of a client drawn at random is expected to score.
+        """
+        rows = np.flatnonzero(self.rounds == round)
+        groups = self.group[rows[0]][self.group[rows[0]] >= 0] if rows.size else np.empty(0, np.int32)
+        found = {
+            each.group: each.scores for each in self.unseen if (each.round, each.dataset) == (round, dataset)
+        }
+        numbers, members = np.unique(groups, return_counts=True)
+        if not found or not set(numbers.tolist()) <= set(found):
+            return None
+        return weighted_mean([found[number] for number in numbers.tolist()], members)
 
     def scores(self, round: int, model: ModelKind) -> tuple[Scores | None, ...]:
         """Return the scores of one model on every client's test split, in id order."""
@@ -173,6 +203,7 @@ def read_run(path: Path) -> RunResults:
         mean_inp=arrays["evaluations/mean_inp"],
         queries=arrays["evaluations/queries"],
         unmatched=arrays["evaluations/unmatched"],
+        unseen=_unseen_evaluations(arrays),
         events=tuple(
             Event(*event)
             for event in zip(
@@ -207,6 +238,20 @@ def _messages(arrays: Mapping[str, NDArray[Any]]) -> tuple[tuple[int, int, Messa
     )
 
 
+def _unseen_evaluations(arrays: Mapping[str, NDArray[Any]]) -> tuple[UnseenEvaluation, ...]:
+    """Rebuild the scores on unseen datasets from ``/unseen_scores``."""
+    figures = ("mean_ap", "mean_inp", "queries", "unmatched")
+    return tuple(
+        UnseenEvaluation(round, dataset, group, Scores(cmc, *values))
+        for round, dataset, group, cmc, *values in zip(
+            *(arrays[f"unseen_scores/{name}"].tolist() for name in ("round", "dataset", "group")),
+            arrays["unseen_scores/cmc"],
+            *(arrays[f"unseen_scores/{name}"].tolist() for name in figures),
+            strict=True,
+        )
+    )
+
+
 def client_specs(arrays: Mapping[str, NDArray[Any]]) -> tuple[ClientSpec, ...]:
     """Rebuild the clients from ``/clients``, in id order."""
     names = ("id", "name", "dataset", "images", "identities", "test_images")
@@ -234,4 +279,11 @@ def _header(attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -
         git_commit=str(attributes["git_commit"]),
         parameters=int(attributes["parameters"]),
         attempt=int(attributes["attempt"]),
+        unseen=tuple(
+            UnseenDataset(*dataset)
+            for dataset in zip(
+                *(arrays[f"unseen/{name}"].tolist() for name in ("id", "name", "test_images", "splits")),
+                strict=True,
+            )
+        ),
     )

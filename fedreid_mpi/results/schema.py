@@ -9,6 +9,9 @@ from typing import Any
 
 import h5py
 import numpy as np
+from numpy.typing import NDArray
+
+from fedreid_mpi.scores import CMC_RANKS
 
 KIND = "fedreid_mpi results"
 FORMAT_VERSION = 2
@@ -33,6 +36,8 @@ GROUPS = {
     "rounds": "Training: one row a round. Round 0 is the untrained model.",
     "groupings": "What clients were grouped by: one row a round in which they were grouped anew.",
     "evaluations": "Scores on each client's test split: one row an evaluated round.",
+    "unseen": "Datasets that nobody trains on.",
+    "unseen_scores": "Scores of global models on them: one row a round, group and dataset.",
     "messages": "Ledger of all that left a rank: what and how much, never its contents.",
     "events": "Anything out of the ordinary, in the order in which it happened.",
 }
@@ -47,12 +52,14 @@ SCALES = {
     "evaluation": "evaluations/round",
     "model": "evaluations/model",
     "cmc_rank": "evaluations/cmc_rank",
+    "unseen": "unseen/id",
+    "unseen_score": "unseen_scores/round",
     "message": "messages/round",
     "event": "events/round",
 }
 """Axis to the dataset that is its dimension scale."""
 
-GROWING = ("round", "grouping", "evaluation", "message", "event")
+GROWING = ("round", "grouping", "evaluation", "unseen_score", "message", "event")
 """Axes that grow as the run goes on; their scales hold round numbers."""
 
 LABELLED = ("phase", "traffic")
@@ -82,6 +89,8 @@ class Field:
         Whether it may differ between two runs of the same experiment.
     absent
         What stands where there is nothing; None where there always is something.
+    optional
+        Whether files of earlier versions lack it; it is read as empty from them.
     """
 
     path: str
@@ -91,10 +100,12 @@ class Field:
     description: str
     volatile: bool = False
     absent: float | int | bool | None = None
+    optional: bool = False
 
 
 _ROUND_CLIENT = ("round", "client")
 _SCORE = ("evaluation", "client", "model")
+_UNSEEN = ("unseen_score",)
 
 FIELDS = (
     Field("ranks/rank", ("rank",), np.int32, "1", "Number of the MPI rank.", volatile=True),
@@ -161,6 +172,28 @@ FIELDS = (
           "Queries with at least one true match; -1 if not scored.", absent=-1),
     Field("evaluations/unmatched", _SCORE, np.int64, "1",
           "Queries without a true match, which count in no score; -1 if not scored.", absent=-1),
+    Field("unseen/id", ("unseen",), np.int32, "1",
+          "Number of the dataset, a position in data.unseen.", optional=True),
+    Field("unseen/name", ("unseen",), TEXT, "", "Name of the dataset.", optional=True),
+    Field("unseen/test_images", ("unseen",), np.int64, "1",
+          "Number of query and gallery images, those of all its splits, each once.", optional=True),
+    Field("unseen/splits", ("unseen",), np.int64, "1", "Number of its test splits.", optional=True),
+    Field("unseen_scores/round", _UNSEEN, np.int64, "1",
+          "Round after which the model was scored.", optional=True),
+    Field("unseen_scores/group", _UNSEEN, np.int32, "1",
+          "Group whose global model was scored, as in /rounds/group of that round.", optional=True),
+    Field("unseen_scores/dataset", _UNSEEN, np.int32, "1", "Dataset, as in /unseen/id.", optional=True),
+    Field("unseen_scores/cmc", (*_UNSEEN, "cmc_rank"), np.float64, "1",
+          "Share of queries with a true match at or before each rank: mean over the splits.", optional=True),
+    Field("unseen_scores/mean_ap", _UNSEEN, np.float64, "1",
+          "Mean average precision (mAP), 0 to 1, likewise; NaN if the protocol has none.", optional=True),
+    Field("unseen_scores/mean_inp", _UNSEEN, np.float64, "1",
+          "Mean inverse negative penalty (mINP), 0 to 1, likewise; NaN if the protocol has none.",
+          optional=True),
+    Field("unseen_scores/queries", _UNSEEN, np.int64, "1",
+          "Queries with at least one true match, those of all splits together.", optional=True),
+    Field("unseen_scores/unmatched", _UNSEEN, np.int64, "1",
+          "Queries without a true match, likewise.", optional=True),
     Field("messages/round", ("message",), np.int64, "1", "Round in which it was sent.", volatile=True),
     Field("messages/rank", ("message",), np.int32, "1", "Rank that sent it.", volatile=True),
     Field("messages/kind", ("message",), TEXT, "",
@@ -175,3 +208,14 @@ FIELDS = (
     Field("events/text", ("event",), TEXT, "", "What happened.", volatile=True),
 )  # fmt: skip
 """All datasets; groups and datasets are created in this order."""
+
+
+def fields_in(group: h5py.Group) -> tuple[Field, ...]:
+    """Return the fields that an archive must have, and those of the others that it has."""
+    return tuple(field for field in FIELDS if not field.optional or field.path in group)
+
+
+def empty(field: Field) -> NDArray[Any]:
+    """Return what is read where an archive lacks an optional field."""
+    shape = [CMC_RANKS if axis == "cmc_rank" else 0 for axis in field.axes]
+    return np.empty(shape, np.str_ if field.dtype is TEXT else field.dtype)

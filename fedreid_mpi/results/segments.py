@@ -24,6 +24,7 @@ from fedreid_mpi.results.schema import (
     STUDY_KIND,
     TEXT,
     Field,
+    empty,
 )
 from fedreid_mpi.storage.hdf5.container import is_sealed, open_part, plain, require_kind
 from fedreid_mpi.storage.hdf5.digest import require_intact
@@ -174,6 +175,8 @@ def read_joined(
 
 def _read_dataset(group: h5py.Group, field: Field) -> NDArray[Any]:
     """Read one dataset; words become NumPy strings."""
+    if field.optional and field.path not in group:
+        return empty(field)
     dataset = group[field.path]
     if field.dtype is TEXT:  # HDF5 types of variable length all equal NumPy's object
         return np.array(dataset.asstr()[()].tolist(), dtype=np.str_)

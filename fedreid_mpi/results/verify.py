@@ -14,7 +14,7 @@ from fedreid_mpi.data.archive.format import SplitRole
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.records import CMC_RANKS, Advance, ModelKind
 from fedreid_mpi.results.file_kinds import FEATURES, RESULTS, STUDY
-from fedreid_mpi.results.schema import FIELDS, RUNS, SCALES
+from fedreid_mpi.results.schema import RUNS, SCALES, fields_in
 from fedreid_mpi.results.segments import Segment, open_segment
 from fedreid_mpi.storage.hdf5.container import open_archive, plain, require_kind
 from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST
@@ -96,7 +96,7 @@ def archive_faults(archive: h5py.Group) -> Iterator[str]:
 def _label_faults(archive: h5py.Group) -> Iterator[str]:
     """Check that the archive explains itself."""
     prefix = archive.name.rstrip("/")
-    for field in FIELDS:
+    for field in fields_in(archive):
         dataset = archive[field.path]
         said = tuple(plain(dataset.attrs.get(name)) for name in ("description", "units", "volatile"))
         if said != (field.description, field.units, field.volatile):
@@ -109,7 +109,7 @@ def _label_faults(archive: h5py.Group) -> Iterator[str]:
 
 
 def _rule_faults(archive: h5py.Group) -> Iterator[str]:
-    arrays = {field.path: archive[field.path][()] for field in FIELDS}
+    arrays = {field.path: archive[field.path][()] for field in fields_in(archive)}
     try:
         tomllib.loads(str(plain(archive.attrs["configuration"])))
         json.loads(str(plain(archive.attrs["versions"])))
@@ -127,6 +127,8 @@ def _rule_faults(archive: h5py.Group) -> Iterator[str]:
         yield f"/evaluations/cmc_rank is not 1 to {CMC_RANKS}"
     if [bytes(name).decode() for name in arrays["evaluations/model"]] != list(ModelKind):
         yield f"/evaluations/model is not {', '.join(ModelKind)}"
+    if "unseen/id" in arrays:
+        yield from _unseen_faults(arrays)
     yield from _participation_faults(arrays)
     yield from _score_faults(arrays)
 
@@ -152,6 +154,25 @@ def _score_faults(arrays: _Arrays) -> Iterator[str]:
             yield f"/evaluations/{name} is not within 0 and 1"
     if (np.diff(cmc, axis=-1) < 0).any():
         yield "/evaluations/cmc falls with the rank"
+
+
+def _unseen_faults(arrays: _Arrays) -> Iterator[str]:
+    if not np.array_equal(arrays["unseen/id"], np.arange(len(arrays["unseen/id"]))):
+        yield "/unseen/id does not count from 0"
+    names = ("round", "group", "dataset")
+    keys = list(zip(*(arrays[f"unseen_scores/{name}"].tolist() for name in names), strict=True))
+    if keys != sorted(set(keys)):
+        yield "/unseen_scores is not in order of round, group and dataset, each once"
+    if not np.isin(arrays["unseen_scores/round"], arrays["rounds/round"]).all():
+        yield "/unseen_scores/round names rounds that /rounds/round does not"
+    if not np.isin(arrays["unseen_scores/dataset"], arrays["unseen/id"]).all():
+        yield "/unseen_scores/dataset names datasets that /unseen/id does not"
+    for name in ("cmc", "mean_ap", "mean_inp"):
+        values = arrays[f"unseen_scores/{name}"]
+        if ((values < 0) | (values > 1 + 1e-9)).any():
+            yield f"/unseen_scores/{name} is not within 0 and 1"
+    if (np.diff(arrays["unseen_scores/cmc"], axis=-1) < 0).any():
+        yield "/unseen_scores/cmc falls with the rank"
 
 
 def _feature_faults(file: h5py.File) -> Iterator[str]:

@@ -107,6 +107,7 @@ def _tabulate(header: RunHeader, records: Sequence[RoundRecord]) -> dict[str, ND
     """Lay header and records out as arrays, one for each line of the schema."""
     evaluations = [evaluation for record in records for evaluation in record.evaluations]
     events = [event for record in records for event in record.events]
+    unseen = [evaluation for record in records for evaluation in record.unseen]
     grouped = [record for record in records if record.feature_distances is not None]
     messages = [
         (record.plan.round, rank, message, count)
@@ -143,6 +144,18 @@ def _tabulate(header: RunHeader, records: Sequence[RoundRecord]) -> dict[str, ND
         "evaluations/round": sorted({evaluation.round for evaluation in evaluations}),
         "evaluations/model": list(ModelKind),
         "evaluations/cmc_rank": range(1, CMC_RANKS + 1),
+        "unseen/id": [dataset.id for dataset in header.unseen],
+        "unseen/name": [dataset.name for dataset in header.unseen],
+        "unseen/test_images": [dataset.test_images for dataset in header.unseen],
+        "unseen/splits": [dataset.splits for dataset in header.unseen],
+        "unseen_scores/round": [evaluation.round for evaluation in unseen],
+        "unseen_scores/group": [evaluation.group for evaluation in unseen],
+        "unseen_scores/dataset": [evaluation.dataset for evaluation in unseen],
+        "unseen_scores/cmc": np.reshape([each.scores.cmc for each in unseen], (len(unseen), CMC_RANKS)),
+        **{
+            f"unseen_scores/{name}": [getattr(evaluation.scores, name) for evaluation in unseen]
+            for name in ("mean_ap", "mean_inp", "queries", "unmatched")
+        },
         "events/round": [event.round for event in events],
         "events/kind": [event.kind for event in events],
         "events/text": [event.text for event in events],

@@ -12,11 +12,12 @@ from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.partition import Part, partition
 from fedreid_mpi.data.samplers import training_batches
 from fedreid_mpi.errors import FedReIDError
+from fedreid_mpi.evaluation import describe_unseen
 from fedreid_mpi.federated.client import cameras_of, people_of
 from fedreid_mpi.federated.distillation import CLUSTERING_BATCH, choose_public
 from fedreid_mpi.federated.plan import plan_round
 from fedreid_mpi.records import ClientSpec, RoundPlan
-from fedreid_mpi.run.setup import describe_clients
+from fedreid_mpi.run.setup import by_use, describe_clients
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def run_cost(experiment: Experiment, opened: Sequence[DatasetArchive]) -> Cost:
     experiment
         Resolved.
     opened
-        All its archives, the public one last.
+        All its archives, in the order of `Data.files`.
 
     Raises
     ------
@@ -64,18 +65,18 @@ def run_cost(experiment: Experiment, opened: Sequence[DatasetArchive]) -> Cost:
     """
     specs = describe_clients(experiment, opened)
     data = experiment.data
-    trained = [
-        _images_trained_on(part, opened, experiment)
-        for part in partition(opened[: len(data.archives)], experiment)
-    ]
-    public = 0 if data.public is None else len(choose_public(opened[-1], data.exclude_overlap))
+    archives, others, shown = by_use(experiment, opened)
+    trained = [_images_trained_on(part, opened, experiment) for part in partition(archives, experiment)]
+    unseen = sum(dataset.test_images for dataset in describe_unseen(others))
+    public = len(choose_public(shown[0], data.exclude_overlap)) if shown else 0
     rounds = range(experiment.run.rounds + 1)
     plans = [plan_round(experiment, specs, round) for round in rounds]
     contrasted = Cost()
     if experiment.objective.contrastive:  # from a client's second turn on, two more models see its images
         turns = Counter(id for plan in plans for id in plan.participants)
         contrasted = Cost(measured=sum(2 * (count - 1) * trained[id] for id, count in turns.items()))
-    return contrasted + sum((_round_cost(experiment, specs, trained, public, plan) for plan in plans), Cost())
+    each = (_round_cost(experiment, specs, trained, public, unseen, plan) for plan in plans)
+    return contrasted + sum(each, Cost())
 
 
 def method_costs(
@@ -121,9 +122,10 @@ def _round_cost(
     specs: Sequence[ClientSpec],
     trained_on: Sequence[int],
     public: int,
+    unseen: int,
     plan: RoundPlan,
 ) -> Cost:
-    """Count a round's images, from those that each client trains on and those of the public dataset."""
+    """Count a round's images, from those that clients train on and those of public and unseen datasets."""
     federation, evaluation = experiment.federation, experiment.evaluation
     trainers = [specs[id] for id in plan.participants]
     trained = sum(trained_on[id] for id in plan.participants)
@@ -143,6 +145,7 @@ def _round_cost(
     if plan.evaluate:
         tested: Mapping[int, int] = {spec.dataset: spec.test_images for spec in specs}
         scored += sum(tested.values()) * (2 if plan.distil else 1)  # before and after the server's step
+        scored += unseen
         if evaluation.reestimate_bn:
             own = [spec for spec in specs if spec.test_images]
             scored += sum(spec.test_images for spec in own)

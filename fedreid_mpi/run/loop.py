@@ -14,6 +14,7 @@ from fedreid_mpi.comm.contract import Communicator
 from fedreid_mpi.comm.errors import PhaseError, RanksLost
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.errors import FedReIDError, TooFewClientsError
+from fedreid_mpi.evaluation import describe_unseen
 from fedreid_mpi.federated.plan import plan_round, trainers
 from fedreid_mpi.federated.rank_state import RankState
 from fedreid_mpi.federated.round import run_round
@@ -221,4 +222,5 @@ def _header(state: RankState, ranks: Sequence[RankInfo], git_commit: str, attemp
         git_commit=git_commit,
         parameters=state.model.shared.numel(),
         attempt=attempt,
+        unseen=describe_unseen(state.unseen),
     )

@@ -167,14 +167,16 @@ def _changes(
     where = folder_of(run_dir, manifest.round) / MANIFEST
     before = stored_experiment(manifest.configuration, where)
     yield from refused_changes(before, experiment)
-    found, expected = len(experiment.data.archives), len(before.data.archives)
-    paths = [*experiment.data.archives, experiment.data.public]
-    if found != expected:
-        yield f"data.archives has {found} archives, expected {expected}"
+    lists = ("archives", "unseen")
+    lengths = [(key, len(getattr(experiment.data, key)), len(getattr(before.data, key))) for key in lists]
+    if others := [length for length in lengths if length[1] != length[2]]:
+        yield from (
+            f"data.{key} has {found} archives, expected {expected}" for key, found, expected in others
+        )
     elif (experiment.data.public is None) != (before.data.public is None):
         yield "data.public was set or unset"
     else:
-        for path, digest, known in zip(paths, datasets, manifest.datasets, strict=False):
+        for path, digest, known in zip(experiment.data.files, datasets, manifest.datasets, strict=False):
             if digest != known:
                 yield f"{path} has other content than when the run was begun"
         names = tuple(spec.name for spec in specs)

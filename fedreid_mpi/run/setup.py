@@ -14,6 +14,7 @@ from fedreid_mpi.data.partition import partition, require_distinct
 from fedreid_mpi.data.staging import open_staged
 from fedreid_mpi.device import memory_format, set_arithmetic
 from fedreid_mpi.errors import ConfigurationError, DataError
+from fedreid_mpi.evaluation import require_tests
 from fedreid_mpi.federated.client import describe_client, initial_private, load_data
 from fedreid_mpi.federated.distillation import PublicImages
 from fedreid_mpi.federated.exchange import broadcast_model
@@ -27,7 +28,7 @@ from fedreid_mpi.run.state import ResumePoint
 
 
 def open_archives(experiment: Experiment, is_server: bool) -> tuple[DatasetArchive | DataError, ...]:
-    """Open every archive of a run, the public one last; the only place where a run opens one.
+    """Open every archive of a run, in the order of `Data.files`; the only place where a run opens one.
 
     Returns
     -------
@@ -65,6 +66,15 @@ def require_open(opened: Sequence[DatasetArchive | DataError]) -> tuple[DatasetA
     return tuple(archive for archive in opened if isinstance(archive, DatasetArchive))
 
 
+def by_use(
+    experiment: Experiment, opened: Sequence[DatasetArchive]
+) -> tuple[tuple[DatasetArchive, ...], tuple[DatasetArchive, ...], tuple[DatasetArchive, ...]]:
+    """Tell all archives of a run apart: the clients', those of unseen datasets, the public one or none."""
+    clients = len(experiment.data.archives)
+    trained = clients + len(experiment.data.unseen)
+    return tuple(opened[:clients]), tuple(opened[clients:trained]), tuple(opened[trained:])
+
+
 def describe_clients(experiment: Experiment, opened: Sequence[DatasetArchive]) -> tuple[ClientSpec, ...]:
     """Check that the archives make the federation that was asked for, and say who its clients are.
 
@@ -74,9 +84,17 @@ def describe_clients(experiment: Experiment, opened: Sequence[DatasetArchive]) -
         If they do not.
     """
     require_distinct(opened)
-    archives = opened[: len(experiment.data.archives)]
+    archives, unseen, _ = by_use(experiment, opened)
     first = archives[0]
     for archive in archives:
+        if not archive.has("train"):
+            raise DataError(
+                f"{archive.path}: has no training images, which data.archives needs (found "
+                f"{', '.join(archive.roles())}); data.unseen takes datasets that nobody trains on"
+            )
+    for archive in unseen:
+        require_tests(archive)
+    for archive in (*archives, *unseen):
         if (archive.height, archive.width) != (first.height, first.width):
             raise DataError(
                 f"{archive.path}: images are {archive.height}x{archive.width}, "
@@ -131,7 +149,7 @@ def set_up(
     comm, experiment
         The ranks and the resolved configuration.
     opened
-        All archives, the public one last.
+        All archives, in the order of `Data.files`.
     specs
         All clients, in id order.
     run_dir
@@ -148,7 +166,7 @@ def set_up(
         torch.cuda.empty_cache()  # after a loss this rank may be bound to another GPU
         set_arithmetic(experiment.compute, device)
         staged = tuple(open_staged(archive, experiment.data.stage, comm.heartbeat) for archive in opened)
-        archives, public = staged[: len(experiment.data.archives)], staged[len(experiment.data.archives) :]
+        archives, unseen, public = by_use(experiment, staged)
         parts = partition(archives, experiment)
         largest = max(spec.identities for spec in specs)
         size = (archives[0].height, archives[0].width)
@@ -165,6 +183,7 @@ def set_up(
             clients=tuple(load_data(specs[id], parts[id], archives, device) for id in placement[comm.rank]),
             model=FlatModel(network, device, memory_format(experiment.compute, device)),
             archives=archives,
+            unseen=unseen,
             public=PublicImages.open(public[0], experiment, device, network.pixel_scale) if public else None,
             heartbeat=heartbeat,
             notes=notes,

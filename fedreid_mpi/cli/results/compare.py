@@ -68,12 +68,15 @@ def command(
     dataset and one column per method: mean ± sample deviation over the seeds; a single seed has no deviation.
     The global model is the server's average; local models are the clients' after their local epochs, before
     upload. A standalone method (mode "local") has its clients' models in both tables. The best three rounds
-    are chosen by the model that is reported; they select on test data.
+    are chosen by the model that is reported; they select on test data. Global models have another table where
+    they were scored on datasets that nobody trains on (data.unseen), which choose no round.
 
     With --against, a difference is marked * where the 95 % t interval of its mean over the seeds leaves out
     0; `--against` a standalone method gives the paper's table of gains. Below stands in which settings the
     methods differ. As in `results report`, unfinished runs are left out where there are finished ones.
     """
+    from fedreid_mpi.report.values import compare_unseen
+
     study = read_methods(paths, where)
     found = {method.name: method for method in study.methods}
     for option, names in (("--method", chosen), ("--against", filter(None, (against,)))):
@@ -85,24 +88,32 @@ def command(
     methods = [each for each in study.methods if not chosen or each.name in (*chosen, against)]
     for model in models or [model for model in MODELS if scored(methods, model)]:
         for metric in metrics:
-            comparison = compare_methods(methods, round_, metric, model)
-            columns = [(each.label, [str(spread) for spread in each.spreads()]) for each in comparison.series]
-            print_blocks(f"{metric} in percent, {comparison.when}", comparison.rows, columns)
-            if against is not None:
-                reference = comparison.series[[each.label for each in comparison.series].index(against)]
-                columns = [
-                    (
-                        each.label,
-                        [f"{spread}{' *' if spread.clear else ''}" for spread in each.minus(reference)],
-                    )
-                    for each in comparison.series
-                    if each is not reference
-                ]
-                title = f"{metric} minus {against}, {comparison.when}, by seed"
-                print_blocks(title, comparison.rows, columns)
+            unseen = None
+            if model == "global":
+                at, words = choose_round(methods, round_), "global models on unseen datasets"
+                unseen = compare_unseen(methods, at, metric, words)
+            if unseen is None or shared_datasets(methods):  # methods may have left out each another dataset
+                _print_comparison(compare_methods(methods, round_, metric, model), against)
+            if unseen is not None:
+                _print_comparison(unseen, against)
     _print_settings(methods)
     for note in (*(f"Note: {warning}" for warning in study.warnings), *_evaluated(methods)):
         click.echo(note)
+
+
+def _print_comparison(comparison: Comparison, against: str | None) -> None:
+    metric = comparison.metric
+    columns = [(each.label, [str(spread) for spread in each.spreads()]) for each in comparison.series]
+    print_blocks(f"{metric} in percent, {comparison.when}", comparison.rows, columns)
+    if against is None:
+        return
+    reference = comparison.series[[each.label for each in comparison.series].index(against)]
+    columns = [
+        (each.label, [f"{spread}{' *' if spread.clear else ''}" for spread in each.minus(reference)])
+        for each in comparison.series
+        if each is not reference
+    ]
+    print_blocks(f"{metric} minus {against}, {comparison.when}, by seed", comparison.rows, columns)
 
 
 def read_methods(paths: tuple[Path, ...], where: tuple[str, ...]) -> Study:
@@ -144,9 +155,25 @@ def compare_methods(
         There is no such round, or no dataset that all are tested on.
     """
     from fedreid_mpi.records import ModelKind
-    from fedreid_mpi.report.values import common_rounds, compare
+    from fedreid_mpi.report.values import compare
 
     kind = ModelKind.LOCAL if model == "local" else None
+    at = choose_round(methods, when)
+    if not shared_datasets(methods):
+        raise ConfigurationError("no dataset is tested by every method; compare fewer of them (--method)")
+    return compare([(method.name, method, kind) for method in methods], at, metric, MODELS[model])
+
+
+def choose_round(methods: Sequence[Method], when: str | None) -> int | str:
+    """Return the round that is meant: a number, or ``"best"``; by default the last that all runs evaluated.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such round.
+    """
+    from fedreid_mpi.report.values import common_rounds
+
     rounds = common_rounds(methods)
     if when not in (None, "best"):
         evaluated = [set(run.results.evaluations.tolist()) for method in methods for run in method.runs]
@@ -154,10 +181,12 @@ def compare_methods(
             raise ConfigurationError(f"--round {when}: not evaluated by every run")
     elif not rounds:
         raise ConfigurationError("no round was evaluated by every run; compare fewer of them (--method)")
-    if not set.intersection(*(set(method.datasets) for method in methods)):
-        raise ConfigurationError("no dataset is tested by every method; compare fewer of them (--method)")
-    at = "best" if when == "best" else rounds[-1] if when is None else int(when)
-    return compare([(method.name, method, kind) for method in methods], at, metric, MODELS[model])
+    return "best" if when == "best" else rounds[-1] if when is None else int(when)
+
+
+def shared_datasets(methods: Sequence[Method]) -> set[str]:
+    """Return the names of the datasets that all methods are tested on."""
+    return set.intersection(*(set(method.datasets) for method in methods))
 
 
 def scored(methods: Sequence[Method], model: str) -> bool:

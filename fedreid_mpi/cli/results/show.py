@@ -56,7 +56,9 @@ def command(run_dir: Path, baseline: Path | None, round_: int | None, plots: Pat
 
     Where several clients hold a dataset, cameras for instance, their number is given, and local scores are
     means over them; where clients are grouped, the groups are, and global scores are those of the groups'
-    models. RUN_DIR may be a run of a study file: STUDY.h5/RUN.
+    models. Below the mean, in which they do not count, stand the datasets that nobody trains on
+    (data.unseen): of several groups the mean over the clients, then a row a group. RUN_DIR may be a run of a
+    study file: STUDY.h5/RUN.
 
     A dash stands where nothing was scored. Plots are PNG files: scores and training loss by round, scores by
     dataset, and where the time went.
@@ -99,6 +101,7 @@ def _print_scores(results: RunResults, table: ScoreTable) -> None:
 
 def _render(results: RunResults, table: ScoreTable, metrics: list[int]) -> Table:
     """Turn the table of scores into one that rich can draw: one column per model, metrics side by side."""
+    import numpy as np
     from rich import box
     from rich.table import Table
 
@@ -133,6 +136,13 @@ def _render(results: RunResults, table: ScoreTable, metrics: list[int]) -> Table
     rendered.add_section()
     means = (formatted(mean_over_datasets(scores, table.test_images)) for scores, formatted in columns)
     rendered.add_row("mean", *("" for _ in described), *means, style="bold")
+    if table.unseen:
+        rendered.add_section()
+    nothing = np.full((len(METRICS),), np.nan)
+    for unseen in table.unseen:
+        facts = {"clients": "", "group": " ".join(map(str, unseen.groups))}
+        cells = [_percent(unseen.scores.get(column, nothing)[metrics]) for column in table.scores]
+        rendered.add_row(f"{unseen.dataset}, unseen", *(facts[heading] for heading, _ in described), *cells)
     return rendered
 
 

@@ -91,7 +91,7 @@ def command(
         jobs.insert(0, side_job("prepare", train, ["--all", datasets.resolve(), target, "--size", size]))
     if evaluate:
         gpus = 1 if options["gpus_per_node"] else None
-        arguments = [_global_model(loaded, folder), *loaded.data.archives]
+        arguments = [_global_model(loaded, folder), *loaded.data.archives, *loaded.data.unseen]
         jobs.append(side_job("evaluate", train, arguments, "train", gpus))
     if collect is not None:
         jobs.append(side_job("collect", train, [folder, "-o", collect.resolve()], "train"))
@@ -100,18 +100,19 @@ def command(
 
 def _require_archives(experiment: Experiment) -> None:
     """Notice now, not when the job starts at night, that an archive is missing."""
-    public = [experiment.data.public] if experiment.data.public else []
-    for path in [*experiment.data.archives, *public]:
+    for path in experiment.data.files:
         if not path.is_file():
             raise DataError(f"{path}: no such archive; prepare it before, or with --prepare DATASETS")
 
 
 def _common_folder(experiment: Experiment) -> Path:
     """Return the folder into which datasets are prepared."""
-    folders = sorted({path.resolve().parent for path in experiment.data.archives})
+    data = experiment.data
+    folders = sorted({path.resolve().parent for path in (*data.archives, *data.unseen)})
     if len(folders) > 1:
         raise ConfigurationError(
-            f"--prepare writes into one folder, but data.archives lie in {', '.join(map(str, folders))}"
+            "--prepare writes into one folder, but data.archives and data.unseen lie in "
+            f"{', '.join(map(str, folders))}"
         )
     return folders[0]
 
