@@ -107,6 +107,12 @@ METHODS = {
         "augmentation": EVERYTHING,
         "compute": {"precision": "bf16"},
     },
+    "triplets and contrasts": {
+        "federation": {"sampler": "identities", "images_per_identity": 2},
+        "model": {"embedding_dim": 0, "neck": "bnneck"},
+        "objective": {"triplet": 1.0, "contrastive": 1.0},
+        "evaluation": {"mirror": False},
+    },
     "all scores": {
         "aggregation": {"bn": "local"},
         "evaluation": {"local_models": True, "reestimate_bn": True},

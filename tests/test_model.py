@@ -5,9 +5,12 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from small import SITES, Silent, write_experiment
 from torch import nn
 
 from fedreid_mpi import config
+from fedreid_mpi.comm import SingleCommunicator
+from fedreid_mpi.config import load_experiment
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.model import (
     FlatModel,
@@ -22,6 +25,7 @@ from fedreid_mpi.model import (
 )
 from fedreid_mpi.pixels import IMAGENET, PixelScale
 from fedreid_mpi.records import Role
+from fedreid_mpi.run.loop import run_federation
 
 CPU = torch.device("cpu")
 SMALL = config.Model(backbone="small", embedding_dim=16)
@@ -451,3 +455,26 @@ def test_regions_may_be_empty(monkeypatch):
     assert [region.stop for region in regions[:-1]] == [region.start for region in regions[1:]]
     assert regions[-1].stop == model.buffer.numel()
     assert model.shared.numel() == regions[-1].start > 0
+
+
+@pytest.mark.parametrize("bn", ["average", "local", "reference"])
+def test_models_without_any_batch_norm_are_averaged(bn, archives, tmp_path, monkeypatch):
+    monkeypatch.setitem(backbones.BACKBONES, "small", lambda last_stride: backbones.Backbone(Plain(), 8))
+    path = write_experiment(
+        tmp_path / "x.toml",
+        archives[:2],
+        run={"rounds": 1},
+        model={"embedding_dim": 0},
+        aggregation={"bn": bn},
+    )
+    run_federation(SingleCommunicator(), load_experiment(path), tmp_path / "run", Silent())
+    folder = tmp_path / "run" / "models"
+    models = {
+        archive.stem: load_file(folder / "local" / f"{archive.stem}.safetensors") for archive in archives[:2]
+    }
+    images = {name: SITES[name] for name in models}
+    averaged = load_file(folder / "global.safetensors")
+    assert set(averaged) == {"backbone.conv.weight", "backbone.conv.bias"}
+    for leaf, value in averaged.items():
+        expected = sum(images[name] * model[leaf].double() for name, model in models.items())
+        torch.testing.assert_close(value, (expected / sum(images.values())).float(), rtol=0, atol=1e-7)
