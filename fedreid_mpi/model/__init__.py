@@ -1,6 +1,7 @@
 """The model: backbone and embedding shared, classifier private, all state in one flat buffer."""
 
 from fedreid_mpi.model.batch_norm import batch_norms, batch_statistics
+from fedreid_mpi.model.export import for_project
 from fedreid_mpi.model.files import (
     StoredModel,
     is_own_model,
@@ -31,6 +32,7 @@ __all__ = [
     "batch_statistics",
     "build_network",
     "features_of",
+    "for_project",
     "initial_classifier",
     "is_own_model",
     "load_backbone_weights",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fedreid_mpi.cli.results.model_export import write_model
 from fedreid_mpi.cli.results.refusals import Refusals
 from fedreid_mpi.cli.results.run_selection import require_runs, takes_runs
 from fedreid_mpi.cli.sharing import SHARED
@@ -15,6 +16,8 @@ from fedreid_mpi.cli.sharing import SHARED
 if TYPE_CHECKING:
     from fedreid_mpi.report.export import Row
     from fedreid_mpi.results.summary import RunSummary
+
+PROJECTS = ("torchreid", "fastreid", "timm")
 
 FORMATS = {".csv": "csv", ".parquet": "parquet", ".tex": "latex"}
 
@@ -44,10 +47,11 @@ FORMATS = {".csv": "csv", ".parquet": "parquet", ".tex": "latex"}
 )
 @click.option(
     "--model",
-    type=click.Choice(["global", "local"]),
+    type=click.Choice(["global", "local", "torchreid", "fastreid", "timm"]),
     default="global",
     show_default=True,
-    help="Of LaTeX: the server's models, or the clients' before upload.",
+    help="Of LaTeX: the server's models, or the clients' before upload. With the name of a project: "
+    "write the model itself, for that project to load.",
 )
 @SHARED
 def command(
@@ -66,9 +70,17 @@ def command(
                     or for each run, round and client (training)
       latex         the table of `results compare`, for a document with booktabs
       tensorboard   OUTPUT is a folder for `tensorboard --logdir`, a folder a run in it
+    With --model torchreid, fastreid or timm, PATHS is one model file, or one run directory, whose global
+    model is meant, and OUTPUT (.pth; of timm also .safetensors) is a state dict for that project.
+
+    \b
+      fedreid-mpi results export runs/1 --model fastreid -o fastreid.pth
     """
     from fedreid_mpi.errors import ConfigurationError
 
+    if model in PROJECTS:
+        write_model(paths, output, model)
+        return
     chosen = format_ or FORMATS.get(output.suffix)
     if chosen is None:
         raise ConfigurationError(f"-o {output}: expected .csv, .parquet or .tex, or --format")
