@@ -469,12 +469,11 @@ def test_models_without_any_batch_norm_are_averaged(bn, archives, tmp_path, monk
     )
     run_federation(SingleCommunicator(), load_experiment(path), tmp_path / "run", Silent())
     folder = tmp_path / "run" / "models"
-    models = {
-        archive.stem: load_file(folder / "local" / f"{archive.stem}.safetensors") for archive in archives[:2]
-    }
-    images = {name: SITES[name] for name in models}
+    names = [archive.stem for archive in archives[:2]]
+    models = [load_file(folder / "local" / f"{id}_{name}.safetensors") for id, name in enumerate(names)]
+    images = [SITES[name] for name in names]
     averaged = load_file(folder / "global.safetensors")
     assert set(averaged) == {"backbone.conv.weight", "backbone.conv.bias"}
     for leaf, value in averaged.items():
-        expected = sum(images[name] * model[leaf].double() for name, model in models.items())
-        torch.testing.assert_close(value, (expected / sum(images.values())).float(), rtol=0, atol=1e-7)
+        expected = sum(count * model[leaf].double() for count, model in zip(images, models, strict=True))
+        torch.testing.assert_close(value, (expected / sum(images)).float(), rtol=0, atol=1e-7)
