@@ -23,6 +23,12 @@ EvaluationProtocol = Literal["standard", "published", "single-gallery-shot"]
 Weighting = Literal["samples", "cosine-distance", "uniform"]
 """What a client's model weighs; see `fedreid_mpi.algorithms.weighting`."""
 
+AggregationRule = Literal["average", "fednova", "scaffold"]
+"""How the server and the clients go about the average; see `fedreid_mpi.federated.server_step`."""
+
+ServerOptimizer = Literal["none", "momentum", "adam", "yogi"]
+"""What the server makes of the clients' mean; see `fedreid_mpi.algorithms.server_optimizers`."""
+
 BatchNormMode = Literal["average", "local", "reference"]
 """What becomes of BatchNorm; see `fedreid_mpi.algorithms.weighting`."""
 
@@ -241,8 +247,8 @@ class Message:
     Attributes
     ----------
     kind
-        What it carries: ``"models"``, ``"features"``, the types of a small value's parts, joined by ``"+"``,
-        or ``"heartbeat"``, a sign of life.
+        What it carries: ``"models"``, ``"features"``, ``"controls"``, the types of a small value's parts,
+        joined by ``"+"``, or ``"heartbeat"``, a sign of life.
     dtype
         ``"float32"``; ``"int64"`` for sums of updates and for a heartbeat, ``"uint64"`` for masked sums;
         ``"pickle"`` for a small value.

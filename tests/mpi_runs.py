@@ -83,6 +83,16 @@ VARIANTS = {
         "clustering": {"enabled": True, "max_distance": 0.1},  # near enough that several groups stay
     },
     "edges": {"federation": {"clients": "identity", "identity_clients": 2, "edge_rounds": 1}},
+    "normalised": {
+        "federation": {"clients_per_round": 3},
+        "aggregation": {"rule": "fednova", "bn": "reference"},
+        "server": {"optimizer": "yogi", "lr": 0.01},
+    },
+    "controlled": {
+        "federation": {"clients_per_round": 3},
+        "aggregation": {"rule": "scaffold", "bn": "local"},
+        "server": {"optimizer": "momentum", "momentum": 0.5},
+    },
     "pool": {"run": {"rounds": 3}, "federation": {"mode": "centralised"}},
 }
 

@@ -40,6 +40,7 @@ def test_the_file_outdoes_the_preset_and_overrides_outdo_the_file(tmp_path):
     assert load(
         tmp_path, text, "aggregation.bn=average", "aggregation.weights=uniform"
     ).aggregation.model_dump() == {
+        "rule": "average",
         "bn": "average",
         "probe": "own",
         "weights": "uniform",

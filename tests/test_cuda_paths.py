@@ -117,6 +117,8 @@ METHODS = {
         "aggregation": {"bn": "local"},
         "evaluation": {"local_models": True, "reestimate_bn": True},
     },
+    "FedNova": {"aggregation": {"rule": "fednova"}, "server": {"optimizer": "adam"}},
+    "SCAFFOLD": {"aggregation": {"rule": "scaffold", "bn": "local"}, "server": {"optimizer": "momentum"}},
     "alone": {"federation": {"mode": "local"}},
 }
 

@@ -15,7 +15,7 @@ from fedreid_mpi import config
 from fedreid_mpi.algorithms import fedprox, weighting
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
-from fedreid_mpi.federated import aggregation
+from fedreid_mpi.federated import plan
 from fedreid_mpi.model import FlatModel, backbones, build_network, load_backbone_weights
 from fedreid_mpi.results import read_run
 from fedreid_mpi.run.loop import run_federation
@@ -48,7 +48,7 @@ def test_the_weight_of_the_page_weighs_clients(archives, tmp_path, monkeypatch):
     (row,) = re.findall(r'^("square-root": .*),$', page, re.MULTILINE)
     rules = eval(f"{{{row}}}", {"WeightRule": weighting.WeightRule, "sqrt": sqrt})
     monkeypatch.setattr(weighting, "WEIGHTINGS", {**weighting.WEIGHTINGS, **rules})
-    monkeypatch.setattr(aggregation, "WEIGHTINGS", weighting.WEIGHTINGS)
+    monkeypatch.setattr(plan, "WEIGHTINGS", weighting.WEIGHTINGS)
     experiment = load_experiment(write_experiment(tmp_path / "small.toml", archives, run={"rounds": 1}))
     chosen = experiment.aggregation.model_copy(update={"weights": "square-root"})
     experiment = experiment.model_copy(update={"aggregation": chosen})

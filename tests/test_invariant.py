@@ -1,5 +1,7 @@
 """A run gives the same bits on any number of ranks: every byte of the models, every stable figure."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from launching import fedreid, launch_program, mpich
@@ -130,7 +132,7 @@ def test_with_masks_no_client_rank_sends_a_model_or_a_teachers_feature_in_the_cl
 
 
 KINDS = {
-    *("models", "features", "heartbeat"),
+    *("models", "features", "controls", "heartbeat"),
     *("NoneType", "bool", "int", "float", "str", "list", "dict", "tuple"),
 }
 RECORDS = {
@@ -147,7 +149,9 @@ def test_the_ledger_holds_models_features_and_small_records_alone(variant, toget
     for _, _, message, count in entries:
         assert count > 0
         assert set(message.kind.split("+")) <= KINDS | RECORDS, message
-        assert (message.dtype != "pickle") == (message.kind in ("models", "features", "heartbeat"))
+        assert (message.dtype != "pickle") == (
+            message.kind in ("models", "features", "controls", "heartbeat")
+        )
         assert message.dtype in ("float32", "int64", "uint64", "pickle")
         assert len(message.shape) <= 2
 
@@ -243,6 +247,23 @@ def test_a_rank_sends_a_sum_for_each_group_and_not_a_model_a_client(variant, tea
         features += senders * PUBLIC_IMAGES * 16 * 8
     assert sent(results, 1, "features") == features
     assert sent(results, 1, "models") == up + groups * (ranks - 1) * model
+
+
+def test_control_variates_travel_like_the_parameters_of_a_model(together):
+    results = read_run(together / "controlled" / "4")
+    sizes = {
+        (message.kind, message.dtype): message.bytes
+        for _, _, message, _ in results.messages
+        if message.kind in ("models", "controls")
+    }
+    for dtype in ("float32", "int64"):
+        assert 0.9 < sizes["controls", dtype] / sizes["models", dtype] < 1  # no statistics
+    counts = Counter()
+    for _, rank, message, count in results.messages:
+        counts[message.kind, message.dtype, bool(rank)] += count
+    for sums in ((kind, "int64", True) for kind in ("models", "controls")):
+        assert counts[sums] > 0
+    assert counts["controls", "int64", True] == counts["models", "int64", True]
 
 
 def test_alone_nothing_is_sent(together):

@@ -75,10 +75,15 @@ def test_a_rank_that_hangs_is_dropped_as_if_its_client_were_away(experiment, tmp
 
 
 def test_the_last_rank_goes_on_with_a_study(experiment, tmp_path):
-    """In its first run clients are alone: their models and momentum come from the files of lost ranks."""
+    """A client rank is lost first, then the server, with what it alone remembers.
+
+    In the first run clients are alone: their models and momentum come from the file of the lost rank. In the
+    second, controls and the server's momentum do.
+    """
     study = {"name": "small", "base": str(experiment), "seeds": [3]}
     methods = {
         "local": {"federation": {"mode": "local"}},
+        "remembering": {"aggregation": {"rule": "scaffold"}, "server": {"optimizer": "momentum"}},
         "uniform": {"aggregation": {"weights": "uniform"}},
     }
     suite = tmp_path / "suite.toml"
@@ -86,13 +91,18 @@ def test_the_last_rank_goes_on_with_a_study(experiment, tmp_path):
     command = ("study", suite, tmp_path / "study", "--on-rank-loss", "replace")
     with started(3, *command, cwd=tmp_path, launcher=surviving()) as process:
         wait_for_round(tmp_path / "study" / "local-seed3", 1, process)
-        assert strike(process, {0: signal.SIGKILL, 2: signal.SIGKILL}) == (0, [])
-    local = alone(experiment, tmp_path / "local", "federation.mode=local")
-    assert_same_run(tmp_path / "study" / "local-seed3", local)
-    uniform = alone(experiment, tmp_path / "uniform", "aggregation.weights=uniform")
-    assert_same_run(tmp_path / "study" / "uniform-seed3", uniform)
+        os.kill(ranks_of(process)[2], signal.SIGKILL)
+        wait_for_round(tmp_path / "study" / "remembering-seed3", 1, process)
+        assert strike(process, {0: signal.SIGKILL}) == (0, [])
+    for name, settings in {
+        "local": ("federation.mode=local",),
+        "remembering": ("aggregation.rule=scaffold", "server.optimizer=momentum"),
+        "uniform": ("aggregation.weights=uniform",),
+    }.items():
+        undisturbed = alone(experiment, tmp_path / name, *settings)
+        assert_same_run(tmp_path / "study" / f"{name}-seed3", undisturbed)
     sizes = [len(read_run(folder).header.ranks) for folder in sorted((tmp_path / "study").glob("*-seed3"))]
-    assert sizes == [1, 1]
+    assert sizes == [2, 1, 1]
 
 
 def test_without_the_option_a_lost_rank_ends_all_and_the_last_commit_stands(experiment, tmp_path):

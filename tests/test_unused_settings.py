@@ -36,6 +36,8 @@ RUNS = {
     },
     "identity": {"federation": {"clients": "identity", "identity_clients": 2}},
     "edge": {"federation": {"clients": "camera", "edge_rounds": 1}, "optimizer": {"schedule": "step"}},
+    "fednova": {"aggregation": {"rule": "fednova"}, "server": {"optimizer": "momentum"}},
+    "scaffold": {"aggregation": {"rule": "scaffold"}, "server": {"optimizer": "yogi"}},
     "local": {"federation": {"mode": "local"}},
     "local-identity": {"federation": {"mode": "local", "clients": "identity", "identity_clients": 2}},
     "centralised": {"federation": {"mode": "centralised"}},

@@ -35,7 +35,7 @@ def test_identical_models_are_at_distance_zero_and_count_alike():
     logits = np.random.default_rng(0).standard_normal((32, 19)).astype(np.float32)
     logits[3] = 0
     assert cosine_distance(logits, logits.copy()) == 0.0
-    weights = weigh(reports_of({4: 30, 1: 10}, {4: 0.0, 1: 1e-9}), "cosine-distance")
+    weights = weigh(reports_of({4: 30, 1: 10}, {4: 0.0, 1: 1e-9}), WEIGHTINGS["cosine-distance"])
     assert weights == {1: LEAST_DISTANCE, 4: LEAST_DISTANCE}
 
 
@@ -54,9 +54,9 @@ def test_a_client_that_moved_more_weighs_more():
 
 def test_weigh_takes_what_is_asked_for():
     reports = reports_of({3: 7, 0: 5}, {3: 0.25, 0: 0.5})
-    assert list(weigh(reports, "samples").items()) == [(0, 5.0), (3, 7.0)]
-    assert list(weigh(reports, "uniform").items()) == [(0, 1.0), (3, 1.0)]
-    assert list(weigh(reports, "cosine-distance").items()) == [(0, 0.5), (3, 0.25)]
+    assert list(weigh(reports, WEIGHTINGS["samples"]).items()) == [(0, 5.0), (3, 7.0)]
+    assert list(weigh(reports, WEIGHTINGS["uniform"]).items()) == [(0, 1.0), (3, 1.0)]
+    assert list(weigh(reports, WEIGHTINGS["cosine-distance"]).items()) == [(0, 0.5), (3, 0.25)]
 
 
 @pytest.mark.parametrize(("before", "after"), [(np.ones((2, 3)), np.ones((2, 4))), (np.ones(3), np.ones(3))])
@@ -69,5 +69,5 @@ def test_no_weight_is_above_the_reference():
     reports = reports_of({3: 7, 0: 5, 4: 90}, {3: 2.0, 0: 0.0, 4: 0.5})
     for name, rule in WEIGHTINGS.items():
         largest = rule.reference([report.images for report in reports])
-        assert all(0 < weight <= largest for weight in weigh(reports, name).values()), name
+        assert all(0 < weight <= largest for weight in weigh(reports, WEIGHTINGS[name]).values()), name
     assert WEIGHTINGS["samples"].reference([7, 5, 90]) == 90.0

@@ -26,14 +26,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-SumRole = Literal["parameters", "features", "statistics"]
+SumRole = Literal["parameters", "features", "statistics", "controls"]
 """What is summed: it decides how large its values may be."""
 
 SUM_BITS = 62
 """A sum stays below 2^62: half of what 64 bits hold, so that no rounding can reach their end."""
 
-RANGE_BITS: Mapping[SumRole, int] = {"parameters": 8, "features": 8, "statistics": 20}
-"""Values are smaller than two to this power; a larger one counts as diverged. Variances can be large."""
+RANGE_BITS: Mapping[SumRole, int] = {
+    "parameters": 8,
+    "features": 8,
+    "statistics": 20,
+    "controls": 20,
+}
+"""Values are smaller than two to this power; a larger one counts as diverged. Variances and gradients can be
+large."""
 
 TILE = 1 << 16
 """Elements that a CPU turns into integers at a time: they stay in the second-level cache."""

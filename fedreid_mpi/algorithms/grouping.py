@@ -2,9 +2,9 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
-from fedreid_mpi.algorithms.weighting import weigh
+from fedreid_mpi.algorithms.weighting import WeightRule, weigh
 from fedreid_mpi.errors import TooFewClientsError
-from fedreid_mpi.records import BatchNormMode, ClientReport, Group, Weighting
+from fedreid_mpi.records import BatchNormMode, ClientReport, Group
 
 
 def require_finite_models(reports: Sequence[ClientReport], min_clients: int = 1) -> None:
@@ -46,7 +46,7 @@ def plan_groups(
     labels: Mapping[int, int] | None,
     reports: Sequence[ClientReport],
     participants: Sequence[int],
-    weights: Weighting,
+    rule: WeightRule,
     bn: BatchNormMode,
     untrained: Collection[int] = (),
     min_clients: int = 1,
@@ -66,7 +66,7 @@ def plan_groups(
         Of the clients that trained in this round.
     participants
         The round's clients in its seeded order.
-    weights
+    rule
         What a client's weight is.
     bn
         ``"average"`` and ``"local"``: running statistics have the parameters' weights (with ``"local"``,
@@ -107,7 +107,7 @@ def plan_groups(
     def group(clients: tuple[int, ...], before: int) -> Group:
         teachers = finite if clients == tuple(waiting) else clients
         trained = [finite[client] for client in teachers if client in finite]
-        shares = weigh(trained, weights)
+        shares = weigh(trained, rule)
         if bn != "reference" or not shares:
             return Group(clients, shares, shares, before)
         first = next(client for client in participants if client in shares)

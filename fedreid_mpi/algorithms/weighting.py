@@ -63,17 +63,16 @@ def cosine_distance(before: ArrayLike, after: ArrayLike) -> float:
     return float(np.clip(1 - cosines, 0, 2).mean())
 
 
-def weigh(reports: Sequence[ClientReport], weights: Weighting) -> dict[int, float]:
+def weigh(reports: Sequence[ClientReport], rule: WeightRule) -> dict[int, float]:
     """Weigh the clients that reported; in client-id order.
 
     Parameters
     ----------
     reports
         Of the clients whose models are to be averaged.
-    weights
+    rule
         What a client's weight is.
     """
-    rule = WEIGHTINGS[weights]
     return {
         report.client: rule.weight(report) for report in sorted(reports, key=lambda report: report.client)
     }

@@ -8,8 +8,10 @@ import tomli_w
 from pydantic import Field, field_validator, model_validator
 
 from fedreid_mpi.config.backbones import BackboneName
+from fedreid_mpi.config.conflicts import conflicts
 from fedreid_mpi.config.types import File, Line, Listed, NonNegative, Positive, Probability, Section, Text
 from fedreid_mpi.records import (
+    AggregationRule,
     BatchNormMode,
     ClusteringFeature,
     DistillationLoss,
@@ -17,6 +19,7 @@ from fedreid_mpi.records import (
     Normalised,
     Sampling,
     Schedule,
+    ServerOptimizer,
     Weighting,
 )
 
@@ -214,6 +217,11 @@ class Augmentation(Section):
 class Aggregation(Section):
     """How the server joins the clients' models."""
 
+    rule: AggregationRule = Field(
+        "average",
+        description="average: FedPav; fednova: changes are divided by the number of steps behind them; "
+        "scaffold: control variates correct the clients' gradients",
+    )
     weights: Weighting = Field("samples", description="weight of a client's model")
     probe: Literal["own", "public"] = Field(
         "own",
@@ -225,6 +233,22 @@ class Aggregation(Section):
         description="BatchNorm: average the statistics; keep each client's own statistics, scale and shift "
         "(local); or take the statistics of the round's first participant (reference)",
     )
+
+
+class Server(Section):
+    """What the server makes of the clients' mean: its distance from the round's model is a gradient."""
+
+    optimizer: ServerOptimizer = Field("none", description="none: the mean is the new model")
+    lr: Positive = Field(
+        1.0, description="learning rate; 1 suits momentum, adam and yogi need less, 0.1 to 0.001"
+    )
+    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.9, description="momentum; of adam and yogi, decay of the first moment"
+    )
+    beta2: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.99, description="decay of adam's and yogi's second moment"
+    )
+    epsilon: Positive = Field(1e-3, description="what keeps adam and yogi from dividing by little")
 
 
 class Privacy(Section):
@@ -345,6 +369,7 @@ class Experiment(Section):
     objective: Objective = Objective()
     augmentation: Augmentation = Augmentation()
     aggregation: Aggregation = Aggregation()
+    server: Server = Server()
     privacy: Privacy = Privacy()
     distillation: Distillation = Distillation()
     clustering: Clustering = Clustering()
@@ -355,31 +380,8 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _check_sections_against_each_other(self) -> "Experiment":
-        for section in ("distillation", "clustering"):
-            settings, rounds = getattr(self, section), self.run.rounds
-            if settings.enabled and self.data.public is None:
-                raise ValueError(
-                    f"{section}.enabled = true needs data.public, the archive of a public dataset"
-                )
-            if settings.enabled and settings.every > rounds:
-                raise ValueError(
-                    f"{section}.every is {settings.every}, expected at most run.rounds, which is {rounds}"
-                )
-        last, rounds = self.optimizer.milestones[-1], self.run.rounds
-        if self.optimizer.schedule == "milestones" and last >= rounds:
-            raise ValueError(f"optimizer.milestones has {last}, expected rounds before the last, {rounds}")
-        if self.measures_by_public and self.data.public is None:
-            raise ValueError(
-                'aggregation.probe = "public" needs data.public, the archive of a public dataset'
-            )
-        if self.compute.precision == "tf32" and self.compute.device == "cpu":
-            raise ValueError('compute.precision is "tf32", which needs a GPU, but compute.device is "cpu"')
-        drawn, needed = self.federation.clients_per_round, self.reliability.min_clients
-        if 0 < drawn < needed:
-            raise ValueError(
-                f"reliability.min_clients is {needed}, expected at most federation.clients_per_round, "
-                f"which is {drawn}"
-            )
+        for conflict in conflicts(self):
+            raise ValueError(conflict)
         return self
 
     @property

@@ -8,6 +8,7 @@ from fedreid_mpi.config.sections import (
     Clustering,
     Distillation,
     Experiment,
+    Server,
 )
 
 
@@ -18,6 +19,7 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
     kinds, weights = experiment.federation.clients, experiment.aggregation.weights
     distilled, clustered = experiment.distillation.enabled, experiment.clustering.enabled
     masked = experiment.privacy.secure_aggregation
+    optimizer = experiment.server.optimizer
     absolute = experiment.distillation.lr
     iterations, sampler = experiment.federation.local_iterations, experiment.federation.sampler
     schedule, triplet = experiment.optimizer.schedule, experiment.objective.triplet
@@ -39,6 +41,9 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
         ("reliability", ("min_clients",), central, mode),
         ("aggregation", Aggregation.model_fields, unshared, mode),
         ("aggregation", ("probe",), weights != "cosine-distance", f'aggregation.weights = "{weights}"'),
+        ("server", Server.model_fields, unshared, mode),
+        ("server", tuple(Server.model_fields)[1:], optimizer == "none", 'server.optimizer = "none"'),
+        ("server", ("beta2", "epsilon"), optimizer == "momentum", 'server.optimizer = "momentum"'),
         ("objective", ("proximal", "contrastive"), unshared, mode),
         ("privacy", ("secure_aggregation",), unshared, mode),
         ("privacy", ("neighbours",), not masked, "privacy.secure_aggregation = false"),

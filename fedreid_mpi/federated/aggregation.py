@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from fedreid_mpi.algorithms.averaging import grid_of, share_of
-from fedreid_mpi.algorithms.weighting import WEIGHTINGS
 from fedreid_mpi.federated.exchange import send_to_server
+from fedreid_mpi.federated.plan import weight_rule
 from fedreid_mpi.federated.rank_state import RankState
 from fedreid_mpi.federated.sums import FEATURES, MODELS, RankSums, Segment, Vectors
+from fedreid_mpi.federated.turn import CONTROLS
 from fedreid_mpi.records import ClientReport, Group, RoundPlan
 
 
@@ -31,6 +32,8 @@ def begin_sums(state: RankState, plan: RoundPlan) -> RankSums:
     if plan.distil and state.public is not None:
         length = len(state.public) * model.network.width
         vectors[FEATURES] = Vectors(length, (Segment(slice(0, length), grid_of("features", most)),))
+    if experiment.aggregation.rule == "scaffold":
+        vectors[CONTROLS] = Vectors(parameters.stop, (Segment(parameters, grid_of("controls", most)),))
     lends = experiment.aggregation.bn == "reference"
     masks = None
     if experiment.privacy.secure_aggregation and plan.participants:
@@ -57,7 +60,7 @@ def edge_labels(state: RankState, plan: RoundPlan) -> dict[int, int]:
 
 def shares_in(state: RankState, plan: RoundPlan) -> Callable[[ClientReport], float]:
     """Return what gives a client that has reported its share in an average."""
-    rule = WEIGHTINGS[state.experiment.aggregation.weights]
+    rule = weight_rule(state.experiment, state.specs, plan)
     reference = rule.reference([state.specs[client].images for client in plan.participants])
     return lambda report: share_of(rule.weight(report), reference)
 
@@ -162,6 +165,24 @@ def average_features(state: RankState, sums: RankSums, groups: Sequence[Group]) 
         total = _joined(sums, totals, clients, vectors.length)
         means.append(vectors.mean(total, float(len(clients))).view(-1, width))
     return means
+
+
+def average_controls(
+    state: RankState, sums: RankSums, groups: Sequence[Group], shares: Mapping[int, float]
+) -> Tensor | None:
+    """Average what the clients' control variates changed by, on the server, with the models' weights.
+
+    Returns
+    -------
+    Tensor or None
+        Shape (parameters,), float32, on the host; None where nobody trained, and on other ranks.
+    """
+    (group,) = groups  # where there could be several, control variates are refused
+    totals = _reduce(state, sums, CONTROLS, sorted(group.weights))
+    if not totals:
+        return None
+    total = _joined(sums, totals, sorted(group.weights), sums.vectors[CONTROLS].length)
+    return sums.vectors[CONTROLS].mean(total, math.fsum(shares[client] for client in group.weights))
 
 
 def _reduce(state: RankState, sums: RankSums, kind: str, clients: Sequence[int]) -> dict[int, Tensor]:

@@ -22,7 +22,7 @@ from fedreid_mpi.errors import DataError
 from fedreid_mpi.federated.memory import remember
 from fedreid_mpi.federated.objectives import corrections_of, objective_of
 from fedreid_mpi.federated.sgd import Batch, Sgd, descend
-from fedreid_mpi.federated.turn import ClientTurn, FinishedTurn, Vectors
+from fedreid_mpi.federated.turn import ClientTurn, FinishedTurn, Vectors, local_normalisation
 from fedreid_mpi.model import FlatModel, batch_norms, initial_classifier
 from fedreid_mpi.pixels import PixelScale
 from fedreid_mpi.records import (
@@ -148,7 +148,7 @@ def private_specs(model: FlatModel, spec: ClientSpec, experiment: Experiment) ->
     """
     if experiment.federation.mode == "local":
         return model.specs_for(spec.identities)
-    own = {each.name for each in model.normalisation} if experiment.aggregation.bn == "local" else set()
+    own = local_normalisation(model, experiment)
     return tuple(
         each for each in model.specs_for(spec.identities) if each.role is Role.CLASSIFIER or each.name in own
     )
@@ -193,6 +193,7 @@ def train(
     heartbeat: Heartbeat = no_heartbeat,
     start: Tensor | None = None,
     memory: Vectors = MappingProxyType({}),
+    told: Vectors = MappingProxyType({}),
 ) -> Trained:
     """Train a client in the working model for one round: FedPav's local step (Zhuang et al., ACM TOMM 2023).
 
@@ -216,10 +217,12 @@ def train(
         The shared part that the model is loaded with, where it is at hand.
     memory
         What the client remembers of its last turn.
+    told
+        What the server tells all clients beside the model.
     """
     began = time.perf_counter()
     stream = (experiment.run.seed, "train", plan.round, client.spec.id)
-    turn = ClientTurn(experiment, model, model.shared.clone() if start is None else start, memory)
+    turn = ClientTurn(experiment, model, model.shared.clone() if start is None else start, memory, told)
     optimizer = Sgd(
         (
             (

@@ -14,7 +14,7 @@ from torch import Tensor
 from fedreid_mpi.comm.contract import Communicator
 
 
-def broadcast_model(comm: Communicator, model: Tensor) -> None:
+def broadcast_model(comm: Communicator, model: Tensor, kind: str = "models") -> None:
     """Overwrite every rank's vector with the server's, in place.
 
     Parameters
@@ -23,9 +23,11 @@ def broadcast_model(comm: Communicator, model: Tensor) -> None:
         Its rank 0 holds the model.
     model
         Shape (elements,), float32, on any device.
+    kind
+        What it is called in the ledger.
     """
     host = model.detach().cpu().numpy()
-    comm.broadcast_rows(host, "models")
+    comm.broadcast_rows(host, kind)
     if model.device.type != "cpu" and not comm.is_server:
         model.copy_(torch.from_numpy(host))
 

@@ -14,12 +14,12 @@ from torch.nn import functional as F
 
 from fedreid_mpi.algorithms.fedprox import proximal_gradient
 from fedreid_mpi.algorithms.moon import PREVIOUS, contrastive_loss
+from fedreid_mpi.algorithms.scaffold import controlled_gradient
 from fedreid_mpi.algorithms.triplet import batch_hard_loss
 from fedreid_mpi.device import autocast
 from fedreid_mpi.federated.sgd import Correction, LossOf
-from fedreid_mpi.federated.turn import ClientTurn
+from fedreid_mpi.federated.turn import CONTROLS, ClientTurn, paired, shared_parameters
 from fedreid_mpi.model import batch_statistics, features_of
-from fedreid_mpi.records import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,18 +99,25 @@ def proximal(turn: ClientTurn) -> Correction | None:
     strength, model = turn.experiment.objective.proximal, turn.model
     if not strength:
         return None
-    trained = model.parameters(Role.BACKBONE, Role.EMBEDDING)
-    specs = [spec for spec in model.specs if spec.role in (Role.BACKBONE, Role.EMBEDDING)]
-    names = {id(parameter): name for name, parameter in model.network.named_parameters()}
-    places = {spec.name: turn.start.as_strided(spec.shape, spec.stride, spec.offset) for spec in specs}
-    pairs = [(parameter, places[names[id(parameter)]]) for parameter in trained]
+    pairs = paired(model, shared_parameters(model, turn.experiment), turn.start)
     return lambda: proximal_gradient(pairs, strength)
+
+
+def control(turn: ClientTurn) -> Correction | None:
+    """Take out of the gradients what sets them apart from all clients': SCAFFOLD."""
+    model = turn.model
+    if CONTROLS not in turn.told:
+        return None
+    common = turn.told[CONTROLS]
+    difference = (common - turn.memory.get(CONTROLS, torch.zeros_like(common))).to(model.buffer.device)
+    pairs = paired(model, shared_parameters(model, turn.experiment), difference)
+    return lambda: controlled_gradient(pairs)
 
 
 TERMS: Sequence[Callable[[ClientTurn], Term | None]] = (cross_entropy, triplet, contrast)
 """What makes up the loss; a term that is not asked for makes itself None."""
 
-CORRECTIONS: Sequence[Callable[[ClientTurn], Correction | None]] = (proximal,)
+CORRECTIONS: Sequence[Callable[[ClientTurn], Correction | None]] = (proximal, control)
 """What changes the gradients before a step."""
 
 

@@ -2,8 +2,10 @@
 
 from collections.abc import Collection, Sequence
 
+from fedreid_mpi.algorithms.fednova import normalised, step_norm
 from fedreid_mpi.algorithms.participants import select_participants
 from fedreid_mpi.algorithms.schedule import learning_rate
+from fedreid_mpi.algorithms.weighting import WEIGHTINGS, WeightRule
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.records import ClientSpec, RoundPlan
 
@@ -57,3 +59,22 @@ def plan_round(
         distil=bool(there) and experiment.distillation.enabled and round % experiment.distillation.every == 0,
         edge=bool(round % (federation.edge_rounds + 1)),
     )
+
+
+def weight_rule(experiment: Experiment, specs: Sequence[ClientSpec], plan: RoundPlan) -> WeightRule:
+    """Say what a participant's model weighs in a round; with FedNova, by the steps behind it.
+
+    Parameters
+    ----------
+    experiment, specs, plan
+        The configuration, all clients, and a round that somebody trains in.
+    """
+    aggregation, optimizer = experiment.aggregation, experiment.optimizer
+    rule = WEIGHTINGS[aggregation.weights]
+    if aggregation.rule != "fednova":
+        return rule
+
+    def norm_of(steps: int) -> float:
+        return step_norm(steps, optimizer.momentum, optimizer.nesterov)
+
+    return normalised(rule, norm_of, norm_of(min(specs[client].steps for client in plan.participants)))

@@ -14,6 +14,7 @@ from torch import Tensor
 from fedreid_mpi.algorithms.clustering import cluster_clients
 from fedreid_mpi.algorithms.grouping import plan_groups, require_finite_models, require_sums
 from fedreid_mpi.federated.aggregation import (
+    average_controls,
     average_features,
     average_models,
     begin_sums,
@@ -22,11 +23,14 @@ from fedreid_mpi.federated.aggregation import (
 )
 from fedreid_mpi.federated.client import Client, load_client, take_private, train
 from fedreid_mpi.federated.exchange import broadcast_model
+from fedreid_mpi.federated.plan import weight_rule
 from fedreid_mpi.federated.probes import probes_of
 from fedreid_mpi.federated.rank_state import RankState
 from fedreid_mpi.federated.round_record import RoundOutcome, features_of, record_round
 from fedreid_mpi.federated.scoring import score_reestimated, score_shared
+from fedreid_mpi.federated.server_step import step_from_mean, steps_of, tell_clients
 from fedreid_mpi.federated.sums import MODELS, RankSums
+from fedreid_mpi.federated.turn import CONTROLS, Vectors
 from fedreid_mpi.model import FlatModel
 from fedreid_mpi.records import (
     ClientReport,
@@ -67,7 +71,8 @@ def run_round(state: RankState, plan: RoundPlan, keep_local: KeepLocal | None = 
     """
     state.progress.seconds.clear()
     sums = begin_sums(state, plan)
-    reports = _train(state, plan, sums, keep_local)
+    told = tell_clients(state) if plan.participants else {}
+    reports = _train(state, plan, sums, told, keep_local)
     if state.experiment.federation.mode == "local":
         enough = state.experiment.reliability.min_clients
         if plan.participants:
@@ -77,7 +82,7 @@ def run_round(state: RankState, plan: RoundPlan, keep_local: KeepLocal | None = 
 
 
 def _train(
-    state: RankState, plan: RoundPlan, sums: RankSums, keep_local: KeepLocal | None
+    state: RankState, plan: RoundPlan, sums: RankSums, told: Vectors, keep_local: KeepLocal | None
 ) -> tuple[ClientReport, ...]:
     """Train the participants where they are, one after the other in the rank's model.
 
@@ -90,7 +95,7 @@ def _train(
     participants = frozenset(plan.participants)
     hosted = [client for client in state.clients if client.spec.id in participants]
     with state.timed("train"):
-        work = partial(_train_client, state, plan, sums, share, keep_local)
+        work = partial(_train_client, state, plan, sums, share, told, keep_local)
         reports = state.comm.phase("train", lambda: [work(client) for client in hosted])
         gathered = state.comm.gather(reports)
     every = [report for part in gathered or () for report in part]
@@ -102,6 +107,7 @@ def _train_client(
     plan: RoundPlan,
     sums: RankSums,
     share: Callable[[ClientReport], float],
+    told: Vectors,
     keep_local: KeepLocal | None,
     client: Client,
 ) -> ClientReport:
@@ -113,12 +119,15 @@ def _train_client(
     for probe in probes:
         probe.before()
     memory = progress.memory.get(id, {})
-    trained = train(client, model, plan, state.experiment, state.heartbeat, shared, memory)
+    trained = train(client, model, plan, state.experiment, state.heartbeat, shared, memory, told)
     report, private = trained.report, take_private(model, client.spec, state.experiment)
     diverged = replace(report, finite=False)
     if not (report.finite and private.isfinite().all()):
         return diverged
     if shared is not None and not sums.vectors[MODELS].fits(model.shared):
+        return diverged
+    change = trained.memory[CONTROLS] - memory.get(CONTROLS, 0) if CONTROLS in told else None
+    if change is not None and not sums.vectors[CONTROLS].fits(change):
         return diverged
     vectors: dict[str, Tensor] = {}
     for probe in probes:  # finite parameters can be too large to compute with
@@ -130,6 +139,8 @@ def _train_client(
     progress.private[id], progress.memory[id] = private, trained.memory
     if shared is not None:
         sums.add(id, MODELS, share(report), model.shared)
+    if change is not None:
+        sums.add(id, CONTROLS, share(report), change)
     for kind, values in vectors.items():
         sums.add(id, kind, 1.0, values)
     if keep_local is not None:
@@ -144,7 +155,7 @@ def _federate(
 
     Where there are no participants the models stay as they are, and are scored where that is planned.
     """
-    comm = state.comm
+    comm, remembered = state.comm, state.progress.server
     with state.timed("aggregate"):
         groups = comm.decide("aggregate", lambda: _plan_groups(state, plan, reports))
         if plan.cluster:
@@ -152,6 +163,9 @@ def _federate(
         share = shares_in(state, plan) if reports else None
         shares = {report.client: share(report) for report in reports if report.finite} if share else {}
         models = average_models(state, sums, groups, shares)
+        controls = average_controls(state, sums, groups, shares) if CONTROLS in sums.vectors else None
+        if steps_of(state.experiment):
+            remembered = comm.phase("aggregate", partial(_step, state, groups, reports, models, controls))
     evaluations: tuple[Evaluation, ...] = ()
     losses: dict[int, float] = {}
     if plan.distil:
@@ -165,7 +179,23 @@ def _federate(
     if plan.evaluate and state.experiment.evaluation.reestimate_bn:
         evaluations += score_reestimated(state, plan.round)
     state.progress.untrained -= frozenset(plan.participants)
+    state.progress.server = remembered
     return RoundOutcome(reports, groups, losses, evaluations, unseen)
+
+
+def _step(
+    state: RankState,
+    groups: Sequence[Group],
+    reports: Sequence[ClientReport],
+    models: Sequence[Tensor | None],
+    controls: Tensor | None,
+) -> Vectors:
+    """Let the server step from the clients' mean; return what it is to remember."""
+    (group,), (mean,) = groups, models
+    if mean is None or not group.weights:
+        return state.progress.server
+    taken = [report for report in reports if report.client in group.weights]
+    return step_from_mean(state, taken, mean, controls)
 
 
 def _plan_groups(state: RankState, plan: RoundPlan, reports: Sequence[ClientReport]) -> tuple[Group, ...]:
@@ -184,7 +214,7 @@ def _plan_groups(state: RankState, plan: RoundPlan, reports: Sequence[ClientRepo
         labels,
         reports,
         plan.participants,
-        experiment.aggregation.weights,
+        weight_rule(experiment, state.specs, plan),
         experiment.aggregation.bn,
         progress.untrained,
         experiment.reliability.min_clients,

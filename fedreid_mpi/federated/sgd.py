@@ -62,7 +62,7 @@ class Sgd:
         settings: config.Optimizer,
         momentum: Tensor | None = None,
     ) -> None:
-        self._groups, self._settings = groups, settings
+        self.groups, self._settings = groups, settings
         self.momenta: dict[nn.Parameter, Tensor | None] = {}
         if momentum is not None:
             every = self._parameters()
@@ -86,7 +86,7 @@ class Sgd:
     def step(self) -> None:
         """Step along the gradients; a parameter that has none stays."""
         settings = self._settings
-        for parameters, rate in self._groups:
+        for parameters, rate in self.groups:
             moved = [parameter for parameter in parameters if parameter.grad is not None]
             momenta = [self.momenta.get(parameter) for parameter in moved]
             sgd(
@@ -109,7 +109,7 @@ class Sgd:
             parameter.grad = None
 
     def _parameters(self) -> list[nn.Parameter]:
-        return [parameter for parameters, _ in self._groups for parameter in parameters]
+        return [parameter for parameters, _ in self.groups for parameter in parameters]
 
 
 def descend(

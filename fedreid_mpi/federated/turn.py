@@ -1,16 +1,20 @@
 """One client's turn in a round: what is known of it before its first step, and after its last."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.federated.sgd import Sgd
 from fedreid_mpi.model import FlatModel
+from fedreid_mpi.records import ParamSpec, Role
 
 Vectors = Mapping[str, Tensor]
 """Name to vector, shape (elements,), float32."""
+
+CONTROLS = "controls"
+"""SCAFFOLD's control variates: a client's and the server's in their memories, and in the ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +31,15 @@ class ClientTurn:
         The shared part that the turn begins with: shape (shared,), float32, on the model's device.
     memory
         What the client remembers of its last turn, on the host: of a client in its first turn, nothing.
+    told
+        What the server tells all clients beside the model, on the host.
     """
 
     experiment: Experiment
     model: FlatModel
     start: Tensor
     memory: Vectors = field(default_factory=dict)
+    told: Vectors = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,3 +59,29 @@ class FinishedTurn:
     turn: ClientTurn
     optimizer: Sgd
     steps: int
+
+
+def shared_parameters(model: FlatModel, experiment: Experiment) -> tuple[ParamSpec, ...]:
+    """Return the parameters that all clients begin a round with alike.
+
+    Those of backbone and embedding; not BatchNorm's scale and shift with ``aggregation.bn = "local"``.
+    """
+    own = local_normalisation(model, experiment)
+    shared = (Role.BACKBONE, Role.EMBEDDING)
+    return tuple(spec for spec in model.specs if spec.role in shared and spec.name not in own)
+
+
+def local_normalisation(model: FlatModel, experiment: Experiment) -> frozenset[str]:
+    """Name the tensors of BatchNorm that each client keeps to itself."""
+    local = experiment.aggregation.bn == "local"
+    return frozenset(spec.name for spec in model.normalisation if local)
+
+
+def paired(model: FlatModel, specs: Sequence[ParamSpec], values: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
+    """Put each trainable parameter beside its part of a vector that is laid out like the model."""
+    parameters = dict(model.network.named_parameters())
+    return [
+        (parameters[spec.name], values.as_strided(spec.shape, spec.stride, spec.offset))
+        for spec in specs
+        if parameters[spec.name].requires_grad
+    ]

@@ -197,7 +197,7 @@ FIELDS = (
     Field("messages/round", ("message",), np.int64, "1", "Round in which it was sent.", volatile=True),
     Field("messages/rank", ("message",), np.int32, "1", "Rank that sent it.", volatile=True),
     Field("messages/kind", ("message",), TEXT, "",
-          "What it carries: models, features, or the type of a small value.", volatile=True),
+          "What it carries: models, features, controls, or the type of a small value.", volatile=True),
     Field("messages/dtype", ("message",), TEXT, "",
           "float32; pickle for a small value; int64 for a sign of life.", volatile=True),
     Field("messages/shape", ("message",), INTEGERS, "1", "Shape of an array.", volatile=True),

@@ -1,0 +1,167 @@
+"""What the server makes of the clients' mean: the mean itself, or a step towards it or beyond.
+
+A step is a function of a `ServerTurn`. It gives the parameters of the new model, and what the server is to
+remember; the next one in `STEPS` goes on from there. Only parameters that all clients train from are
+stepped: BatchNorm's statistics are averaged, and so are its scale and shift where clients keep their own. To
+add a step is to write its mathematics in a file of its own and to name it in `STEPS`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from math import fsum
+
+import torch
+from torch import Tensor
+
+from fedreid_mpi.algorithms import server_optimizers
+from fedreid_mpi.algorithms.fednova import extrapolate, extrapolation, step_norm
+from fedreid_mpi.algorithms.scaffold import next_common_control
+from fedreid_mpi.algorithms.weighting import WEIGHTINGS
+from fedreid_mpi.config import Experiment
+from fedreid_mpi.errors import FedReIDError
+from fedreid_mpi.federated.exchange import broadcast_model
+from fedreid_mpi.federated.plan import trainers
+from fedreid_mpi.federated.rank_state import RankState
+from fedreid_mpi.federated.turn import CONTROLS, Vectors, shared_parameters
+from fedreid_mpi.records import ClientReport, ClientSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTurn:
+    """A round on the server, after the clients' models were averaged.
+
+    Attributes
+    ----------
+    experiment
+        The resolved configuration.
+    specs
+        All clients, in id order.
+    reports
+        Of the clients in the mean, in client-id order.
+    start
+        Parameters of the model that the round began with: shape (parameters,), float32, on the host.
+    mean
+        The clients' weighted mean, or what an earlier step made of it.
+    controls
+        With SCAFFOLD the mean of what the clients' controls changed by, shape (parameters,), float32.
+    memory
+        What the server remembers.
+    """
+
+    experiment: Experiment
+    specs: Sequence[ClientSpec]
+    reports: Sequence[ClientReport]
+    start: Tensor
+    mean: Tensor
+    controls: Tensor | None
+    memory: Vectors
+
+
+ServerStep = Callable[[ServerTurn], tuple[Tensor, Vectors]]
+
+
+def normalise(turn: ServerTurn) -> tuple[Tensor, Vectors]:
+    """Go as far as the clients did on average: FedNova's extrapolation."""
+    settings = turn.experiment.optimizer
+    weight = WEIGHTINGS[turn.experiment.aggregation.weights].weight
+    factor = extrapolation(
+        [weight(report) for report in turn.reports],
+        [step_norm(report.steps, settings.momentum, settings.nesterov) for report in turn.reports],
+    )
+    return extrapolate(turn.start, turn.mean, factor), turn.memory
+
+
+def move_controls(turn: ServerTurn) -> tuple[Tensor, Vectors]:
+    """Keep the mean, and let the common control follow the clients': SCAFFOLD."""
+    assert turn.controls is not None
+    # Of one client alone, the largest weight that there can be is the client's weight.
+    weight = WEIGHTINGS[turn.experiment.aggregation.weights].reference
+    everyone = [turn.specs[id] for id in trainers(turn.experiment, turn.specs)]
+    taken = fsum(weight([report.images]) for report in turn.reports)
+    fraction = taken / fsum(weight([spec.images]) for spec in everyone)
+    common = turn.memory.get(CONTROLS, torch.zeros_like(turn.controls))
+    moved = next_common_control(common, turn.controls, fraction)
+    return turn.mean, {**turn.memory, CONTROLS: moved}
+
+
+def optimise(turn: ServerTurn) -> tuple[Tensor, Vectors]:
+    """Take the mean's distance as a gradient: momentum, Adam, Yogi."""
+    settings = turn.experiment.server
+    assert settings.optimizer != "none"
+    rates = server_optimizers.Rates(settings.lr, settings.momentum, settings.beta2, settings.epsilon)
+    initial = server_optimizers.initial_moments(settings.optimizer, len(turn.mean), rates)
+    moments = {name: turn.memory.get(name, vector) for name, vector in initial.items()}
+    model, moments = server_optimizers.step(settings.optimizer, turn.start, turn.mean, moments, rates)
+    return model, {**turn.memory, **moments}
+
+
+STEPS: Sequence[tuple[Callable[[Experiment], bool], ServerStep]] = (
+    (lambda experiment: experiment.aggregation.rule == "fednova", normalise),
+    (lambda experiment: experiment.aggregation.rule == "scaffold", move_controls),
+    (lambda experiment: experiment.server.optimizer != "none", optimise),
+)
+"""When a step is asked for, and what it does; in the order in which they are taken."""
+
+
+def steps_of(experiment: Experiment) -> tuple[ServerStep, ...]:
+    """Return the steps that follow the mean."""
+    return tuple(step for asked, step in STEPS if asked(experiment))
+
+
+def step_from_mean(
+    state: RankState, reports: Sequence[ClientReport], mean: Tensor, controls: Tensor | None
+) -> Vectors:
+    """Step from the clients' mean to the round's new model, on the server.
+
+    Parameters
+    ----------
+    state
+        The server's.
+    reports
+        Of the clients in the mean, in client-id order.
+    mean
+        Shape (shared,), float32, on the host; becomes the new model, in place.
+    controls
+        See `ServerTurn`.
+
+    Returns
+    -------
+    Mapping
+        What the server is to remember, once the round is over.
+
+    Raises
+    ------
+    FedReIDError
+        The new model is not finite.
+    """
+    experiment, model = state.experiment, state.model
+    (before,) = state.progress.models  # rules that step are refused where there could be several
+    assert before is not None  # the server keeps it
+    length = model.statistics.start
+    turn = ServerTurn(
+        experiment,
+        state.specs,
+        reports,
+        before[:length].cpu(),
+        mean[:length].clone(),
+        controls,
+        state.progress.server,
+    )
+    for step in steps_of(experiment):
+        parameters, memory = step(turn)
+        turn = replace(turn, mean=parameters, memory=memory)
+    if not turn.mean.isfinite().all():
+        raise FedReIDError("after the server's step its model is not finite (a lower server.lr may help)")
+    for spec in shared_parameters(model, experiment):
+        part = slice(spec.offset, spec.offset + spec.size)
+        mean[part] = turn.mean[part]
+    return turn.memory
+
+
+def tell_clients(state: RankState) -> Vectors:
+    """Give every rank what its clients need of the server's memory: with SCAFFOLD the common control."""
+    if state.experiment.aggregation.rule != "scaffold":
+        return {}
+    common = state.progress.server.get(CONTROLS, torch.zeros(state.model.statistics.start))
+    broadcast_model(state.comm, common, CONTROLS)
+    return {CONTROLS: common}
