@@ -99,7 +99,14 @@ VARIANTS = {
 # With masks, models and figures are those of the variant without.
 MASKED = {
     f"{name}-masked": VARIANTS[name] | {"privacy": {"secure_aggregation": True, "neighbours": neighbours}}
-    for name, neighbours in {"plain": 2, "fedbn": 0, "augmented": 4, "distilled": 4, "edges": 2}.items()
+    for name, neighbours in {
+        "plain": 2,
+        "fedbn": 0,
+        "augmented": 4,
+        "distilled": 4,
+        "edges": 2,
+        "controlled": 2,
+    }.items()
 }
 MASKED_SIZES = (3, OTHERWISE, EVERYONE)
 

@@ -125,7 +125,9 @@ def test_with_masks_no_client_rank_sends_a_model_or_a_teachers_feature_in_the_cl
         ]
         assert {rank for rank, _ in sums} == {1, 2, 3}  # one without participants as well
         assert {message.dtype for _, message in sums} == {"uint64"}
-        kinds = {"models", "features"} if "distilled" in variant else {"models"}
+        kinds = {"models"} | {"distilled-masked": {"features"}, "controlled-masked": {"controls"}}.get(
+            variant, set()
+        )
         assert {message.kind for _, message in sums} == kinds
         models = [m for n, r, m, _ in results.messages if n == round and r and m.kind == "models"]
         assert {message.dtype for message in models} == {"uint64"}
