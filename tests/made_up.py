@@ -19,6 +19,8 @@ from fedreid_mpi.records import (
     RoundRecord,
     RunHeader,
     Scores,
+    UnseenDataset,
+    UnseenEvaluation,
 )
 from fedreid_mpi.results import ResultsWriter
 
@@ -44,12 +46,14 @@ def write_run(
     groups: Callable[[int, int], int] | None = None,
     events: tuple[Event, ...] = (),
     commit: str = "",
+    unseen: Mapping[str, Callable[[int, int], float]] | None = None,
     **sections: dict[str, Any],
 ) -> Path:
     """Write FOLDER/<name>-seed<seed>: datasets by name and number of training images, cameras of each.
 
     ``rank1`` gives the share for round, dataset and model, or None where nothing is scored; ``weights`` and
-    ``groups`` those of a round and client. A pool joins in mode "centralised".
+    ``groups`` those of a round and client; ``unseen`` rank-1 of a round and group on a dataset that nobody
+    trains on, in each round that is scored. A pool joins in mode "centralised".
     """
     run_dir = folder / f"{name}-seed{seed}"
     run_dir.mkdir(parents=True)
@@ -82,6 +86,7 @@ def write_run(
         versions={"fedreid_mpi": "0.1.0"},
         git_commit=commit,
         parameters=1000,
+        unseen=tuple(UnseenDataset(number, one, 20, 1) for number, one in enumerate(unseen or ())),
     )
     writer = ResultsWriter(run_dir, header)
     random = np.random.default_rng(seed)
@@ -114,6 +119,12 @@ def write_run(
                 distillation_loss=dict.fromkeys(set(group.values()), 0.5 / round) if distilled else {},
                 feature_distances=distances,
                 evaluations=tuple(scored),
+                unseen=tuple(
+                    UnseenEvaluation(round, number, one, scores_of(share(round, one)))
+                    for one in sorted(set(group.values()))
+                    for number, share in enumerate((unseen or {}).values())
+                    if scored
+                ),
                 events=events if round == 1 else (),
                 phase_seconds=PHASES if trained else {"evaluate": 2.0},
                 bytes_sent=SENT if trained else {},

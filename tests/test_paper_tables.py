@@ -214,6 +214,31 @@ def test_table_2_has_a_part_for_each_dataset(tmp_path):
     assert "add market1501 by identity; viper by camera, centralised." in page
 
 
+def test_table_5_has_global_models_on_datasets_that_nobody_trained_on(tmp_path):
+    both = {ModelKind.GLOBAL: (0.5, 0.5), ModelKind.LOCAL: (0.6, 0.6)}
+    public = {"data": {"public": "cuhk02.h5"}}
+    for seed in range(2):
+        kd = {"caviar4reid": lambda round, group, s=seed: 0.1 * round + 0.02 * s, "grid": lambda *_: 0.3}
+        write_run(tmp_path, "kd", seed, scores(both, best_apart), SITES, unseen=kd, **public, **COSINE,
+                  distillation={"enabled": True})  # fmt: skip
+        cc = {"caviar4reid": lambda round, group, s=seed: 0.05 * round + 0.1 * group + 0.02 * s}
+        write_run(tmp_path, "cc", seed, scores(both, best_apart), SITES, unseen=cc, **public, **COSINE,
+                  clustering={"enabled": True}, groups=lambda round, client: client)  # fmt: skip
+    write_run(tmp_path, "fedpav", 0, scores(both), SITES)
+    folder = tmp_path / "report"
+    assert fedreid(["results", "report", str(tmp_path), "-o", str(folder)]) == 0
+    rows = read_csv(folder / "table-5-rank-1.csv")
+    first, second = rows.values()  # the mean of two groups; KD & CDW
+    assert (float(first["caviar4reid"]), first["grid"]) == (pytest.approx(20 + 5 + 1), "")
+    assert (float(second["caviar4reid"]), float(second["grid"])) == pytest.approx((40 + 1, 30))
+    best = list(read_csv(folder / "table-5-best-rank-1.csv").values())[1]
+    assert float(best["caviar4reid"]) == pytest.approx(20 + 1)  # rounds 1, 2 and 3, by the clients' datasets
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert "never by the unseen ones" in page
+    table_5 = page.partition('id="table-5"')[2].partition("</section>")[0]
+    assert 'class="missing"' not in table_5
+
+
 def test_communication_is_counted_as_the_paper_counts_it(report):
     rows = read_csv(report / "c-communication.csv")
     fedpav = rows["fedpav"]

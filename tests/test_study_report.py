@@ -205,7 +205,7 @@ def test_every_figure_shows_something(report):
 def test_a_lone_run_says_what_is_missing(study, tmp_path):
     assert fedreid(["results", "report", str(study / "camera-seed0"), "-o", str(tmp_path)]) == 0
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert page.count('class="missing"') == 12
+    assert page.count('class="missing"') == 13
     assert "Not answerable: add standalone (federation.mode = &quot;local&quot;); FedNova (" in page
     assert "Not answerable: add two methods that differ in distillation alone." in page
     assert "methods that differ in federation.mode alone (local, federated, centralised)" in page

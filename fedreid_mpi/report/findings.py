@@ -134,9 +134,9 @@ def differences_in_words(comparison: Comparison) -> Iterable[str]:
     for series in others:
         spreads = series.minus(reference)
         seeds = max(spread.seeds for spread in spreads)
-        opening = f"{series.label} against {reference.label}, {comparison.metric}, {comparison.when}: "
+        opening = f"{series.label} against {reference.label}, {comparison.metric}, {comparison.when}:"
         if not seeds:
-            yield opening + "no figures of the same seed on both sides."
+            yield opening + " no figures of the same seed on both sides."
             continue
         named = list(zip(comparison.rows, spreads, strict=True))
         means = ", ".join(f"{name} {in_words(spread)}" for name, spread in named[comparison.datasets :])
@@ -150,7 +150,8 @@ def differences_in_words(comparison: Comparison) -> Iterable[str]:
                 kinds[kind].append(f"{name} {spread}{agreeing}")
         parts = [f" {kind}: {', '.join(names)}." for kind, names in kinds.items() if names]
         single = " One seed alone: no spread is known." if seeds == 1 else ""
-        yield f"{opening}{means}.{''.join(parts)}{single}"
+        parts = [f" {means}."] * bool(means) + parts
+        yield f"{opening}{''.join(parts)}{single}"
 
 
 def in_words(spread: Spread) -> str:

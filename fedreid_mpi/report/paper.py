@@ -24,6 +24,7 @@ from fedreid_mpi.report.one_dataset import table_2
 from fedreid_mpi.report.study import METRICS, Method, Study
 from fedreid_mpi.report.tables import Picture, Table, methods_table
 from fedreid_mpi.report.terms import CENTRALISED, FEDPAV, STANDALONE
+from fedreid_mpi.report.unseen import table_5
 from fedreid_mpi.report.values import Comparison, Spread, common_rounds, compare
 
 _TABLE_4 = (FEDPAV, "FedNova", "FedProx", "CC", "CDW", "CC & CDW")
@@ -141,7 +142,7 @@ def figure_4(study: Study) -> Answer:
     return Answer("figure-4", title, tuple(claims), tuple(exhibits), to_add(missing, exhibits))
 
 
-PAPER: tuple[Callable[[Study], Answer], ...] = (table_2, table_3, table_4, figure_2, figure_4)
+PAPER: tuple[Callable[[Study], Answer], ...] = (table_2, table_3, table_4, table_5, figure_2, figure_4)
 """In the order of the page, which they open."""
 
 
