@@ -46,7 +46,7 @@ def differences(experiment, base):
             for section, values in content.items()
             if isinstance(values, dict)
             for key, value in values.items()
-            if f"{section}.{key}" not in ("run.name", "run.label", "run.position")
+            if f"{section}.{key}" not in ("run.name", "run.label", "run.position", "data.unseen")
         }
 
     now, before = keys(experiment), keys(base)
@@ -116,6 +116,14 @@ def test_table_2_is_two_federations_of_one_dataset(suite):
         assert camera.federation.clients == "camera"
         assert (identity.federation.clients, identity.federation.identity_clients) == ("identity", shares)
         assert central.federation.mode == "centralised"
+
+
+@pytest.mark.parametrize("suite", WHOLE)
+def test_table_5_is_of_datasets_that_nobody_trains_on(suite):
+    unseen = {label for label, experiment in methods(suite).items() if experiment.data.unseen}
+    assert unseen == TABLES["Table 5"] | {"FedPav"}
+    for label in unseen:
+        assert [path.stem for path in methods(suite)[label].data.unseen] == ["caviar4reid", "grid"]
 
 
 @pytest.mark.parametrize("suite", WHOLE)
