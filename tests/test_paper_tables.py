@@ -235,6 +235,7 @@ def test_table_5_has_global_models_on_datasets_that_nobody_trained_on(tmp_path):
     assert float(best["caviar4reid"]) == pytest.approx(20 + 1)  # rounds 1, 2 and 3, by the clients' datasets
     page = (folder / "index.html").read_text(encoding="utf-8")
     assert "never by the unseen ones" in page
+    assert "no figures of the same seed" not in page  # one of them was not scored on GRID
     table_5 = page.partition('id="table-5"')[2].partition("</section>")[0]
     assert 'class="missing"' not in table_5
 
@@ -326,3 +327,17 @@ def test_methods_that_share_nothing_are_not_compared(study, tmp_path, capsys):
     assert "apart" not in capsys.readouterr().out
     assert fedreid([*arguments, "--method", "fedprox"]) == 2
     assert "--method fedprox: no such method, expected one of " in capsys.readouterr().err
+
+
+def test_figure_2_is_at_as_many_epochs(tmp_path):
+    early = {ModelKind.GLOBAL: (0.4, 0.4)}
+    write_run(tmp_path, "fedpav", 0, scores(early), SITES)
+    write_run(tmp_path, "b64", 0, scores(early), SITES, federation={"batch_size": 64})
+    double = scores({ModelKind.GLOBAL: (0.3, 0.3)}, lambda round, kind: round / 2)
+    twice = {"federation": {"local_epochs": 2}, "run": {"label": "E = 2"}}
+    write_run(tmp_path, "e2", 0, double, SITES, rounds=2, **twice)
+    folder = tmp_path / "report"
+    assert fedreid(["results", "report", str(tmp_path), "-o", str(folder)]) == 0
+    rows = read_csv(folder / "figure-2-local-epochs-rank-1.csv")
+    assert {name: float(row["viper"]) for name, row in rows.items()} == {"E = 1 (fedpav)": 40, "E = 2": 30}
+    assert list(read_csv(folder / "figure-2-batch-size-rank-1.csv")) == ["B = 32 (fedpav)", "B = 64 (b64)"]

@@ -90,14 +90,16 @@ def figure_2(study: Study) -> Answer:
     ):
         families = study.families(key)
         for number, family in enumerate(families, start=1):
-            sides: list[Entry] = [
-                (f"{words} = {method.settings[key]} ({method.name})", method, ModelKind.GLOBAL)
+            sides = [
+                _with_value(method, words, key)
                 for method in sorted(family, key=lambda method: int(method.settings[key]))
             ]
-            common = common_rounds(family, epochs=True)
+            epochs = not family[0].settings["federation.local_iterations"]  # else rounds are of equal steps
+            common = common_rounds(family, epochs)
             if common:
-                name, caption = f"{stem}{suffix(number)}", f"By {words}, at as many epochs"
-                at = f"epochs:{common[-1]}"
+                name = f"{stem}{suffix(number)}"
+                caption = f"By {words}, at as many {'epochs' if epochs else 'rounds'}"
+                at = f"epochs:{common[-1]}" if epochs else common[-1]
                 exhibits += [
                     methods_table(
                         f"{name}-{metric.lower()}",
@@ -144,6 +146,12 @@ def figure_4(study: Study) -> Answer:
 
 PAPER: tuple[Callable[[Study], Answer], ...] = (table_2, table_3, table_4, table_5, figure_2, figure_4)
 """In the order of the page, which they open."""
+
+
+def _with_value(method: Method, words: str, key: str) -> Entry:
+    """Return a method's global model under the value of a setting, with its name where that says more."""
+    value = f"{words} = {method.settings[key]}"
+    return value if method.name == value else f"{value} ({method.name})", method, ModelKind.GLOBAL
 
 
 def _both_models(method: Method) -> list[Entry]:

@@ -28,7 +28,7 @@ _PATHS = ("data.archives", "data.unseen", "data.public", "model.weights")
 _HARMLESS = (
     *("preset", "run.rounds", "data.public", "data.unseen", "data.exclude_overlap", "data.stage"),
     *("evaluation.every", "evaluation.local_models", "evaluation.reestimate_bn"),
-    *("compute.", "checkpoint.", "reliability."),
+    *("compute.", "checkpoint.", "reliability.", "privacy.secure_aggregation", "privacy.neighbours"),
 )
 _HARMFUL = ("compute.precision",)
 
