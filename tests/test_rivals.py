@@ -21,7 +21,7 @@ from fedreid_mpi.algorithms.fednova import extrapolate, extrapolation, normalise
 from fedreid_mpi.algorithms.scaffold import next_common_control, next_control
 from fedreid_mpi.algorithms.server_optimizers import TILE, Rates, initial_moments, step
 from fedreid_mpi.algorithms.weighting import WEIGHTINGS
-from fedreid_mpi.comm import SingleCommunicator
+from fedreid_mpi.comm import PhaseError, SingleCommunicator
 from fedreid_mpi.config import load_experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.errors import ConfigurationError
@@ -361,6 +361,7 @@ def test_a_server_step_with_rate_1_and_no_momentum_is_the_mean_to_the_bit():
 
 NEUTRAL = {
     "fednova, equal steps": ({"aggregation": {"rule": "fednova"}}, {"federation": {"batch_size": 64}}),
+    "fednova, iterations": ({"aggregation": {"rule": "fednova"}}, {"federation": {"local_iterations": 3}}),
     "fednova, one client": ({"aggregation": {"rule": "fednova"}}, {"federation": {"clients_per_round": 1}}),
     "server": ({"server": {"optimizer": "momentum", "lr": 1.0, "momentum": 0.0}}, {}),
     "server, one client": (
@@ -415,6 +416,30 @@ def test_statistics_and_own_batchnorm_are_averaged_and_never_stepped(archives, t
         assert moved == (running if bn == "average" else normalisation)
         found[bn] = moved
     assert found["average"] < found["local"]
+
+
+def test_a_client_that_diverges_keeps_its_control(archives, tmp_path):
+    """The rate is absurd in the first round alone; one client survives it, and the common control is its."""
+    wild = {"lr": 1000.0, "schedule": "step", "step_every": 1, "step_factor": 1e-6}
+    sections = {"aggregation": {"rule": "scaffold"}, "optimizer": wild}
+    _, first = play(tmp_path, archives, "first", run={"rounds": 1}, **sections)
+    finite = read_run(first).finite[1]
+    assert finite.any()
+    assert not finite.all()
+    stored = load_file(folder_of(first, 1) / "rank_0.safetensors")
+    assert [f"{id}/memory/controls" in stored for id in range(3)] == finite.tolist()
+    _, both = play(tmp_path, archives, "both", run={"rounds": 2}, **sections)
+    assert read_run(both).finite[2].all()
+
+
+def test_a_server_step_into_nowhere_ends_the_run_in_one_line(archives, tmp_path):
+    sections = {"server": {"optimizer": "momentum", "lr": 1e6}}
+    with pytest.raises(
+        PhaseError, match="after the server's step its model has values that are not"
+    ) as caught:
+        play(tmp_path, archives, **sections)
+    assert str(caught.value).count("\n") == 0
+    assert newest_whole(tmp_path / "run")[0].round == 0
 
 
 # Refused.

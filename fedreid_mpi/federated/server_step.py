@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fedreid_mpi.algorithms import server_optimizers
+from fedreid_mpi.algorithms.averaging import fits, grid_of
 from fedreid_mpi.algorithms.fednova import extrapolate, extrapolation, step_norm
 from fedreid_mpi.algorithms.scaffold import next_common_control
 from fedreid_mpi.algorithms.weighting import WEIGHTINGS
@@ -132,7 +133,7 @@ def step_from_mean(
     Raises
     ------
     FedReIDError
-        The new model is not finite.
+        The new model is not finite, or has values so large that no client's could be averaged.
     """
     experiment, model = state.experiment, state.model
     (before,) = state.progress.models  # rules that step are refused where there could be several
@@ -150,8 +151,12 @@ def step_from_mean(
     for step in steps_of(experiment):
         parameters, memory = step(turn)
         turn = replace(turn, mean=parameters, memory=memory)
-    if not turn.mean.isfinite().all():
-        raise FedReIDError("after the server's step its model is not finite (a lower server.lr may help)")
+    grid = grid_of("parameters", len(reports))
+    if not fits(turn.mean, grid):
+        raise FedReIDError(
+            f"after the server's step its model has values that are not finite, or {grid.limit:g} and larger "
+            "(a lower server.lr or optimizer.lr may help)"
+        )
     for spec in shared_parameters(model, experiment):
         part = slice(spec.offset, spec.offset + spec.size)
         mean[part] = turn.mean[part]
