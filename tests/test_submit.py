@@ -320,6 +320,7 @@ def test_study_is_an_array_as_large_as_its_largest_run(sites, tmp_path, capfd, m
         ),
         ({}, ["--gpus-per-node", "2"], 2, 'compute.device is "cpu", which leaves the 2 GPUs a node unused'),
         ({"data": {"archives": ["no.h5"]}}, [], 3, "/no.h5: no such archive; prepare it before"),
+        ({"data": {"unseen": ["no.h5"]}}, [], 3, "/no.h5: no such archive; prepare it before"),
         (
             {"data": {"archives": ["no.h5"]}, "federation": {"clients": "camera"}},
             ["--prepare", "x"],
