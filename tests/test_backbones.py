@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from small import write_experiment, write_public
 from torch import nn
 from torch.nn import functional as F
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from fedreid_mpi import config
 from fedreid_mpi.cli import run
 from fedreid_mpi.config import load_experiment
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.model import FlatModel, build_network, measure
+from fedreid_mpi.model import FlatModel, build_network, load_model, measure
 from fedreid_mpi.model.backbones import BACKBONES, SIZED, build_backbone
 from fedreid_mpi.model.backbones.ibn import IBN, NormalisedBottleneck
 from fedreid_mpi.model.backbones.osnet import Gate
@@ -209,6 +211,40 @@ def test_a_footprint_is_that_of_the_model():
     state = model.buffer.numel() + 2 * trained + 4 * model.shared.numel() + 8 * 3 * 32 * 16
     assert held
     assert found.rank == pytest.approx(4 * state + batch, rel=0.02)
+
+
+def test_all_that_looks_at_images_sees_them_as_the_backbone_expects(archives, tmp_path):
+    """Training, evaluation, probes, distillation, clustering, re-estimated statistics, and `evaluate`."""
+    few = [archive for archive in archives if archive.stem in ("harbour", "campus", "mall")]
+    path = write_experiment(
+        tmp_path / "run.toml",
+        few,
+        run={"rounds": 1},
+        model={"backbone": "timm:test_vit"},
+        data={"public": str(write_public(tmp_path / "public.h5"))},
+        aggregation={"weights": "cosine-distance"},
+        distillation={"enabled": True},
+        clustering={"enabled": True},
+        evaluation={"reestimate_bn": True},
+    )
+    seen = []
+
+    def look(module, inputs):
+        if isinstance(module, nn.Conv2d) and module.in_channels == 3:
+            seen.append((inputs[0].min().item(), inputs[0].max().item()))
+
+    hook = register_module_forward_pre_hook(look)
+    try:
+        assert run(["train", str(path), "--run-dir", str(tmp_path / "run")]) == 0
+        trained = len(seen)
+        model = min((tmp_path / "run" / "models").glob("*.safetensors"))
+        assert run(["evaluate", str(model), str(few[0])]) == 0
+    finally:
+        hook.remove()
+    assert 20 < trained < len(seen)
+    assert load_model(model).network.pixel_scale == HALF
+    assert min(low for low, _ in seen) == -1  # padding is black: −2.1 where pixels are scaled as ImageNet's
+    assert max(high for _, high in seen) <= 1
 
 
 @pytest.mark.parametrize("recipe", ["resnet50-ibn-a-triplet", "vit-small-luperson"])
