@@ -69,6 +69,11 @@ DIFFERENCES = {
         lambda: library("torch", "1.13.0"),
         r"rank 1 on \S+ runs torch 1.13.0, expected \S+ as on the server",
     ),
+    "timm": Difference(
+        2,
+        lambda: library("timm", "(not installed)"),
+        r"rank 2 on \S+ runs timm \(not installed\), expected \S+ as on the server",
+    ),
     "run-dir": Difference(
         2,
         elsewhere,

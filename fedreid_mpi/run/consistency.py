@@ -5,7 +5,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -17,8 +17,9 @@ from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.device import choose_device, gpu_id
 from fedreid_mpi.errors import ConfigurationError, DataError
 
-LIBRARIES = ("torch", "numpy")
-"""What must be of one version beside this package: other versions may compute other last bits."""
+LIBRARIES = ("torch", "numpy", "torchvision", "timm")
+"""What must be of one version beside this package: another may build other networks, or compute other last
+bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,14 @@ class View:
 
     host: str
     found: tuple[str, ...]
+
+
+def version_of(library: str) -> str:
+    """Return the version of a library, or that it is not installed, as may be with an extra."""
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "(not installed)"
 
 
 def require_same_program(comm: Communicator) -> None:
@@ -45,7 +54,7 @@ def require_same_program(comm: Communicator) -> None:
             "all nodes need one environment"
         )
 
-    found = comm.phase("versions", lambda: (__version__, *map(version, LIBRARIES)))
+    found = comm.phase("versions", lambda: (__version__, *map(version_of, LIBRARIES)))
     _require_agreement(comm, "versions", found, differs)
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +20,7 @@ from fedreid_mpi.federated.round import run_round
 from fedreid_mpi.records import Event, RankInfo, RoundRecord, RunHeader
 from fedreid_mpi.results import ResultsWriter
 from fedreid_mpi.run.commit import CheckpointWriter
-from fedreid_mpi.run.consistency import require_same_files
+from fedreid_mpi.run.consistency import require_same_files, version_of
 from fedreid_mpi.run.privacy import require_company, require_protection
 from fedreid_mpi.run.recovery import FailureLog
 from fedreid_mpi.run.resume import acquire
@@ -37,7 +36,7 @@ from fedreid_mpi.run.state import Directive, ResumePoint, RunResult
 from fedreid_mpi.run.stopping import StopController, StopRequest, heartbeat_or_abandon, strongest
 from fedreid_mpi.storage.run_directory import State, read_status, require_held, write_status
 
-LIBRARIES = ("fedreid_mpi", "torch", "numpy", "h5py", "mpi4py")
+LIBRARIES = ("fedreid_mpi", "torch", "torchvision", "timm", "numpy", "h5py", "mpi4py")
 
 LENGTHS = 10
 """Last rounds by which it is told how long the next may take; by default every tenth evaluates."""
@@ -218,7 +217,7 @@ def _header(state: RankState, ranks: Sequence[RankInfo], git_commit: str, attemp
         configuration=experiment.to_toml(),
         clients=state.specs,
         ranks=tuple(ranks),
-        versions={library: version(library) for library in LIBRARIES},
+        versions={library: version_of(library) for library in LIBRARIES},
         git_commit=git_commit,
         parameters=state.model.shared.numel(),
         attempt=attempt,
