@@ -127,12 +127,12 @@ METHODS = {
 def test_a_round_keeps_to_its_devices_and_reads_as_often_whatever_its_batches(
     method, folder, arithmetic, monkeypatch
 ):
-    def rank(features, archive, protocol, seed, advance):
+    def rank(extracted, split, scoring, advance):
         """Ranking needs values; it is tested with them below."""
-        assert features.device == CUDA
+        assert extracted.features.device == CUDA
         return SimpleNamespace(scores=lambda: Scores(np.ones(CMC_RANKS), 1.0, 1.0, 5, 0))
 
-    monkeypatch.setattr(scoring, "rank_gallery", rank)
+    monkeypatch.setattr(scoring, "score_split", rank)
     sections = {name: dict(keys) for name, keys in METHODS[method].items()}
     state, reads = play(experiment(folder, **sections), folder, rounds=2)  # the second finds used memory
     assert {model.device for model in state.progress.models} <= {CUDA}
