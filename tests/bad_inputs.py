@@ -582,6 +582,37 @@ OF_MODELS = {
         arguments=WEIGHTS,
         spoil=tensors(extra=torch.zeros(1)),
     ),
+    "weights-that-are-sparse": Bad(
+        "bn.weight: torch.sparse_coo, expected torch.strided",
+        DATA,
+        arguments=("--weights", "sparse.pth"),
+        spoil=lambda folder: torch.save(
+            load_file(folder / "small.safetensors") | {"bn.weight": torch.ones(32).to_sparse()},
+            folder / "sparse.pth",
+        ),
+    ),
+    "weights-around-nothing": Bad(
+        "old.pth: expected a mapping of names to tensors .*, found entries epoch, arch under state_dict",
+        DATA,
+        arguments=("--weights", "old.pth"),
+        spoil=lambda folder: torch.save({"state_dict": {"epoch": 1, "arch": "x"}}, folder / "old.pth"),
+    ),
+    "backbone-unknown": Bad(
+        "bad.toml: model.backbone: 'resnet20' is unknown, expected small, ",
+        sections={"model": {"backbone": "resnet20"}},
+    ),
+    "backbone-unknown-to-timm": Bad(
+        "model.backbone: timm knows no resnet_50, perhaps resnet",
+        sections={"model": {"backbone": "timm:resnet_50"}},
+    ),
+    "backbone-for-other-images": Bad(
+        "model.backbone: timm:inception_v3 takes no images of 32x16: ",
+        sections={"model": {"backbone": "timm:inception_v3"}},
+    ),
+    "backbone-without-a-last-stride": Bad(
+        "model.last_stride is 1, but osnet_x1_0 has no last stage with a stride, expected 2",
+        sections={"model": {"backbone": "osnet_x1_0", "last_stride": 1}},
+    ),
     "weights-not-finite": Bad(
         "tensor bn.weight holds values that are not finite",
         DATA,

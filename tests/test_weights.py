@@ -5,6 +5,7 @@ from functools import cache
 from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pytest
@@ -346,6 +347,28 @@ def test_a_files_backbone_is_recognised(kind, name, tmp_path):
     found, account = recognise(read_weights(tmp_path / "w.pth"), SIZE)
     assert account.faults == ()
     assert found == name.replace("timm:resnet50", "resnet50")
+
+
+@pytest.mark.parametrize("name", ["new.pth", "old.pth", "w.safetensors"])
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_a_damaged_file_is_accounted_for_or_refused_in_one_line(name, tmp_path):
+    tensors = {n: torch.zeros(t.shape) for n, t in module("small").state_dict().items()}
+    torch.save({"model": {"state_dict": tensors}, "epoch": 3}, tmp_path / "new.pth")
+    torch.save(tensors, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    save_file(tensors, tmp_path / "w.safetensors")
+    whole, random, ends, lines = (tmp_path / name).read_bytes(), Random(0), set(), set()
+    for _ in range(80):
+        damaged = bytearray(whole)
+        for _ in range(random.randint(1, 4)):  # where the names stand: at the beginning, or at the end
+            damaged[random.choice((1, -1)) * random.randint(1, 6000)] = random.randrange(256)
+        (tmp_path / name).write_bytes(damaged)
+        try:
+            account(tmp_path / name, "small")
+            ends.add("read")
+        except DataError as error:
+            ends.add("refused")
+            lines.add(len(str(error).splitlines()))
+    assert (ends, lines) == ({"read", "refused"}, {1})
 
 
 def test_inspect_says_what_would_become_of_each_tensor(tmp_path, capsys):

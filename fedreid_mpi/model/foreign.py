@@ -64,7 +64,7 @@ def _what_zip_it_is(path: Path, error: Exception) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile:
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):  # of names, or of a version, that cannot be
         return "a PyTorch or zip file that is cut off or damaged"
     if any(name.endswith("/constants.pkl") for name in names):
         return (

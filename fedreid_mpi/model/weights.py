@@ -228,6 +228,8 @@ def account_for(weights: Weights, backbone: nn.Module) -> tuple[Account, dict[st
             misshapen.append(f"{name}: {list(tensor.shape)}, expected {list(shape)}")
         elif not counter and not tensor.is_floating_point():
             misshapen.append(f"{name}: {tensor.dtype}, expected floating point")
+        elif tensor.layout is not torch.strided:
+            misshapen.append(f"{name}: {tensor.layout}, expected torch.strided")
         else:
             loaded[name] = origin
             fitting[name] = tensor if counter else tensor.float()
