@@ -85,11 +85,9 @@ IN_PHASES = {
     "train-exit": Fault(2, f"{ROUND}.train", lambda: SystemExit(5), "rank 2, train: SystemExit: 5", code=5),
     "train-interrupt": Fault(2, f"{ROUND}.train", KeyboardInterrupt, "interrupted (rank 2, train)", code=130),
     "train-memory": Fault(2, f"{ROUND}.train", MemoryError, "rank 2, train: MemoryError:", after=1),
-    "train-local": Fault(
-        2, f"{SCORING}.rank_gallery", boom, "rank 2, train: RuntimeError: boom", 1, 3, LOCAL
-    ),
+    "train-local": Fault(2, f"{SCORING}.score_split", boom, "rank 2, train: RuntimeError: boom", 1, 3, LOCAL),
     "evaluate": Fault(2, f"{SCORING}.extract_features", boom, "rank 2, evaluate: RuntimeError: boom"),
-    "rank": Fault(1, f"{SCORING}.rank_gallery", boom, "rank 1, rank: RuntimeError: boom"),
+    "rank": Fault(1, f"{SCORING}.score_split", boom, "rank 1, rank: RuntimeError: boom"),
     "aggregate": Fault(0, f"{ROUND}.plan_groups", boom, "rank 0, aggregate: RuntimeError: boom"),
     "commit": Fault(
         0,

@@ -12,7 +12,7 @@ import pytest
 import torch
 from fake_cuda import CPU, CUDA, MIXED, DeviceMixError, fake_cuda
 from learners import learner, the_only
-from small import EXPERIMENT, write_public, write_site
+from small import EXPERIMENT, write_folds, write_public, write_site
 from torch import nn
 
 from fedreid_mpi.algorithms.distillation import distillation_loss
@@ -45,6 +45,7 @@ def folder(tmp_path_factory):
     write_site(folder / "one.h5", images=26, people=3)
     write_site(folder / "two.h5", images=9, people=2)
     write_public(folder / "public.h5")
+    write_folds(folder / "folds.h5")
     return folder
 
 
@@ -63,6 +64,7 @@ def experiment(folder, **sections):
     content["compute"] = {"device": "cuda"}
     for name, keys in sections.items():
         content[name] = content.get(name, {}) | keys
+    content["data"]["unseen"] = [folder / name for name in content["data"].get("unseen", ())]
     return Experiment.model_validate(content)
 
 
@@ -116,6 +118,7 @@ METHODS = {
     "all scores": {
         "aggregation": {"bn": "local"},
         "evaluation": {"local_models": True, "reestimate_bn": True},
+        "data": {"unseen": ("folds.h5",)},
     },
     "FedNova": {"aggregation": {"rule": "fednova"}, "server": {"optimizer": "adam"}},
     "SCAFFOLD": {"aggregation": {"rule": "scaffold", "bn": "local"}, "server": {"optimizer": "momentum"}},
@@ -129,7 +132,8 @@ def test_a_round_keeps_to_its_devices_and_reads_as_often_whatever_its_batches(
 ):
     def rank(extracted, split, scoring, advance):
         """Ranking needs values; it is tested with them below."""
-        assert extracted.features.device == CUDA
+        for role in ("query", "gallery"):
+            assert extracted.of(extracted.archive.split(role, split)).device == CUDA
         return SimpleNamespace(scores=lambda: Scores(np.ones(CMC_RANKS), 1.0, 1.0, 5, 0))
 
     monkeypatch.setattr(scoring, "score_split", rank)
