@@ -9,6 +9,7 @@ from PIL import Image
 
 from fedreid_mpi.cli import run
 from fedreid_mpi.data.synthetic import LAYOUTS, SCALES, count_images, join_digests, write_benchmark
+from fedreid_mpi.data.synthetic.domains import draw_domain
 from fedreid_mpi.data.synthetic.layouts import Tree, plan_tree
 from fedreid_mpi.data.synthetic.sightings import share_out
 from fedreid_mpi.errors import ConfigurationError
@@ -276,6 +277,23 @@ def test_a_person_looks_like_themselves(demo):
     centred = [each - each.mean(axis=0) for each in (first, second, third)]
     assert share_found(centred[0], centred[1]) > 0.2
     assert share_found(centred[0], centred[2]) > 0.08
+
+
+def test_the_shift_is_how_far_datasets_differ():
+    names = sorted(LAYOUTS)
+
+    def spread(shift):
+        drawn = [draw_domain(0, name, shift) for name in names]
+        traits = [(each.gain, *each.cast, each.gamma, *each.background) for each in drawn]
+        return np.std(traits, axis=0)
+
+    assert (spread(0.0) < 1e-12).all()
+    assert (spread(0.5) < spread(1.0)).all()
+    assert (spread(1.0) < spread(2.0)).all()
+    # What sets people apart is left alone.
+    palettes = [draw_domain(0, "viper", shift).upper_palette for shift in (0.0, 1.0, 2.0)]
+    assert (palettes[0] == palettes[1]).all()
+    assert (palettes[1] == palettes[2]).all()
 
 
 def test_datasets_differ_in_colour(demo):

@@ -42,8 +42,17 @@ if TYPE_CHECKING:
     show_default=True,
     help="Way in which the datasets are written.",
 )
+@click.option(
+    "--shift",
+    type=click.FloatRange(0, 2),
+    default=1.0,
+    show_default=True,
+    help="Factor on how far light, colours and backgrounds differ between datasets; 0: not at all.",
+)
 @SHARED
-def command(root: Path, scale: str, seed: int, jobs: int, names: tuple[str, ...], variant: str) -> None:
+def command(
+    root: Path, scale: str, seed: int, jobs: int, names: tuple[str, ...], variant: str, shift: float
+) -> None:
     """Write the synthetic benchmark as image files below DIR.
 
     Twelve folders appear, each in the layout of the dataset it stands for, ready for `prepare --all DIR`:
@@ -62,8 +71,8 @@ def command(root: Path, scale: str, seed: int, jobs: int, names: tuple[str, ...]
     CUHK03's MATLAB file as `mat-detected`. Datasets that do not come so are left out. Market-1501 as
     `multi-query` is the original with the boxes of gt_bbox.
 
-    The same scale and seed give the same bytes with the same versions of NumPy and Pillow and on the same
-    kind of processor. Compare the printed digests to be sure.
+    The same scale, seed and shift give the same bytes with the same versions of NumPy and Pillow and on the
+    same kind of processor. Compare the printed digests to be sure.
     """  # noqa: D301 (click wants the character)
     from fedreid_mpi.data.synthetic import LAYOUTS, count_images, write_benchmark, written_as
     from fedreid_mpi.errors import ConfigurationError
@@ -73,7 +82,7 @@ def command(root: Path, scale: str, seed: int, jobs: int, names: tuple[str, ...]
             raise ConfigurationError(f"--only {name}: no such dataset; there are {', '.join(LAYOUTS)}")
     datasets = [dataset for dataset in LAYOUTS if dataset in names] or written_as(variant) or list(LAYOUTS)
     with progress_bar("drawing", count_images(scale, datasets, variant, seed)) as advance:
-        written = write_benchmark(root, scale, seed, datasets, jobs, advance, variant)
+        written = write_benchmark(root, scale, seed, datasets, jobs, advance, variant, shift)
     _print_summary(written)
 
 

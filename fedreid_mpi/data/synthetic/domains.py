@@ -120,8 +120,16 @@ class Cameras:
     scale: Floats
 
 
-def draw_domain(seed: int, dataset: str) -> Domain:
-    """Draw the traits of a dataset from the stream of its name."""
+def draw_domain(seed: int, dataset: str, shift: float = 1.0) -> Domain:
+    """Draw the traits of a dataset from the stream of its name.
+
+    Parameters
+    ----------
+    seed, dataset
+        Of the benchmark; the dataset's name.
+    shift
+        Factor on the spread of gain, colour cast, gamma and background between datasets.
+    """
     rng = generator(seed, dataset, "domain")
 
     def palette(colours: int, concentration: float, floor: float) -> NDArray[np.float64]:
@@ -139,12 +147,12 @@ def draw_domain(seed: int, dataset: str) -> Domain:
         figure_scale=rng.uniform(0.80, 0.98),
         crop=CROP * rng.uniform(0.6, 1.5),
         occlusion=OCCLUSION * rng.uniform(0.2, 2.2),
-        gain=float(np.exp(DOMAIN_GAIN * rng.standard_normal())),
-        cast=np.exp(CAST * rng.standard_normal(3)),
-        gamma=float(np.exp(GAMMA * rng.standard_normal())),
+        gain=float(np.exp(shift * DOMAIN_GAIN * rng.standard_normal())),
+        cast=np.exp(shift * CAST * rng.standard_normal(3)),
+        gamma=float(np.exp(shift * GAMMA * rng.standard_normal())),
         contrast=rng.uniform(0.7, 1.2),
         saturation=rng.uniform(0.6, 1.15),
-        background=0.5 + BACKGROUND_RANGE * rng.uniform(-0.25, 0.25, 3),
+        background=0.5 + shift * BACKGROUND_RANGE * rng.uniform(-0.25, 0.25, 3),
         blur=BLUR * rng.uniform(0, 1.2),
         noise=NOISE * rng.uniform(0.3, 2.0),
     )

@@ -53,6 +53,7 @@ class World:
     people: int
     cameras: int
     size: tuple[int, int]
+    shift: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +108,12 @@ def write_benchmark(
     jobs: int = 1,
     advance: Advance | None = None,
     variant: str = ORIGINAL,
+    shift: float = 1.0,
 ) -> list[Written]:
     """Write datasets below ``root`` as image files in their originals' layouts.
 
-    Each dataset appears whole or not at all. The bytes depend on scale and seed, on the versions of NumPy and
-    Pillow and, in the last bit of few pixels, on the processor's vector unit; never on ``jobs``.
+    Each dataset appears whole or not at all. The bytes depend on scale, seed and shift, on the versions of
+    NumPy and Pillow and, in the last bit of few pixels, on the processor's vector unit; never on ``jobs``.
 
     Parameters
     ----------
@@ -129,6 +131,9 @@ def write_benchmark(
         Called with the number of images just drawn.
     variant
         Way in which the datasets are written; see `fedreid_mpi.data.synthetic.variants`.
+    shift
+        How far light, colours and backgrounds differ between datasets, from 0 to 2; see
+        `fedreid_mpi.data.synthetic.domains.draw_domain`.
 
     Raises
     ------
@@ -145,7 +150,7 @@ def write_benchmark(
         # The processes have ended, and write no more, when the folder is removed.
         with scratch_folder(root / "synth") as scratch, _processes(jobs) as draw_all:
             return [
-                _write_dataset(root, scratch, scale, seed, dataset, variant, draw_all, advance)
+                _write_dataset(root, scratch, scale, seed, dataset, variant, shift, draw_all, advance)
                 for dataset in datasets
             ]
     except OSError as error:
@@ -210,13 +215,14 @@ def _write_dataset(
     seed: int,
     dataset: str,
     variant: str,
+    shift: float,
     draw_all: DrawAll,
     advance: Advance | None,
 ) -> Written:
     tree, place = plan_variant(dataset, variant, scale, seed), place_of(dataset, variant)
     people = 1 + max(shot.person for shot in tree.shots)
     cameras = 1 + max(shot.camera for shot in tree.shots)
-    world = World(dataset, seed, people, cameras, SCALES[scale].size_of(dataset))
+    world = World(dataset, seed, people, cameras, SCALES[scale].size_of(dataset), shift)
     folder = scratch / place.folder
     start = folder / place.root
     paths = [shot.path for shot in (*tree.shots, *tree.more) if shot.path]
@@ -246,7 +252,7 @@ def _units(world: World, root: Path, tree: Tree) -> Iterator[Unit]:
 @lru_cache(maxsize=2)
 def _draw_world(world: World) -> tuple[Domain, Cameras, People]:
     """Draw all that a dataset's units share, once a process."""
-    domain = draw_domain(world.seed, world.dataset)
+    domain = draw_domain(world.seed, world.dataset, world.shift)
     cameras = draw_cameras(world.seed, world.dataset, domain, world.cameras, world.size[0])
     people = draw_people(generator(world.seed, world.dataset, "people"), domain, world.people)
     return domain, cameras, people
