@@ -283,6 +283,8 @@ class RoundRecord:
         Client id to the number of its group, for all clients; groups are numbered by their lowest client.
     distillation_loss
         Group to the student's mean loss, where the round distilled.
+    epsilon
+        What has been spent of differential privacy, where updates are clipped.
     feature_distances
         Where clients were grouped anew: cosine distance between the features of each two clients, shape
         (clients, clients), float32, NaN for those that have none.
@@ -305,6 +307,7 @@ class RoundRecord:
     weights: Mapping[int, float] = field(default_factory=dict)
     groups: Mapping[int, int] = field(default_factory=dict)
     distillation_loss: Mapping[int, float] = field(default_factory=dict)
+    epsilon: float | None = None
     feature_distances: NDArray[np.float32] | None = None
     evaluations: tuple[Evaluation, ...] = ()
     unseen: tuple[UnseenEvaluation, ...] = ()

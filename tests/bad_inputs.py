@@ -267,6 +267,39 @@ OF_CONFIGURATION = {
         archives=("site.h5", "other.h5"),
         sections={"privacy": {"secure_aggregation": True}},
     ),
+    "clip-of-weights": Bad(
+        'privacy.clip > 0 bounds .* aggregation.weights is "samples", expected "uniform"',
+        sections={"privacy": {"clip": 1.0}},
+    ),
+    "clip-of-features": Bad(
+        "privacy.clip > 0 bounds .* but distillation.enabled = true sends features of its own",
+        sections={
+            "privacy": {"clip": 1.0},
+            "aggregation": {"weights": "uniform"},
+            "data": {"public": "public.h5"},
+            "distillation": {"enabled": True},
+        },
+    ),
+    "clip-of-controls": Bad(
+        'privacy.clip > 0 bounds .* aggregation.rule is "scaffold", expected "average"',
+        sections={"privacy": {"clip": 1.0}, "aggregation": {"weights": "uniform", "rule": "scaffold"}},
+    ),
+    "noise-without-clip": Bad(
+        "privacy.noise_multiplier means nothing with privacy.clip = 0",
+        sections={"privacy": {"noise_multiplier": 1.0}},
+    ),
+    "clip-beyond-the-grid": Bad(
+        "privacy.clip is 300.0, expected less than 256", sections={"privacy": {"clip": 300.0}}
+    ),
+    "least-clients-of-an-empty-round": Bad(
+        "reliability.min_clients means nothing with privacy.clip > 0",
+        archives=("site.h5", "other.h5"),
+        sections={
+            "privacy": {"clip": 1.0},
+            "aggregation": {"weights": "uniform"},
+            "reliability": {"min_clients": 2},
+        },
+    ),
     "masks-with-odd-neighbours": Bad(
         "privacy.neighbours is 3, expected a multiple of 2",
         sections={"privacy": {"secure_aggregation": True, "neighbours": 3}},

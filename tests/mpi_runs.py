@@ -94,11 +94,18 @@ VARIANTS = {
         "server": {"optimizer": "momentum", "momentum": 0.5},
     },
     "pool": {"run": {"rounds": 3}, "federation": {"mode": "centralised"}},
+    "private": {
+        "federation": {"clients": "camera", "clients_per_round": 4},
+        "aggregation": {"weights": "uniform"},
+        "privacy": {"clip": 0.01, "statistics_clip": 0.1, "noise_multiplier": 1.0},
+        "server": {"optimizer": "momentum", "momentum": 0.5},
+    },
 }
 
 # With masks, models and figures are those of the variant without.
 MASKED = {
-    f"{name}-masked": VARIANTS[name] | {"privacy": {"secure_aggregation": True, "neighbours": neighbours}}
+    f"{name}-masked": VARIANTS[name]
+    | {"privacy": VARIANTS[name].get("privacy", {}) | {"secure_aggregation": True, "neighbours": neighbours}}
     for name, neighbours in {
         "plain": 2,
         "fedbn": 0,
@@ -106,6 +113,7 @@ MASKED = {
         "distilled": 4,
         "edges": 2,
         "controlled": 2,
+        "private": 2,
     }.items()
 }
 MASKED_SIZES = (3, OTHERWISE, EVERYONE)

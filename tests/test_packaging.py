@@ -39,7 +39,9 @@ def test_conda_environment_equals_the_project():
     renamed = [
         CONDA_NAMES.get(need.name, need.name) + str(need.specifier) for need in map(Requirement, wanted)
     ]
-    assert sorted(plain) == sorted([*renamed, "python>=3.11", "pip"])
+    (by_pip,) = (entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict))
+    assert by_pip.pop() == "--editable ."
+    assert sorted([*plain, *by_pip]) == sorted([*renamed, "python>=3.11", "pip"])
     assert environment["channels"] == ["conda-forge"]
 
 

@@ -31,3 +31,27 @@ def select_participants(clients: int, per_round: int, seed: int, round: int) -> 
         raise ValueError(f"{per_round} of {clients} clients a round, expected at least 0 of at least 1")
     order = seeds.generator(seed, "participants", round).permutation(clients).tolist()
     return tuple(order[: per_round or clients])
+
+
+def select_poisson(clients: int, expected: float, seed: int, round: int) -> tuple[int, ...]:
+    """Draw a round's clients each by itself, with one probability: nobody may be drawn, or all.
+
+    Parameters
+    ----------
+    clients
+        Number of clients N; their ids are 0 to N - 1.
+    expected
+        Number to expect, qN, at most N.
+    seed
+        The run's seed.
+    round
+        Number of the round; with the seed, all that the draw depends on.
+
+    Returns
+    -------
+    tuple of int
+        Ids in the round's seeded order.
+    """
+    random = seeds.generator(seed, "participants", round)
+    drawn = random.random(clients) < expected / clients
+    return tuple(client for client in random.permutation(clients).tolist() if drawn[client])

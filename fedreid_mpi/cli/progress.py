@@ -78,6 +78,8 @@ class RunPrinter:
             rank_1 = mean_percent([float(each.scores.cmc[0]) for each in record.unseen], weights)
             mean_ap = mean_percent([each.scores.mean_ap for each in record.unseen], weights)
             words.append(f"unseen rank-1 {rank_1} mAP {mean_ap}")
+        if record.epsilon is not None:
+            words.append(f"ε {record.epsilon:.2f}")
         words.append(f"{sum(record.phase_seconds.values()):.1f} s")
         self._played += round > 0
         if 0 < round < self._rounds:

@@ -8,6 +8,7 @@ from fedreid_mpi.config.backbones import BACKBONES
 from fedreid_mpi.config.changes import refused_changes
 from fedreid_mpi.config.loading import load_experiment, model_settings, stored_experiment
 from fedreid_mpi.config.presets import PRESETS
+from fedreid_mpi.config.privacy import Privacy
 from fedreid_mpi.config.renamed import RENAMED, settings_of
 from fedreid_mpi.config.sections import (
     Aggregation,
@@ -23,7 +24,6 @@ from fedreid_mpi.config.sections import (
     Model,
     Objective,
     Optimizer,
-    Privacy,
     Reliability,
     Run,
 )

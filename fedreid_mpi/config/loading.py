@@ -9,7 +9,6 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 
 from fedreid_mpi.config.presets import PRESETS
-from fedreid_mpi.config.privacy import unprotected_settings
 from fedreid_mpi.config.renamed import RENAMED
 from fedreid_mpi.config.sections import Experiment, Model
 from fedreid_mpi.config.unused import unused_settings
@@ -93,8 +92,8 @@ def resolve(content: Mapping[str, Any], label: str, path: Path) -> Experiment:
         experiment = Experiment.model_validate(merged)
     except ValidationError as error:
         raise ConfigurationError(f"{label}: " + "; ".join(explain(error))) from error
-    if refused := [*unused_settings(experiment), *unprotected_settings(experiment)]:
-        raise ConfigurationError(f"{label}: " + "; ".join(refused))
+    if unused := list(unused_settings(experiment)):
+        raise ConfigurationError(f"{label}: " + "; ".join(unused))
     return _with_absolute_paths(experiment, label, path.resolve().parent)
 
 

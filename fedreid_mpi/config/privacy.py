@@ -1,18 +1,32 @@
-"""What cannot be had together with the bounds on what leaves a client: refused by name."""
+"""The table ``[privacy]``: what bounds that which leaves a client."""
 
-from collections.abc import Iterator
+from typing import Annotated
 
-from fedreid_mpi.config.sections import Experiment
+from pydantic import Field
+
+from fedreid_mpi.config.types import NonNegative, Section
 
 
-def unprotected_settings(experiment: Experiment) -> Iterator[str]:
-    """Name each setting that would send a client's own values past the protection that is asked for."""
-    federation, aggregation = experiment.federation, experiment.aggregation
-    if experiment.privacy.secure_aggregation:
-        key = "privacy.secure_aggregation = true hides all but sums"
-        if experiment.clustering.enabled:
-            yield f"{key}, but clustering.enabled = true needs a feature of each client"
-        if aggregation.bn == "reference":
-            yield f'{key}, but aggregation.bn = "reference" sends one client\'s statistics; expected another'
-        if federation.clients_per_round == 1:
-            yield f"{key}, and federation.clients_per_round is 1, expected 0 or at least 2"
+class Privacy(Section):
+    """What bounds that which leaves a client."""
+
+    secure_aggregation: bool = Field(
+        False, description="mask what leaves a client rank, so that the server sees sums alone"
+    )
+    neighbours: int = Field(
+        4, ge=0, multiple_of=2, description="client ranks that each one shares masks with, even; 0 = all"
+    )
+    clip: Annotated[float, Field(ge=0, lt=2**8)] = Field(
+        0.0,
+        description="differential privacy: L2 norm that a client's update of the shared parameters is scaled "
+        "down to; 0 = off",
+    )
+    statistics_clip: Annotated[float, Field(gt=0, lt=2**20)] = Field(
+        1.0, description="the same for its update of BatchNorm's statistics"
+    )
+    noise_multiplier: NonNegative = Field(
+        0.0, description="standard deviation of the noise on the sum of updates, as a multiple of the clip"
+    )
+    delta: Annotated[float, Field(gt=0, lt=1)] = Field(
+        1e-5, description="δ, the chance by which ε may fail to bound what is learnt of a client"
+    )

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fedreid_mpi.config.backbones import BackboneName
 from fedreid_mpi.config.conflicts import conflicts
+from fedreid_mpi.config.privacy import Privacy
 from fedreid_mpi.config.types import File, Line, Listed, NonNegative, Positive, Probability, Section, Text
 from fedreid_mpi.records import (
     AggregationRule,
@@ -249,17 +250,6 @@ class Server(Section):
         0.99, description="decay of adam's and yogi's second moment"
     )
     epsilon: Positive = Field(1e-3, description="what keeps adam and yogi from dividing by little")
-
-
-class Privacy(Section):
-    """What bounds that which leaves a client."""
-
-    secure_aggregation: bool = Field(
-        False, description="mask what leaves a client rank, so that the server sees sums alone"
-    )
-    neighbours: int = Field(
-        4, ge=0, multiple_of=2, description="client ranks that each one shares masks with, even; 0 = all"
-    )
 
 
 class Distillation(Section):

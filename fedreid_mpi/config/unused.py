@@ -18,7 +18,8 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
     unshared, central = experiment.federation.mode != "federated", experiment.federation.mode == "centralised"
     kinds, weights = experiment.federation.clients, experiment.aggregation.weights
     distilled, clustered = experiment.distillation.enabled, experiment.clustering.enabled
-    masked = experiment.privacy.secure_aggregation
+    masked, noised = experiment.privacy.secure_aggregation, experiment.privacy.noise_multiplier > 0
+    bounded = experiment.privacy.clip > 0
     optimizer = experiment.server.optimizer
     absolute = experiment.distillation.lr
     iterations, sampler = experiment.federation.local_iterations, experiment.federation.sampler
@@ -45,7 +46,10 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
         ("server", tuple(Server.model_fields)[1:], optimizer == "none", 'server.optimizer = "none"'),
         ("server", ("beta2", "epsilon"), optimizer == "momentum", 'server.optimizer = "momentum"'),
         ("objective", ("proximal", "contrastive"), unshared, mode),
-        ("privacy", ("secure_aggregation",), unshared, mode),
+        ("privacy", ("secure_aggregation", "clip"), unshared, mode),
+        ("privacy", ("statistics_clip", "noise_multiplier"), not bounded, "privacy.clip = 0"),
+        ("privacy", ("delta",), not noised, "privacy.noise_multiplier = 0"),
+        ("reliability", ("min_clients",), bounded, "privacy.clip > 0: a round may be empty"),
         ("privacy", ("neighbours",), not masked, "privacy.secure_aggregation = false"),
         ("distillation", ("enabled",), unshared and distilled, mode),
         ("clustering", ("enabled",), unshared and clustered, mode),

@@ -18,14 +18,15 @@ from fedreid_mpi.records import ClientReport, Group, RoundPlan
 def begin_sums(state: RankState, plan: RoundPlan) -> RankSums:
     """Return the empty sums of a round."""
     experiment, model = state.experiment, state.model
-    most = experiment.federation.clients_per_round or len(state.specs)
+    privacy, drawn = experiment.privacy, experiment.federation.clients_per_round
+    most = (0 if privacy.clip else drawn) or len(state.specs)
     parameters, statistics = slice(0, model.statistics.start), model.statistics
     vectors = {
         MODELS: Vectors(
             statistics.stop,
             (
-                Segment(parameters, grid_of("parameters", most)),
-                Segment(statistics, grid_of("statistics", most)),
+                Segment(parameters, grid_of("parameters", most), privacy.clip),
+                Segment(statistics, grid_of("statistics", most), privacy.statistics_clip),
             ),
         )
     }
@@ -36,11 +37,12 @@ def begin_sums(state: RankState, plan: RoundPlan) -> RankSums:
         vectors[CONTROLS] = Vectors(parameters.stop, (Segment(parameters, grid_of("controls", most)),))
     lends = experiment.aggregation.bn == "reference"
     masks = None
-    if experiment.privacy.secure_aggregation and plan.participants:
+    if privacy.secure_aggregation and plan.participants:
         from fedreid_mpi.federated.masks import agree_on_masks  # needs an optional package
 
-        masks = agree_on_masks(state.comm, experiment.privacy.neighbours)
-    return RankSums(vectors, _keys(state, plan), plan.participants, lends, masks, state.progress.spare)
+        masks = agree_on_masks(state.comm, privacy.neighbours)
+    updates, keys = privacy.clip > 0, _keys(state, plan)
+    return RankSums(vectors, keys, plan.participants, lends, updates, masks, state.progress.spare)
 
 
 def _keys(state: RankState, plan: RoundPlan) -> dict[int, int]:
@@ -94,7 +96,7 @@ def average_models(
             if model is not None:
                 lone[client] = model
     others = [client for client in taken if not sums.is_alone(client)]
-    totals = _reduce(state, sums, MODELS, others)
+    totals = reduce_sums(state, sums, MODELS, others)
     models: list[Tensor | None] = []
     for group in groups:
         models.append(_model_of(state, sums, group, totals, lone, shares) if comm.is_server else None)
@@ -154,7 +156,7 @@ def average_features(state: RankState, sums: RankSums, groups: Sequence[Group]) 
     """
     teachers = [sorted(group.weights.keys() & set(group.members)) for group in groups]
     everyone = sorted(client for clients in teachers for client in clients)
-    totals = _reduce(state, sums, FEATURES, everyone)
+    totals = reduce_sums(state, sums, FEATURES, everyone)
     vectors, width = sums.vectors[FEATURES], state.model.network.width
     means: list[Tensor | None] = []
     for group, own in zip(groups, teachers, strict=True):
@@ -178,14 +180,14 @@ def average_controls(
         Shape (parameters,), float32, on the host; None where nobody trained, and on other ranks.
     """
     (group,) = groups  # where there could be several, control variates are refused
-    totals = _reduce(state, sums, CONTROLS, sorted(group.weights))
+    totals = reduce_sums(state, sums, CONTROLS, sorted(group.weights))
     if not totals:
         return None
     total = _joined(sums, totals, sorted(group.weights), sums.vectors[CONTROLS].length)
     return sums.vectors[CONTROLS].mean(total, math.fsum(shares[client] for client in group.weights))
 
 
-def _reduce(state: RankState, sums: RankSums, kind: str, clients: Sequence[int]) -> dict[int, Tensor]:
+def reduce_sums(state: RankState, sums: RankSums, kind: str, clients: Sequence[int]) -> dict[int, Tensor]:
     """Add the sums of all ranks, for each group that the clients are in; on the server."""
     totals = {}
     for key in sorted({sums.keys[client] for client in clients}):

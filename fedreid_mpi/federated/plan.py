@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from fedreid_mpi.algorithms.fednova import normalised, step_norm
-from fedreid_mpi.algorithms.participants import select_participants
+from fedreid_mpi.algorithms.participants import select_participants, select_poisson
 from fedreid_mpi.algorithms.schedule import learning_rate
 from fedreid_mpi.algorithms.weighting import WEIGHTINGS, WeightRule
 from fedreid_mpi.config import Experiment
@@ -14,6 +14,16 @@ def trainers(experiment: Experiment, specs: Sequence[ClientSpec]) -> tuple[int, 
     """Return the ids of the clients that train at all: the pool alone in mode ``"centralised"``."""
     pooled = experiment.federation.mode == "centralised"
     return tuple(spec.id for spec in specs if (spec.dataset == -1) == pooled)
+
+
+def expected_clients(experiment: Experiment, specs: Sequence[ClientSpec]) -> int:
+    """Return how many clients a round is expected to have."""
+    return experiment.federation.clients_per_round or len(trainers(experiment, specs))
+
+
+def sampling_probability(experiment: Experiment, specs: Sequence[ClientSpec]) -> float:
+    """Return with what probability a client takes part in a round, where each is drawn by itself."""
+    return expected_clients(experiment, specs) / len(trainers(experiment, specs))
 
 
 def plan_round(
@@ -38,12 +48,19 @@ def plan_round(
         for name, spans in federation.availability.items()
         if any(first <= round <= last for first, last in spans)
     }
-    there = [id for id in trainers(experiment, specs) if specs[id].name not in away and id not in dropped]
-    count = federation.clients_per_round
-    drawn = select_participants(len(there), count, run.seed, round) if there else ()
+    everyone = trainers(experiment, specs)
+    there = [id for id in everyone if specs[id].name not in away and id not in dropped]
+    if experiment.privacy.clip:  # the probability must not depend on who is there
+        drawn = select_poisson(len(everyone), expected_clients(experiment, specs), run.seed, round)
+        participants = tuple(everyone[place] for place in drawn if everyone[place] in there)
+    else:
+        drawn = (
+            select_participants(len(there), federation.clients_per_round, run.seed, round) if there else ()
+        )
+        participants = tuple(there[place] for place in drawn)
     return RoundPlan(
         round=round,
-        participants=tuple(there[position] for position in drawn),
+        participants=participants,
         learning_rate=learning_rate(
             round,
             run.rounds,

@@ -24,6 +24,7 @@ from fedreid_mpi.federated.aggregation import (
 from fedreid_mpi.federated.client import Client, load_client, take_private, train
 from fedreid_mpi.federated.exchange import broadcast_model
 from fedreid_mpi.federated.plan import weight_rule
+from fedreid_mpi.federated.private_step import step_with_noise
 from fedreid_mpi.federated.probes import probes_of
 from fedreid_mpi.federated.rank_state import RankState
 from fedreid_mpi.federated.round_record import RoundOutcome, features_of, record_round
@@ -138,7 +139,7 @@ def _train_client(
         vectors.update(measured.sums)
     progress.private[id], progress.memory[id] = private, trained.memory
     if shared is not None:
-        sums.add(id, MODELS, share(report), model.shared)
+        sums.add(id, MODELS, share(report), sums.contribution(model.shared, shared))
     if change is not None:
         sums.add(id, CONTROLS, share(report), change)
     for kind, values in vectors.items():
@@ -162,7 +163,10 @@ def _federate(
             sums.settle(groups)
         share = shares_in(state, plan) if reports else None
         shares = {report.client: share(report) for report in reports if report.finite} if share else {}
-        models = average_models(state, sums, groups, shares)
+        if state.experiment.privacy.clip and plan.round:
+            models = step_with_noise(state, plan, sums, groups)
+        else:
+            models = average_models(state, sums, groups, shares)
         controls = average_controls(state, sums, groups, shares) if CONTROLS in sums.vectors else None
         if steps_of(state.experiment):
             remembered = comm.phase("aggregate", partial(_step, state, groups, reports, models, controls))
@@ -217,7 +221,7 @@ def _plan_groups(state: RankState, plan: RoundPlan, reports: Sequence[ClientRepo
         weight_rule(experiment, state.specs, plan),
         experiment.aggregation.bn,
         progress.untrained,
-        experiment.reliability.min_clients,
+        0 if experiment.privacy.clip else experiment.reliability.min_clients,
     )
     if experiment.privacy.secure_aggregation:
         require_sums(groups)

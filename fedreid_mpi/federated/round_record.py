@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedreid_mpi.algorithms.clustering import feature_distances
+from fedreid_mpi.federated.plan import sampling_probability
 from fedreid_mpi.federated.rank_state import RankState
 from fedreid_mpi.records import (
     ClientReport,
@@ -74,6 +75,7 @@ def record_round(state: RankState, plan: RoundPlan, outcome: RoundOutcome) -> Ro
         },
         groups={client: n for n, group in enumerate(outcome.groups) for client in group.members},
         distillation_loss=outcome.losses,
+        epsilon=_epsilon(state, plan),
         feature_distances=_distances(state, plan, outcome.reports),
         evaluations=outcome.evaluations + _local_evaluations(plan, outcome.reports),
         unseen=outcome.unseen,
@@ -82,6 +84,17 @@ def record_round(state: RankState, plan: RoundPlan, outcome: RoundOutcome) -> Ro
         bytes_sent=_bytes_by_kind(messages),
         messages=messages,
     )
+
+
+def _epsilon(state: RankState, plan: RoundPlan) -> float | None:
+    """Say what has been spent of differential privacy, this round included."""
+    privacy = state.experiment.privacy
+    if not privacy.clip:
+        return None
+    from fedreid_mpi.algorithms.accountant import epsilon_after  # needs an optional package
+
+    sampling = sampling_probability(state.experiment, state.specs)
+    return epsilon_after(plan.round, sampling, privacy.noise_multiplier, privacy.delta)
 
 
 def features_of(reports: Sequence[ClientReport]) -> dict[int, NDArray[np.float32]]:

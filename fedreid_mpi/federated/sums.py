@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fedreid_mpi.algorithms.averaging import Grid, add_contribution, fits, mean_of
+from fedreid_mpi.algorithms.differential_privacy import clip_update
 from fedreid_mpi.records import GridSum, Group
 
 if TYPE_CHECKING:
@@ -26,10 +27,11 @@ MODELS, FEATURES = "models", "features"
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of a vector, and the grid that its values are summed on."""
+    """A part of a vector, the grid that its values are summed on, and the L2 norm of an update, at most."""
 
     part: slice
     grid: Grid
+    bound: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class RankSums:
         The participants in the round's seeded order.
     lends_statistics
         Whether a group takes BatchNorm statistics from its first client in that order.
+    updates
+        Whether a client adds how its model has moved, clipped; a lone one then is added like any other.
     masks
         What hides this rank's sums, where they are to be hidden.
     spare
@@ -81,6 +85,7 @@ class RankSums:
     keys: dict[int, int]
     order: Sequence[int]
     lends_statistics: bool = False
+    updates: bool = False
     masks: "Masks | None" = None
     spare: list[Tensor] = field(default_factory=list)
     received: list[Tensor] = field(default_factory=list)
@@ -92,6 +97,15 @@ class RankSums:
     def __post_init__(self) -> None:
         """Count who is with whom."""
         self._sizes = Counter(self.keys.values())
+
+    def contribution(self, trained: Tensor, start: Tensor) -> Tensor:
+        """Return what a client adds: its trained model, or how far it has come from the start, clipped."""
+        if not self.updates:
+            return trained
+        update = trained - start
+        for segment in self.vectors[MODELS].segments:
+            clip_update(update[segment.part], segment.bound)
+        return update
 
     def add(self, client: int, kind: str, share: float, values: Tensor) -> None:
         """Add a client that has not diverged; its vector may change afterwards."""
@@ -129,7 +143,7 @@ class RankSums:
 
     def is_alone(self, client: int) -> bool:
         """Tell whether nobody else is in a client's group: then its model comes back unchanged."""
-        return self._sizes[self.keys[client]] == 1
+        return not self.updates and self._sizes[self.keys[client]] == 1
 
     def settle(self, groups: Sequence[Group]) -> None:
         """Add what was kept until the participants were grouped, now that they are."""

@@ -48,6 +48,8 @@ class RunResults:
         Shape (R,), float64.
     evaluated
         Shape (R,), bool: whether the round was planned to end with an evaluation.
+    epsilon
+        Shape (R,), float64: what was spent of differential privacy until the round's end.
     participated, position, loss, weight, cosine_distance, group, distillation_loss, steps, images, finite
         Shape (R, K): each client's training.
     seconds
@@ -80,6 +82,7 @@ class RunResults:
     rounds: NDArray[np.int64]
     learning_rate: NDArray[np.float64]
     evaluated: NDArray[np.bool_]
+    epsilon: NDArray[np.float64]
     participated: NDArray[np.bool_]
     position: NDArray[np.int32]
     loss: NDArray[np.float64]
@@ -179,6 +182,7 @@ def read_run(path: Path) -> RunResults:
         rounds=arrays["rounds/round"],
         learning_rate=arrays["rounds/learning_rate"],
         evaluated=arrays["rounds/evaluated"],
+        epsilon=arrays["rounds/epsilon"],
         participated=arrays["rounds/participated"],
         position=arrays["rounds/position"],
         loss=arrays["rounds/loss"],

@@ -176,6 +176,8 @@ def read_joined(
 def _read_dataset(group: h5py.Group, field: Field) -> NDArray[Any]:
     """Read one dataset; words become NumPy strings."""
     if field.optional and field.path not in group:
+        if field.absent is not None:  # a row of each round, say
+            return np.full([len(group[SCALES[axis]]) for axis in field.axes], field.absent, dtype=field.dtype)
         return empty(field)
     dataset = group[field.path]
     if field.dtype is TEXT:  # HDF5 types of variable length all equal NumPy's object

@@ -177,6 +177,8 @@ def _tabulate(header: RunHeader, records: Sequence[RoundRecord]) -> dict[str, ND
 
 def _fill_round(arrays: Mapping[str, NDArray[Any]], row: int, record: RoundRecord) -> None:
     """Enter one record into the arrays of ``/rounds``."""
+    if record.epsilon is not None:
+        arrays["rounds/epsilon"][row] = record.epsilon
     for position, client in enumerate(record.plan.participants):
         arrays["rounds/participated"][row, client] = True
         arrays["rounds/position"][row, client] = position

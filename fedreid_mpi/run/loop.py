@@ -21,7 +21,7 @@ from fedreid_mpi.records import Event, RankInfo, RoundRecord, RunHeader
 from fedreid_mpi.results import ResultsWriter
 from fedreid_mpi.run.commit import CheckpointWriter
 from fedreid_mpi.run.consistency import require_same_files, version_of
-from fedreid_mpi.run.privacy import require_company, require_protection
+from fedreid_mpi.run.privacy import privacy_notes, require_company, require_protection
 from fedreid_mpi.run.recovery import FailureLog
 from fedreid_mpi.run.resume import acquire
 from fedreid_mpi.run.setup import (
@@ -149,7 +149,8 @@ def _run_rounds(
     if ranks is not None:
         header = _header(state, ranks, git_commit, start.attempt)
         writer = ResultsWriter(run_dir, header)
-        observer.started(header, (*lost, *start.warnings, *start.notes, *state.notes))
+        notes = (*lost, *start.warnings, *start.notes, *state.notes, *privacy_notes(state))
+        observer.started(header, notes)
     checkpoints = CheckpointWriter(state, run_dir, start, writer, datasets)
     lengths: deque[float] = deque(maxlen=LENGTHS)
     last = experiment.run.rounds

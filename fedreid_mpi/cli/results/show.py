@@ -71,6 +71,7 @@ def command(run_dir: Path, baseline: Path | None, round_: int | None, plots: Pat
     standalone = None if baseline is None else read_run(baseline)
     table = score_table(results, standalone, round_)
     _print_scores(results, table)
+    _print_privacy(results)
     _print_costs(results)
     _print_events(results)
     folder = plots or (run_dir if run_dir.is_dir() else results.files[0].parent) / "plots"
@@ -169,6 +170,16 @@ def _signed(gains: NDArray[np.float64]) -> Text:
         changed = bool(text.strip("+-.0–"))
         cells.append(Text(f"{text:>6}", style=("green" if gain > 0 else "red") if changed else ""))
     return Text(" ").join(cells)
+
+
+def _print_privacy(results: RunResults) -> None:
+    """Say what has been spent of differential privacy."""
+    if len(results.epsilon) and not isnan(spent := float(results.epsilon[-1])):
+        privacy = results.settings["privacy"]
+        click.echo(
+            f"Privacy: ε = {spent:.2f} at δ = {privacy['delta']:g} after round {results.rounds[-1]} "
+            f"(clip {privacy['clip']:g}, noise multiplier {privacy['noise_multiplier']:g})"
+        )
 
 
 def _print_costs(results: RunResults) -> None:
