@@ -265,5 +265,7 @@ def test_the_command_lists_what_there_is(capsys):
     assert [name for name in config.BACKBONES if name not in printed] == []
     assert "25.6" not in printed  # classifiers do not count
     assert run(["backbones", "timm:test_vit"]) == 0
+    assert run(["backbones", "--size", "16x8"]) == 0
+    assert "resnet50_ibn_a cannot be trained on images of 16x8: " in capsys.readouterr().out
     assert run(["backbones", "timm:no_such"]) == 2
     assert "timm knows no no_such" in capsys.readouterr().err

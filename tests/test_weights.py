@@ -20,12 +20,14 @@ from fedreid_mpi.cli import run
 from fedreid_mpi.data.batches import normalise
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.model import (
+    FlatModel,
     account_for,
     build_network,
     load_backbone_weights,
     load_model,
     read_weights,
     recognise,
+    save_model,
 )
 from fedreid_mpi.model.backbones import build_backbone
 
@@ -297,6 +299,16 @@ def test_the_ending_of_safetensors_may_be_in_capitals(tmp_path):
     tensors = {n: torch.zeros(t.shape) for n, t in module("small").state_dict().items()}
     save_file(tensors, tmp_path / "w.SafeTensors")
     assert account(tmp_path / "w.SafeTensors", "small")[0].faults == ()
+
+
+def test_a_model_of_this_program_gives_its_backbone(tmp_path):
+    settings = config.Model(backbone="small", embedding_dim=16)
+    model = FlatModel(build_network(settings, 3, 1), torch.device("cpu"))
+    save_model(tmp_path / "m.safetensors", model, settings, 32, 16, 0)
+    network = build_network(config.Model(backbone="small"), None, 0)
+    found = load_backbone_weights(tmp_path / "m.safetensors", network, "small")
+    assert torch.equal(network.backbone.stem.weight, model.network.backbone.stem.weight)
+    assert {name.partition(".")[0] for name in found.left_out} == {"embedding", "embedding_bn"}
 
 
 def test_an_average_of_a_training_comes_before_its_last_state(tmp_path):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from fedreid_mpi import config
+from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.model.flat_model import FlatModel
 from fedreid_mpi.model.network import ReIDNetwork
 from fedreid_mpi.pixels import PixelScale
@@ -62,13 +63,19 @@ def measure(settings: config.Model, size: tuple[int, int], batch_size: int) -> F
     Raises
     ------
     ConfigurationError
-        The backbone cannot be built for such images.
+        The backbone cannot be built for such images, or not be trained on them.
     """
     with NOWHERE, torch.random.fork_rng(devices=[]):
         network = ReIDNetwork(settings, IDENTITIES, size).train()
         model = FlatModel(network, NOWHERE)
         images = torch.empty(batch_size, 3, *size)
-        kept = _kept_for_backward(network, images)
+        try:
+            kept = _kept_for_backward(network, images)
+        except Exception as error:  # whatever a network does with maps that have become too small
+            raise ConfigurationError(
+                f"model.backbone: {settings.backbone} cannot be trained on images of "
+                f"{size[0]}x{size[1]}: {error}"
+            ) from error
     trained = sum(parameter.numel() for parameter in model.parameters(*Role))
     state = model.buffer.numel() + 2 * trained + COPIES_OF_SHARED * model.shared.numel()
     built = network.backbone
