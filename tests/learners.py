@@ -46,7 +46,8 @@ def the_only(path):
 def learner(path, experiment, id=0, device=CPU) -> Learner:
     archives, part = the_only(path)
     spec = describe_client(id, part, archives, experiment.federation)
-    network = build_network(experiment.model, spec.identities, experiment.run.seed, "shared")
+    size = (archives[0].height, archives[0].width)
+    network = build_network(experiment.model, spec.identities, experiment.run.seed, "shared", size=size)
     model = FlatModel(network, device)
     private = initial_private(model, spec, experiment)
     load_client(model, spec, model.shared.clone(), private, experiment)

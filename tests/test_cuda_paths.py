@@ -181,11 +181,17 @@ def test_features_stay_on_the_device(folder, monkeypatch):
     assert watch.reads == []
 
 
-@pytest.mark.parametrize("backbone", ["small", "resnet18", "resnet50"])
-def test_backbones_run_in_bfloat16_where_it_is_asked_for(backbone, folder):
-    settings = experiment(folder, model={"backbone": backbone, "last_stride": 1})
+@pytest.mark.parametrize(
+    ("backbone", "last_stride"),
+    [
+        *(("small", 1), ("resnet18", 1), ("resnet50", 1), ("resnet50_ibn_a", 1), ("resnet50_ibn_b", 1)),
+        *(("osnet_x1_0", 2), ("mobilenet_v2", 1), ("timm:test_vit", 2), ("timm:test_efficientnet", 2)),
+    ],
+)
+def test_backbones_run_in_bfloat16_where_it_is_asked_for(backbone, last_stride, folder):
+    settings = experiment(folder, model={"backbone": backbone, "last_stride": last_stride})
     with fake_cuda():
-        network = build_network(settings.model, 3, 0).place(CUDA, torch.channels_last)
+        network = build_network(settings.model, 3, 0, size=(64, 32)).place(CUDA, torch.channels_last)
         images = torch.empty(4, 3, 64, 32, device=CUDA)
         with autocast(Compute(precision="bf16"), CUDA):
             logits = network(images)

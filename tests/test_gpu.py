@@ -55,7 +55,13 @@ def plan(round=1):
     return RoundPlan(round=round, participants=(0,), learning_rate=0.05, evaluate=False)
 
 
-@pytest.mark.parametrize("backbone", ["small", "resnet18"])
+@pytest.mark.parametrize(
+    "backbone",
+    [
+        *("small", "resnet18", "resnet50_ibn_a", "resnet50_ibn_b", "osnet_x1_0", "mobilenet_v2"),
+        *("vit_small_ics", "timm:test_vit", "timm:test_efficientnet", "timm:swin_tiny_patch4_window7_224"),
+    ],
+)
 def test_two_runs_have_the_same_bits(backbone, site):
     """With ``compute.deterministic``, on one kind of GPU; dropout draws from the GPU's own generator."""
 
