@@ -44,7 +44,7 @@ def evaluate_by_sorting(
 def make_case(
     queries: int, gallery: int, dimensions: int, people: int, spread: float
 ) -> tuple[Floats, Ints, Ints, Floats, Ints, Ints]:
-    """Draw people as centres of a Gaussian each; about 20 gallery images a person."""
+    """Draw people as centres of a Gaussian each; about 20 gallery images per person."""
     generator = np.random.default_rng(0)
     centres = generator.standard_normal((people, dimensions), np.float32)
 

@@ -189,8 +189,8 @@ def main() -> None:
             compared = int(arguments.pfl and ranks == 1)
             words = [folder, ",".join(map(str, counts)), arguments.rounds, compared]
             seconds = {n: statistics.median(s) for n, s in launch(ranks, *words)["seconds"].items()}
-            print(f"{ranks} ranks: {DATASETS * IMAGES} images a round, {arguments.rounds} rounds, medians")
-            heads = "clients  s a round  ms a client  MB of server, client rank  MB a rank and round"
+            print(f"{ranks} ranks: {DATASETS * IMAGES} images per round, {arguments.rounds} rounds, medians")
+            heads = "clients  s per round  ms per client  MB of server, client rank  MB per rank and round"
             print(heads + "      pfl s" * compared)
             for count in counts:
                 ours, alone = seconds[f"ours {count}"], launch(ranks, folder, count, 1, 0)

@@ -1,4 +1,4 @@
-"""What the client loop adds to the bare step: images a second of both, in turn, in one run.
+"""What the client loop adds to the bare step: images per second of both, in turn, in one run.
 
     python benchmarks/training.py [--device cuda] [--precision bf16] [--steps 20] [--repeats 5]
 
@@ -49,7 +49,7 @@ def main() -> None:
     options.add_argument("--backbones", nargs="+", default=list(CASES))
     arguments = options.parse_args()
     device = torch.device(arguments.device)
-    print(f"{'backbone':>9} {'size':>8} {'bare':>10} {'loop':>10}  ratio   (images a second, medians)")
+    print(f"{'backbone':>9} {'size':>8} {'bare':>10} {'loop':>10}  ratio   (images per second, medians)")
     for backbone in arguments.backbones:
         height, width, share = CASES[backbone]
         steps = max(int(arguments.steps * (share if device.type == "cpu" else 1)), 2)
@@ -70,7 +70,7 @@ def main() -> None:
 def measure(
     experiment: Experiment, archive: DatasetArchive, device: torch.device, steps: int, repeats: int
 ) -> tuple[float, float]:
-    """Return images a second of the bare step and of the client loop."""
+    """Return images per second of the bare step and of the client loop."""
     set_arithmetic(experiment.compute, device)
     part = Part(archive.name, ((0, archive.split("train")),))
     spec = describe_client(0, part, [archive], experiment.federation)

@@ -193,9 +193,7 @@ OF_CONFIGURATION = {
     "unknown-key-unlike-any": Bad(
         r"unknown key compute.xyzzy \(valid here: ", sections={"compute": {"xyzzy": 1}}
     ),
-    "word-for-number": Bad(
-        "run.rounds is 'many', expected a valid integer", sections={"run": {"rounds": "many"}}
-    ),
+    "word-for-number": Bad("run.rounds is 'many', expected an integer", sections={"run": {"rounds": "many"}}),
     "too-small": Bad("run.rounds is 0, expected greater than or equal to 1", sections={"run": {"rounds": 0}}),
     "share-of-one": Bad(r"model.dropout is 1.0, expected less than 1", sections={"model": {"dropout": 1.0}}),
     "unknown-choice": Bad(
@@ -236,11 +234,11 @@ OF_CONFIGURATION = {
         "run is 3, expected", arguments=(), toml=b"run = 3\n[data]\narchives=['site.h5']"
     ),
     "does-nothing-alone": Bad(
-        'federation.clients_per_round means nothing with federation.mode = "local"',
+        'federation.clients_per_round has no effect when federation.mode = "local"',
         sections={"federation": {"mode": "local", "clients_per_round": 1}},
     ),
     "does-nothing-disabled": Bad(
-        "distillation.every means nothing with distillation.enabled = false",
+        "distillation.every has no effect when distillation.enabled = false",
         sections={"distillation": {"every": 3}},
     ),
     "needs-public": Bad(
@@ -285,14 +283,14 @@ OF_CONFIGURATION = {
         sections={"privacy": {"clip": 1.0}, "aggregation": {"weights": "uniform", "rule": "scaffold"}},
     ),
     "noise-without-clip": Bad(
-        "privacy.noise_multiplier means nothing with privacy.clip = 0",
+        "privacy.noise_multiplier has no effect when privacy.clip = 0",
         sections={"privacy": {"noise_multiplier": 1.0}},
     ),
     "clip-beyond-the-grid": Bad(
         "privacy.clip is 300.0, expected less than 256", sections={"privacy": {"clip": 300.0}}
     ),
     "least-clients-of-an-empty-round": Bad(
-        "reliability.min_clients means nothing with privacy.clip > 0",
+        "reliability.min_clients has no effect when privacy.clip > 0",
         archives=("site.h5", "other.h5"),
         sections={
             "privacy": {"clip": 1.0},
@@ -308,8 +306,11 @@ OF_CONFIGURATION = {
     "not-utf-8": Bad("bad.toml: not a TOML file: ", toml=b"\x89HDF\r\n\x1a\n\xff\xfe"),
     "key-twice": Bad("bad.toml: not a TOML file: .*overwrite", toml=b"[run]\nseed = 1\nseed = 2\n"),
     "too-deep": Bad("bad.toml: not a TOML file: ", toml=DEEP),
-    "text-for-number": Bad("run.seed is '3', expected a valid integer", sections={"run": {"seed": "3"}}),
-    "fraction-for-number": Bad("run.seed is 3.0, expected a valid integer", sections={"run": {"seed": 3.0}}),
+    "text-for-list": Bad(
+        "data.unseen is 'x.h5', expected a list of paths", sections={"data": {"unseen": "x.h5"}}
+    ),
+    "text-for-number": Bad("run.seed is '3', expected an integer", sections={"run": {"seed": "3"}}),
+    "fraction-for-number": Bad("run.seed is 3.0, expected an integer", sections={"run": {"seed": 3.0}}),
     "tf32-without-gpu": Bad(
         'compute.precision is "tf32", which needs a GPU, but compute.device is "cpu"',
         sections={"compute": {"precision": "tf32", "device": "cpu"}},
@@ -495,7 +496,7 @@ OF_ARCHIVES = {
         "larger.h5: images are 64x32, expected 32x16", DATA, sections={"data": {"unseen": ["larger.h5"]}}
     ),
     "unseen-alone": Bad(
-        'data.unseen means nothing with federation.mode = "local"',
+        'data.unseen has no effect when federation.mode = "local"',
         sections={"data": {"unseen": ["other.h5"]}, "federation": {"mode": "local"}},
     ),
     "inspect-missing": Bad("none.h5: no such file", DATA, command=("inspect", "none.h5")),

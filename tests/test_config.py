@@ -99,8 +99,10 @@ def test_nothing_can_be_changed_afterwards(tmp_path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("[run]\nrounds = 1.5\n", "run.rounds is 1.5, expected a valid integer"),
-        ("run = 3\n", "run is 3, expected"),
+        ("[run]\nrounds = 1.5\n", "run.rounds is 1.5, expected an integer"),
+        ("run = 3\n", "run is 3, expected a table"),
+        ("[optimizer]\nmilestones = 3\n", "optimizer.milestones is 3, expected a list"),
+        ("[optimizer]\nnesterov = 1\n", "optimizer.nesterov is 1, expected true or false"),
         ('preset = "text"\n', "preset is 'text', expected 'default', 'paper' or 'published'"),
         ("[optimizer]\nlr = nan\n", "optimizer.lr is nan, expected"),
         ("[optimizer]\nlr = inf\n", "optimizer.lr is inf, expected"),
@@ -109,7 +111,7 @@ def test_nothing_can_be_changed_afterwards(tmp_path):
         ("[federation]\nbatch_size = 1\n", "federation.batch_size is 1, expected greater than or equal to 2"),
         (
             '[federation]\nmode = "local"\n[evaluation]\nlocal_models = false\n',
-            'evaluation.local_models means nothing with federation.mode = "local"',
+            'evaluation.local_models has no effect when federation.mode = "local"',
         ),
         ("[model]\nlast_stride = 3\n", "model.last_stride is 3, expected 1 or 2"),
         (
@@ -126,16 +128,16 @@ def test_nothing_can_be_changed_afterwards(tmp_path):
         ),
         (
             "[optimizer]\nmilestones = [20]\n",
-            'optimizer.milestones means nothing with optimizer.schedule = "constant"',
+            'optimizer.milestones has no effect when optimizer.schedule = "constant"',
         ),
-        ("[objective]\nmargin = 0.5\n", "objective.margin means nothing with objective.triplet = 0"),
+        ("[objective]\nmargin = 0.5\n", "objective.margin has no effect when objective.triplet = 0"),
         (
             "[objective]\ntemperature = 1.0\n",
-            "objective.temperature means nothing with objective.contrastive = 0",
+            "objective.temperature has no effect when objective.contrastive = 0",
         ),
         (
             '[federation]\nmode = "local"\n[objective]\ncontrastive = 1.0\n',
-            'objective.contrastive means nothing with federation.mode = "local"',
+            'objective.contrastive has no effect when federation.mode = "local"',
         ),
         ("[model]\nembedding_dim = 1\n", "model.embedding_dim: 1, expected 0 or at least 2"),
         ("[x]\ny = 3\n", "unknown key x (valid here: preset, run, data,"),

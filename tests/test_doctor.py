@@ -131,7 +131,7 @@ HURTS = {
         "n1: rank 1 sees 1 GPUs for 2 client ranks",
     ),
     "folders are not flushed": (storage(flushes=False), "run directory", "nfs4 does not flush folders"),
-    "little memory": (launched(*ranks(3, memory=4 * GIB)), "memory", "n1: 1.3 GiB of memory a rank"),
+    "little memory": (launched(*ranks(3, memory=4 * GIB)), "memory", "n1: 1.3 GiB of memory per rank"),
     "small /dev/shm": (launched(*ranks(5, shared_memory=64 * 2**20)), "memory", "64 MiB free in /dev/shm"),
     "full disk": (storage(free=GIB), "run directory", "1.0 of 900 GiB are free for runs/1"),
     "no locks": (storage(locks=False), "run directory", "nfs4 does not lock files"),

@@ -165,11 +165,11 @@ def test_a_public_probe_needs_a_public_dataset(sites, tmp_path):
     ):
         load(weighed, "aggregation.probe=public")
     with pytest.raises(
-        ConfigurationError, match=r'aggregation\.probe means nothing with aggregation\.weights = "s'
+        ConfigurationError, match=r'aggregation\.probe has no effect when aggregation\.weights = "s'
     ):
         load("aggregation.probe=public", f"data.public={sites[1]}")
     with pytest.raises(
-        ConfigurationError, match=r"data\.public means nothing with no distillation, no clustering, "
+        ConfigurationError, match=r"data\.public has no effect when there is no distillation, no clustering, "
     ):
         load(weighed, f"data.public={sites[1]}")
     assert load(weighed, "aggregation.probe=public", f"data.public={sites[1]}").uses_public

@@ -78,7 +78,7 @@ def test_a_stop_after_any_round_loses_nothing(last, every, keep, experiment_path
     assert (status.state, status.round, status.attempt) == ("done", ROUNDS, 2)
     events = read_run(tmp_path / "run").events
     assert [(event.round, event.kind) for event in events] == [(last + 1, "resumed")]
-    assert events[0].text == f"attempt 2 goes on after round {last}"
+    assert events[0].text == f"attempt 2 continues after round {last}"
 
 
 class FailAfter(Silent):
@@ -135,7 +135,7 @@ def test_a_finished_run_is_left_alone(experiment_path, reference, tmp_path, caps
     run_dir = shutil.copytree(reference, tmp_path / "run")
     before = {path: path.read_bytes() for path in run_dir.rglob("*.*5")}
     assert run(["train", str(experiment_path), "--run-dir", str(run_dir), "--resume"]) == 0
-    assert f"done (all {ROUNDS} rounds were played before): " in capsys.readouterr().out
+    assert f"done (all {ROUNDS} rounds are done already): " in capsys.readouterr().out
     assert {path: path.read_bytes() for path in run_dir.rglob("*.*5")} == before
     assert (read_status(run_dir).state, read_status(run_dir).attempt) == ("done", 1)
 
@@ -224,7 +224,7 @@ def test_other_archives_are_refused(experiment_path, archives, run_dir):
 def test_without_resume_a_run_is_not_touched(experiment_path, run_dir):
     code, line = refused(experiment_path, run_dir, resume=False)
     assert code == 2
-    assert "already holds a run, expected a new or empty folder, or --resume to go on" in line
+    assert "already holds a run, expected a new or empty folder, or --resume to continue it" in line
 
 
 def test_a_second_live_job_is_refused(experiment_path, run_dir):
@@ -315,7 +315,7 @@ def test_results_without_any_checkpoint_are_not_played_over(experiment_path, run
     shutil.rmtree(run_dir / "checkpoints")
     code, line = refused(experiment_path, run_dir)
     assert code == 3
-    assert "has results up to round 2, but no checkpoint to go on from" in line
+    assert "has results up to round 2, but no checkpoint to continue from" in line
 
 
 def test_too_few_clients_end_a_run(experiment_path, tmp_path):

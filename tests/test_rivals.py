@@ -462,16 +462,16 @@ def test_a_server_step_into_nowhere_ends_the_run_in_one_line(archives, tmp_path)
         ),
         (
             {"aggregation": {"rule": "scaffold"}, "federation": {"mode": "local"}},
-            'aggregation.rule means nothing with federation.mode = "local"',
+            'aggregation.rule has no effect when federation.mode = "local"',
         ),
         (
             {"server": {"optimizer": "yogi"}, "federation": {"mode": "centralised"}},
-            'server.optimizer means nothing with federation.mode = "centralised"',
+            'server.optimizer has no effect when federation.mode = "centralised"',
         ),
-        ({"server": {"lr": 0.5}}, 'server.lr means nothing with server.optimizer = "none"'),
+        ({"server": {"lr": 0.5}}, 'server.lr has no effect when server.optimizer = "none"'),
         (
             {"server": {"optimizer": "momentum", "beta2": 0.5}},
-            'server.beta2 means nothing with server.optimizer = "momentum"',
+            'server.beta2 has no effect when server.optimizer = "momentum"',
         ),
     ],
 )

@@ -186,14 +186,14 @@ def test_a_client_trains_on_what_the_sampler_gives(tmp_path):
     [
         ({"sampler": "identities", "batch_size": 10}, "batch_size is 10, expected twice images_per_identity"),
         ({"sampler": "identities", "batch_size": 4}, "batch_size is 4, expected twice images_per_identity"),
-        ({"images_per_identity": 2}, 'means nothing with federation.sampler = "shuffled"'),
+        ({"images_per_identity": 2}, 'has no effect when federation.sampler = "shuffled"'),
         (
             {"sampler": "identities", "drop_last": True},
-            "federation.drop_last means nothing with federation.sampler",
+            "federation.drop_last has no effect when federation.sampler",
         ),
         (
             {"local_iterations": 3, "local_epochs": 2},
-            "federation.local_epochs means nothing with federation.local_it",
+            "federation.local_epochs has no effect when federation.local_it",
         ),
         (
             {"images_per_identity": 1},

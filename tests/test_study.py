@@ -72,7 +72,7 @@ def test_the_suites_of_the_project_are_whole(pytestconfig):
         ),
         ({"a": {"federation": {"batch_size": 1}}}, {}, r"methods\.a: federation\.batch_size is 1, expected "),
         ({"a": {"federation": 3}}, {}, r"methods\.a: federation is 3, expected "),
-        ({"a": {"clustering": {"every": 2}}}, {}, r"methods\.a: clustering\.every means nothing with "),
+        ({"a": {"clustering": {"every": 2}}}, {}, r"methods\.a: clustering\.every has no effect when "),
         ({"a/b": {}}, {}, r"methods\.a/b"),
         ({}, {}, r"suite\.toml: methods has 0 entries, expected "),
         ({"a": {}}, {"seeds": (1, 1)}, r"study\.seeds names a seed twice: \[1, 1\]"),

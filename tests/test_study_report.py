@@ -117,7 +117,7 @@ def test_what_the_optimisations_show(report, page):
         "distilled: the server&#x27;s step changes the mean rank-1 by +2.0, in the mean of 4 rounds." in page
     )
     assert "distilled: the student&#x27;s mean loss is 0.5 in round 1 and 0.125 in round 4." in page
-    assert "grouped: 1.5 clusters a round; 1.0 in round 1, 2.0 in round 4." in page
+    assert "grouped: 1.5 clusters per round; 1.0 in round 1, 2.0 in round 4." in page
     assert "grouped, seed 1, last round: market1501; viper." in page
     shares = read_csv(report / "6-shares.csv")
     assert float(shares["viper"]["fedpav"]) == pytest.approx(100 * 60 / 1260, rel=1e-5)

@@ -220,7 +220,7 @@ def test_no_times_of_slurm(text):
         ({"nodes": 3, "partition": "gpu", "gpus_per_node": 8}, ["--nodes 3: partition gpu has 2 such nodes"]),
         (
             {"nodes": 2, "ranks": 10, "cpus_per_task": 2},
-            ["--ranks 10 on 2 nodes need 10 CPUs a node, nodes of partition debug have 8"],
+            ["--ranks 10 on 2 nodes need 10 CPUs per node, nodes of partition debug have 8"],
         ),
     ],
 )
@@ -318,7 +318,7 @@ def test_study_is_an_array_as_large_as_its_largest_run(sites, tmp_path, capfd, m
             2,
             'compute.device is "cuda", expected --gpus-per-node as well',
         ),
-        ({}, ["--gpus-per-node", "2"], 2, 'compute.device is "cpu", which leaves the 2 GPUs a node unused'),
+        ({}, ["--gpus-per-node", "2"], 2, 'compute.device is "cpu", which leaves the 2 GPUs per node unused'),
         ({"data": {"archives": ["no.h5"]}}, [], 3, "/no.h5: no such archive; prepare it before"),
         ({"data": {"unseen": ["no.h5"]}}, [], 3, "/no.h5: no such archive; prepare it before"),
         (

@@ -419,7 +419,7 @@ def test_ilids_vid_is_drawn_without_a_file(tmp_path):
 def test_an_ls_set_of_other_people_is_refused(tmp_path, rows):
     folder = trees.touch_tree(tmp_path / "vid", trees_small.ilids_vid("images"))
     trees_small.write_ls_set(tmp_path, rows)
-    with pytest.raises(DataError, match=r"ls_set of uint16 and shape .* numbers 1 to 4 once a row"):
+    with pytest.raises(DataError, match=r"ls_set of uint16 and shape .* numbers 1 to 4 once per row"):
         read("ilids-vid", folder)
 
 

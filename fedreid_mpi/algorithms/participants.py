@@ -28,7 +28,7 @@ def select_participants(clients: int, per_round: int, seed: int, round: int) -> 
         If there are no clients or `per_round` is negative.
     """
     if clients < 1 or per_round < 0:
-        raise ValueError(f"{per_round} of {clients} clients a round, expected at least 0 of at least 1")
+        raise ValueError(f"{per_round} of {clients} clients per round, expected at least 0 of at least 1")
     order = seeds.generator(seed, "participants", round).permutation(clients).tolist()
     return tuple(order[: per_round or clients])
 

@@ -1,4 +1,4 @@
-"""The command line: one thin module a command, imported only when it is called."""
+"""The command line: one thin module per command, imported only when it is called."""
 
 import os
 import sys
@@ -17,14 +17,14 @@ from fedreid_mpi.storage.access import private
 COMMANDS = {
     "synth": "Write the synthetic benchmark as image files.",
     "prepare": "Turn dataset folders into HDF5 archives, with checks.",
-    "inspect": "Say what is in any archive of this program.",
-    "backbones": "List the networks that can be trained, and what they weigh.",
+    "inspect": "Show what is in an archive, a model or a file of weights.",
+    "backbones": "List the networks that can be trained, with their size and memory.",
     "train": "Train a federation: under mpirun, or alone.",
-    "study": "Play a suite of experiments with several seeds.",
-    "stop": "End a run in order, to be resumed later.",
+    "study": "Run a suite of methods with several seeds.",
+    "stop": "Stop a run cleanly, to be resumed later.",
     "evaluate": "Score a trained model on dataset archives.",
-    "doctor": "Say what this machine or allocation offers, and what will hurt.",
-    "results": "Read the results of a run, or of many.",
+    "doctor": "Check what this machine or allocation offers, and list likely problems.",
+    "results": "Show, compare and export the results of runs.",
     "submit": "Submit runs and studies to SLURM, and follow them.",
 }
 

@@ -1,4 +1,4 @@
-"""``fedreid-mpi backbones``: the networks that there are, and what they weigh."""
+"""``fedreid-mpi backbones``: the networks that can be trained, with their size and memory."""
 
 from collections.abc import Sequence
 
@@ -27,11 +27,11 @@ MEGABYTE = 1e6
 def command(
     names: tuple[str, ...], size: tuple[int, int], batch_size: int, embedding_dim: int, last_stride: str
 ) -> None:
-    """List the backbones that have a name here, or those of NAME, e.g. timm:vit_small_patch16_224.
+    """List the built-in backbones, or those called NAME, e.g. timm:vit_small_patch16_224.
 
-    Of each: parameters, width of the feature, the mean and deviation that pixels are normalised by, megabytes
-    of the model in one message, and megabytes that one rank needs to train it in float32: its state, and what
-    one step keeps of a batch for the backward pass. Workspaces of the libraries come on top.
+    For each: parameters, width of the feature, the mean and deviation that pixels are normalised by,
+    megabytes of the model in one message, and megabytes that one rank needs to train it in float32: its
+    state, and what one step keeps of a batch for the backward pass. The libraries' workspaces come on top.
 
     In a round each client rank is sent one message, and sends a sum of twice its size.
 
@@ -74,7 +74,7 @@ def command(
     for line in refused:
         click.echo(line)
     if not names:
-        click.echo("timm:NAME is any network of timm that gives a feature; name it to see it here.")
+        click.echo("timm:NAME stands for any network of timm that gives a feature; name it to list it here.")
 
 
 def _channels(values: Sequence[float]) -> str:

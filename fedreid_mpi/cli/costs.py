@@ -1,4 +1,4 @@
-"""What a study costs, as a table: images by method, told before the first run starts."""
+"""What a study costs, as a table: images by method, printed before the first run starts."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

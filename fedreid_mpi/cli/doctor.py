@@ -1,4 +1,4 @@
-"""``fedreid-mpi doctor``: what this machine or allocation offers, and what will hurt."""
+"""``fedreid-mpi doctor``: what this machine or allocation offers, and likely problems."""
 
 import json
 import os
@@ -26,20 +26,20 @@ GIB = 2**30
     type=click.Path(path_type=Path),
     default=Path(),
     show_default="the current folder",
-    help="Folder whose file system is tried out; need not exist.",
+    help="Folder whose file system is tested; need not exist.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print facts and findings as JSON.")
 def command(run_dir: Path, as_json: bool) -> None:
-    """Say what this machine or allocation offers to a run, what will hurt there, and how to mend it.
+    """Check what this machine or allocation offers to a run; list likely problems and how to fix them.
 
-    Launched as a run would be, it shows the ranks by node with their cores and GPUs, and tries whether all
-    nodes see the run directory:
+    Launched as a run would be, it shows the ranks by node with their cores and GPUs, and checks that
+    all nodes see the run directory:
 
     \b
       fedreid-mpi doctor
       mpirun -n 10 fedreid-mpi doctor --run-dir runs/1
 
-    Exit codes: 0 with warnings or without, 2 if no job could run.
+    Exit codes: 0 if jobs can run, with or without warnings; 2 if none can.
     """  # noqa: D301 (click needs the backspace)
     surroundings = look_around(os.environ)
     comm, problem = _join()
@@ -96,7 +96,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         words += [f"threads {mpi.threads}"] if mpi.threads else []
         words += ["CUDA-aware" if mpi.cuda_aware else "not CUDA-aware"] if mpi.cuda_aware is not None else []
         if report.launcher:
-            words.append("goes on when a rank is lost" if mpi.fault_tolerant else "ends when a rank is lost")
+            words.append("survives lost ranks" if mpi.fault_tolerant else "ends when a rank is lost")
         yield "MPI", ", ".join(words)
     launched = f"{report.launcher}, {len(report.ranks)} ranks"
     yield "launcher", launched if report.launcher else f"none; mpirun: {report.mpirun or 'not on the PATH'}"
@@ -113,7 +113,7 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
     offers = [name if able else f"no {name}" for name, able in can.items()]
     yield "run directory", ", ".join([storage.path, storage.kind, space, *([] if storage.error else offers)])
     yield "versions", ", ".join(f"{name} {text or 'none'}" for name, text in first.versions.items())
-    yield "torch lies on", first.packages or "unknown"
+    yield "torch is on", first.packages or "unknown"
     yield "HDF5_USE_FILE_LOCKING", report.hdf5_locking or "not set"
 
 
@@ -151,7 +151,7 @@ def _print_findings(findings: list[Finding]) -> None:
     from rich.text import Text
 
     table = Table(title="Findings")
-    for heading in ("", "subject", "finding", "how to mend it"):
+    for heading in ("", "subject", "finding", "how to fix it"):
         table.add_column(heading)
     for each in findings:
         table.add_row(Text(each.level, style=COLOURS[each.level]), each.subject, each.text, each.remedy)

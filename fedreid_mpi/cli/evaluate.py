@@ -30,13 +30,13 @@ COLUMNS = ("dataset", "rank-1", "rank-5", "rank-10", "mAP", "mINP", "queries", "
     default="standard",
     show_default=True,
     help="standard: AP is the mean precision at the matches. published: trapezoid AP, a query without a "
-    "match counts as zero. single-gallery-shot: one random gallery image a person, mean of 10 draws.",
+    "match counts as zero. single-gallery-shot: one random gallery image per person, mean of 10 draws.",
 )
 @click.option("--split", type=click.IntRange(min=0), help="Score this split alone, not all of an archive's.")
 @click.option(
     "--multi-query",
     is_flag=True,
-    help="A query is the mean of its person's multi-query images (Market-1501: gt_bbox) in its camera.",
+    help="Use the mean of a person's multi-query images in the query's camera (Market-1501: gt_bbox).",
 )
 @click.option(
     "--mirror/--no-mirror",

@@ -22,7 +22,9 @@ LONGEST = 72
 @click.argument("archive", type=click.Path(path_type=Path))
 @click.option("--verify", is_flag=True, help="Check the file against the specification, digests included.")
 @click.option(
-    "--backbone", metavar="NAME", help="Of weights: the backbone that they are for, else it is told."
+    "--backbone",
+    metavar="NAME",
+    help="For weights: the backbone that they are for (default: recognised from the file).",
 )
 @click.option(
     "--size",
@@ -30,10 +32,10 @@ LONGEST = 72
     callback=parse_size,
     default="256x128",
     show_default=True,
-    help="Of weights: the images that they are wanted for.",
+    help="For weights: height and width of the images that they will be used on.",
 )
 def command(archive: Path, verify: bool, backbone: str | None, size: tuple[int, int]) -> None:
-    """Say what is in ARCHIVE: a dataset, results of a run, a study file, saved features, a model, or weights.
+    """Show what is in ARCHIVE: a dataset, a run's results, a study file, saved features, a model, or weights.
 
     Of a dataset, tables of its splits and attributes are printed; of a study file, the index of its runs. Of
     other archives, all groups and datasets with their shapes, types, units and descriptions. Of a file of

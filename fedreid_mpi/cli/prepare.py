@@ -54,7 +54,7 @@ MOST_JOBS = 8
     help="Height and width of the stored images.",
 )
 @click.option("--name", help="With --dataset custom: name of the dataset in its archive.")
-@click.option("--variant", metavar="NAME", help="Take SOURCE for this variant, whatever it looks like.")
+@click.option("--variant", metavar="NAME", help="Read SOURCE as this variant, whatever it looks like.")
 @click.option(
     "--training",
     "--split",
@@ -106,12 +106,12 @@ def command(
       fedreid-mpi prepare --all datasets archives
       fedreid-mpi prepare --dataset custom --name station manifest.csv station.h5
 
-    Datasets come in several variants: as they are handed out, repackaged, or as the federated benchmark's
+    Datasets come in several variants: as originally released, repackaged, or as the federated benchmark's
     scripts leave them. The variant is recognised, and printed with the reason; --variant overrules that.
     With --all, SOURCE holds some of the folders Market-1501-v15.09.15, DukeMTMC-reID, MSMT17_V1,
     cuhk03-np/detected, prid_2011, CUHK01/campus, VIPeR, 3DPeS/RGB, i-LIDS_Pedestrian/Persons and
-    CUHK02/Dataset, or others in which they are known to come; OUTPUT is a folder that gets one archive each.
-    Folders that are not taken are named; a dataset that is there twice is an error.
+    CUHK02/Dataset, or others under which they are known; OUTPUT is a folder that gets one archive each.
+    Folders that are left out are listed; a dataset that is there twice is an error.
 
     Any other dataset comes with a manifest, a CSV or Parquet table with the columns path, pid, camid and
     split: see docs/datasets.md.

@@ -1,4 +1,4 @@
-"""What a person sees of a run while it goes: who is where, then a bar on a terminal or a line a round."""
+"""What a person sees of a run while it goes: who is where, then a bar on a terminal or one line per round."""
 
 import time
 from collections import Counter
@@ -14,7 +14,7 @@ from fedreid_mpi.records import ModelKind, RoundRecord, RunHeader
 
 
 class RunPrinter:
-    """Prints a run's course; used as a context, so that the bar is gone before an error is printed.
+    """Prints a run's progress; used as a context, so that the bar is gone before an error is printed.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class RunPrinter:
         size = 4 * header.parameters / 1e6
         if header.unseen:
             self._console.print(f"unseen: {', '.join(dataset.name for dataset in header.unseen)}")
-        self._console.print(f"shared model: {header.parameters:,} values, {size:.1f} MB a message")
+        self._console.print(f"shared model: {header.parameters:,} values, {size:.1f} MB per message")
         for note in notes:
             self._console.print(note)
         self._began = time.monotonic()

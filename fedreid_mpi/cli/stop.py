@@ -1,4 +1,4 @@
-"""``fedreid-mpi stop``: end a run in order, from another shell."""
+"""``fedreid-mpi stop``: stop a run cleanly, from another shell."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ from fedreid_mpi.storage.run_directory import read_status
 @click.command("stop")
 @click.argument("run_dir", type=click.Path(path_type=Path))
 def command(run_dir: Path) -> None:
-    """Stop the run in RUN_DIR after the round that it is in.
+    """Stop the run in RUN_DIR cleanly, after its current round.
 
     The round is finished and committed, all ranks exit with 0, and status.json says "interrupted".
-    `fedreid-mpi train --resume` goes on with the run.
+    `fedreid-mpi train --resume` continues the run.
 
     \b
       fedreid-mpi stop runs/1
@@ -28,6 +28,6 @@ def command(run_dir: Path) -> None:
     except OSError as error:
         raise ConfigurationError(f"{run_dir / STOP_FILE}: cannot be written: {error.strerror}") from error
     click.echo(
-        f"{run_dir}: will stop after the round that it is in (the last one finished is {status.round} of "
-        f"{status.rounds}); train --resume goes on"
+        f"{run_dir}: will stop after its current round (the last finished one is {status.round} of "
+        f"{status.rounds}); train --resume continues it"
     )

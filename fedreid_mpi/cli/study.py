@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     envvar="SLURM_ARRAY_TASK_ID",
     metavar="K",
-    help="Play only the K-th run of the list, from 0 (default: SLURM_ARRAY_TASK_ID, else all).",
+    help="Run only the K-th run of the list, from 0 (default: SLURM_ARRAY_TASK_ID, else all).",
 )
 @click.option(
     "--set",
@@ -69,13 +69,13 @@ def command(
     policy: "Policy",
     time_limit: str | None,
 ) -> None:
-    """Play all runs of SUITE.toml, each into a folder of its name in FOLDER.
+    """Run all methods and seeds of SUITE.toml, each run in a folder of its own in FOLDER.
 
     A suite names a base experiment, the methods that differ from it, and the seeds. All experiments are
     checked before the first one starts, and what they cost is printed: how many images they will train on
-    and score. When the study is started again, runs that are finished are skipped, and one that was stopped
-    or killed goes on; a run that fails does not stop the others. Signals and the
-    time limit stop the study as they stop `train`.
+    and score. When the study is started again, finished runs are skipped, and one that was stopped or
+    killed is resumed; a run that fails does not stop the others. Signals and the time limit stop the study
+    as they stop `train`.
 
     \b
       mpirun -n 3 fedreid-mpi study jobs/experiments/findings-demo.toml studies/demo
@@ -112,7 +112,7 @@ def command(
 def _prepare(
     path: Path, overrides: Sequence[str], member: int | None, comm: "Communicator", losses: "FailureLog"
 ) -> "tuple[StudyRun, ...]":
-    """Check and import on all ranks what playing needs; return the runs to play."""
+    """Check and import on all ranks what the runs need; return the runs."""
     from fedreid_mpi.config import load_suite
     from fedreid_mpi.errors import ConfigurationError
     from fedreid_mpi.run.consistency import require_same_program
@@ -151,7 +151,7 @@ def _run(
 
 
 class StudyPrinter:
-    """Prints a study's course, with a `RunPrinter` a run.
+    """Prints a study's progress, with a `RunPrinter` for each run.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ class StudyPrinter:
         self._close()
         self.is_stopped = True
         if self._runner.comm.is_server:
-            click.echo(f"stopped in {run.name} ({outcome.reason}); the same command goes on")
+            click.echo(f"stopped in {run.name} ({outcome.reason}); the same command resumes it")
 
     def failed(self, run: "StudyRun", error: "PhaseError") -> None:
         """Print why a run failed."""

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     metavar="NAME",
     default="original",
     show_default=True,
-    help="Way in which the datasets are written.",
+    help="Layout in which the datasets are written.",
 )
 @click.option(
     "--shift",
@@ -65,14 +65,14 @@ def command(
       full   the published counts of the real datasets, 76,458 training images of 241,724;
              some ten minutes on two cores
 
-    Datasets come in other ways than they were handed out, and the same pictures are written so with
-    --variant: clients and the public dataset as `processed` by the federated benchmark's scripts, the five
+    Datasets circulate in other layouts than their original release; --variant writes the same pictures in
+    one of them: clients and the public dataset as `processed` by the federated benchmark's scripts, the five
     small ones as `cameras`, others as the variants of one dataset, such as MSMT17's `market-style`, or
-    CUHK03's MATLAB file as `mat-detected`. Datasets that do not come so are left out. Market-1501 as
+    CUHK03's MATLAB file as `mat-detected`. Datasets without such a layout are left out. Market-1501 as
     `multi-query` is the original with the boxes of gt_bbox.
 
     The same scale, seed and shift give the same bytes with the same versions of NumPy and Pillow and on the
-    same kind of processor. Compare the printed digests to be sure.
+    same kind of processor. Compare the printed digests to make sure.
     """  # noqa: D301 (click wants the character)
     from fedreid_mpi.data.synthetic import LAYOUTS, count_images, write_benchmark, written_as
     from fedreid_mpi.errors import ConfigurationError
@@ -87,7 +87,7 @@ def command(
 
 
 def _print_summary(written: list["Written"]) -> None:
-    """Print a row a dataset and a digest of all."""
+    """Print one row per dataset and a digest of all."""
     from rich.table import Table
 
     from fedreid_mpi.data.synthetic import join_digests

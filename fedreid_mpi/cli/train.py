@@ -28,7 +28,7 @@ TRACE_FILE = "error.txt"
 TIME_LIMIT = click.option(
     "--time-limit",
     metavar="TIME",
-    help="Stop in order before this time is up: seconds, 2h30m, HH:MM:SS or D-HH:MM:SS. Default: what SLURM "
+    help="Stop cleanly before this time is up: seconds, 2h30m, HH:MM:SS or D-HH:MM:SS. Default: what SLURM "
     "leaves the job, where it says so (SLURM_JOB_END_TIME).",
 )
 
@@ -38,7 +38,7 @@ ON_RANK_LOSS = click.option(
     type=click.Choice(("abort", "replace", "drop")),
     default="abort",
     show_default=True,
-    help="If ranks die: end all; or go on from the last checkpoint, with their clients on other ranks "
+    help="If ranks die: end all; or continue from the last checkpoint, with their clients on other ranks "
     "(the same results to the last bit), or without their clients. replace and drop need mpirun --with-ft "
     "ulfm of Open MPI 5.",
 )
@@ -60,7 +60,7 @@ ON_RANK_LOSS = click.option(
     help="Override a key of the experiment, e.g. --set run.rounds=20. May be repeated.",
 )
 @ON_RANK_LOSS
-@click.option("--resume", is_flag=True, help="Go on with the run in --run-dir; start it where there is none.")
+@click.option("--resume", is_flag=True, help="Resume the run in --run-dir; start it if there is none.")
 @TIME_LIMIT
 @click.option("--weights", type=click.Path(path_type=Path), help="Same as --set model.weights=FILE.")
 @SHARED
@@ -77,19 +77,19 @@ def command(
 
     Under mpirun, rank 0 is the server and every other rank hosts one client, bound to one GPU; with fewer
     ranks than clients, ranks host several, and with more, the rest are idle. Without mpirun, one process
-    plays all roles. The results are the same to the last bit on CPUs.
+    does everything. On CPUs the results are the same to the last bit.
 
     \b
       mpirun -n 10 fedreid-mpi train jobs/experiments/paper.toml --run-dir runs/1
       mpirun --with-ft ulfm -n 10 fedreid-mpi train paper.toml --run-dir runs/1 --on-rank-loss replace
       fedreid-mpi train jobs/experiments/demo.toml --run-dir runs/2 --set run.rounds=3
 
-    A run is stopped in order by `fedreid-mpi stop RUN_DIR`, a file RUN_DIR/STOP, USR2 to mpirun, USR2, TERM,
+    A run is stopped cleanly by `fedreid-mpi stop RUN_DIR`, a file RUN_DIR/STOP, USR2 to mpirun, USR2, TERM,
     HUP or INT to any rank, or its time limit: the round is finished, or abandoned where there is no time, all
-    ranks exit with 0, and RUN_DIR/status.json says "interrupted". --resume then goes on, on any number of
-    ranks, with the same results to the last bit as if nothing had happened; so it does after a kill.
+    ranks exit with 0, and RUN_DIR/status.json says "interrupted". --resume then continues it, on any number
+    of ranks, with the same results to the last bit as if nothing had happened; also after a kill.
 
-    Exit codes: 0 done or stopped in order, 2 configuration or environment, 3 data, 4 too few clients,
+    Exit codes: 0 done or stopped cleanly, 2 configuration or environment, 3 data, 4 too few clients,
     1 anything else.
     """  # noqa: D301 (click needs the backspace)
     from fedreid_mpi.comm import connect
@@ -138,7 +138,7 @@ def _train(
             click.echo(f"done{reason}: fedreid-mpi results show {where}")
         else:
             after = f"round {outcome.after} is committed" if outcome.after >= 0 else "no round is committed"
-            click.echo(f"stopped ({outcome.reason}): {after}; go on with --run-dir {where} --resume")
+            click.echo(f"stopped ({outcome.reason}): {after}; continue with --run-dir {where} --resume")
 
 
 def stop_for(time_limit: str | None) -> "StopController":

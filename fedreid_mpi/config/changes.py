@@ -40,7 +40,7 @@ def refused_changes(before: Experiment, now: Experiment) -> Iterator[str]:
     elif found > least and now.optimizer.schedule == "cosine":
         yield (
             f"run.rounds is {found}, expected {least}: with optimizer.schedule = 'cosine' more rounds would "
-            "change the learning rates of those already played"
+            "change the learning rates of completed rounds"
         )
     if (before.model.weights is None) != (now.model.weights is None):
         yield f"model.weights is {_shown(now.model.weights)}, expected {_shown(before.model.weights)}"

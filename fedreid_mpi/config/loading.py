@@ -15,6 +15,18 @@ from fedreid_mpi.config.unused import unused_settings
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.storage.regular import read_text
 
+EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "a table",
+    "float_type": "a number",
+    "int_type": "an integer",
+    "model_type": "a table",
+    "path_type": "a path",
+    "string_type": "text",
+    "tuple_type": "a list",
+}
+"""What a value of the wrong type should be, in TOML's terms instead of pydantic's."""
+
 LONGEST = 80
 """Characters of a wrong value that a message repeats."""
 
@@ -53,7 +65,7 @@ def stored_experiment(content: Mapping[str, Any], path: Path) -> Experiment:
     except ValidationError as error:
         raise DataError(
             f"{path}: its configuration is not one of this version ({'; '.join(explain(error))}): "
-            "the version of this program that began the run can go on with it"
+            "only the version of this program that began the run can resume it"
         ) from error
 
 
@@ -177,7 +189,9 @@ def explain(error: ValidationError, root: type[BaseModel] = Experiment) -> Itera
         elif mistake["type"] == "value_error":
             yield f"{key}: {mistake['ctx']['error']}" if location else str(mistake["ctx"]["error"])
         else:
-            expected = mistake["msg"].removeprefix("Input should be ")
+            expected = EXPECTED.get(mistake["type"], mistake["msg"].removeprefix("Input should be "))
+            if mistake["type"] == "tuple_type" and location[0] == "data":
+                expected = "a list of paths"
             found = repr(mistake["input"])
             yield f"{key} is {found if len(found) <= LONGEST else found[:LONGEST] + '…'}, expected {expected}"
 

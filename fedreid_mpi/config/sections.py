@@ -322,10 +322,10 @@ class Checkpoint(Section):
 
 
 class Reliability(Section):
-    """What a run puts up with."""
+    """Fault tolerance: failures that a run tolerates."""
 
     min_clients: int = Field(
-        1, ge=1, description="clients whose models a round must bring in; with fewer the run ends"
+        1, ge=1, description="least number of clients whose models make up a round; with fewer the run ends"
     )
     rank_timeout: NonNegative = Field(
         0.0, description="seconds without a sign of life after which a rank counts as lost; 0 = never"

@@ -69,7 +69,7 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
             "data",
             ("public", "exclude_overlap"),
             not experiment.uses_public,
-            "no distillation, no clustering, and no public probe",
+            "there is no distillation, no clustering, and no public probe",
         ),
     )
     for section, keys, nothing, why in unused:
@@ -79,4 +79,4 @@ def unused_settings(experiment: Experiment) -> Iterator[str]:
                 PRESETS[experiment.preset].get(section, {}).get(key, type(model).model_fields[key].default)
             )
             if nothing and getattr(model, key) != default:
-                yield f"{section}.{key} means nothing with {why}"
+                yield f"{section}.{key} has no effect when {why}"

@@ -1,4 +1,4 @@
-"""Copies of archives on each node's own disk: made once a node, used only if they hold what the originals do.
+"""Copies of archives on each node's own disk: made once per node, used only if equal to the originals.
 
 Others may write to such a disk as well. So copies lie in a folder that belongs to this user and is closed to
 all others, no link is followed there, and what a copy holds is compared with the original's digests.

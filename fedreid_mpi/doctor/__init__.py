@@ -1,4 +1,4 @@
-"""What a machine or an allocation offers to a run, and what will hurt there.
+"""What a machine or an allocation offers to a run, and which problems are likely there.
 
 Facts are gathered (`machine`, `storage`), joined on the server (`examine`), and judged by pure functions
 (`judge`).

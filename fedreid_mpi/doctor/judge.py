@@ -18,7 +18,7 @@ LONGEST_IMPORT = 20.0
 
 
 class Level(StrEnum):
-    """How bad a finding is: nothing, something that will hurt, or no job could run."""
+    """How bad a finding is: nothing, a likely problem, or no job could run."""
 
     OK = "ok"
     WARNING = "warning"
@@ -27,7 +27,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A judgement, and how to mend it where there is something to mend."""
+    """A judgement, and how to fix it where there is something to fix."""
 
     level: Level
     subject: str
@@ -102,7 +102,7 @@ def _software(report: Report) -> Found:
                 text = (
                     f"{name} is {rank.versions[name]} on rank {rank.rank}, {first.versions[name]} on rank 0"
                 )
-                yield Level.WARNING, text, "use one environment on all nodes: results are not equal otherwise"
+                yield Level.WARNING, text, "use one environment on all nodes: results may differ otherwise"
     slowest = max(report.ranks, key=lambda rank: rank.import_seconds)
     if slowest.import_seconds > LONGEST_IMPORT:
         yield (
@@ -124,7 +124,9 @@ def _cores(report: Report) -> Found:
                 yield (
                     Level.WARNING,
                     f"{node}: {sharing} client ranks share {len(cores)} of {ranks[0].node_cores} cores",
-                    "mpirun --bind-to none, or more --cpus-per-task" if bound else "start fewer ranks a node",
+                    "mpirun --bind-to none, or more --cpus-per-task"
+                    if bound
+                    else "start fewer ranks per node",
                 )
                 break
 
@@ -137,7 +139,7 @@ def _threads(report: Report) -> Found:
         if len(ranks) > 1 and not all(rank.threads for rank in ranks):
             yield (
                 Level.WARNING,
-                f"{node}: OMP_NUM_THREADS is not set: each of {len(ranks)} ranks may start a thread a core",
+                f"{node}: OMP_NUM_THREADS is not set: each of {len(ranks)} ranks may use all cores",
                 advice,
             )
         elif threads > max(cores, len(ranks)):
@@ -188,61 +190,61 @@ def _memory(report: Report) -> Found:
     for node, ranks in _by_node(report).items():
         each = min(rank.memory for rank in ranks) // len(ranks)
         if each < LEAST_MEMORY:
-            text = f"{node}: {each / GIB:.1f} GiB of memory a rank"
-            yield Level.WARNING, text, "ask for more (--mem), or start fewer ranks a node"
+            text = f"{node}: {each / GIB:.1f} GiB of memory per rank"
+            yield Level.WARNING, text, "ask for more (--mem), or start fewer ranks per node"
         shared = min(rank.shared_memory for rank in ranks)
         if len(ranks) > 1 and shared < LEAST_SHARED_MEMORY * len(ranks):
             yield (
                 Level.WARNING,
                 f"{node}: {shared / 2**20:.0f} MiB free in /dev/shm for the messages of {len(ranks)} ranks",
-                "enlarge it (containers: --shm-size), or remove what lies there",
+                "enlarge it (containers: --shm-size), or remove files from it",
             )
 
 
 def _storage(report: Report) -> Found:
     storage = report.storage
     if storage.error:
-        yield Level.ERROR, f"nothing can be written: {storage.error}", "name another folder with --run-dir"
+        yield Level.ERROR, f"nothing can be written: {storage.error}", "choose another folder with --run-dir"
         return
     if storage.unseen_by:
         yield (
             Level.ERROR,
             f"{storage.path} ({storage.kind}) is not seen by {', '.join(storage.unseen_by)}",
-            "name a folder on a file system that all nodes share",
+            "choose a folder on a file system that all nodes share",
         )
     if not storage.renames:
         yield (
             Level.WARNING,
-            f"{storage.kind} does not replace open files in one step: readers may meet half a file",
-            "name a folder on another file system",
+            f"{storage.kind} does not replace open files in one step: readers may see half a file",
+            "choose a folder on another file system",
         )
     if not storage.locks:
         yield (
             Level.WARNING,
-            f"{storage.kind} does not lock files: two jobs on one run directory are harder to tell",
-            "mount it with flock, or take care that only one job uses it",
+            f"{storage.kind} does not lock files: two jobs in one run directory may go unnoticed",
+            "mount it with flock, or make sure that only one job uses it",
         )
     if not storage.flushes:
         yield (
             Level.WARNING,
-            f"{storage.kind} does not flush folders: a power cut may take the last rounds away",
-            "name a folder on another file system, or keep copies of what matters",
+            f"{storage.kind} does not flush folders: a power cut may lose the last rounds",
+            "choose a folder on another file system, or keep copies of important runs",
         )
     if storage.free < LEAST_SPACE:
         yield (
             Level.WARNING,
             f"{storage.free / GIB:.1f} of {storage.total / GIB:.0f} GiB are free for {storage.path}",
-            "make room: each checkpoint holds the models of all clients",
+            "free some space: each checkpoint holds the models of all clients",
         )
 
 
 CHECKS: Sequence[tuple[str, str, Callable[[Report], Found]]] = (
-    ("MPI", "launcher and library fit", _mpi),
+    ("MPI", "launcher and library match", _mpi),
     ("nodes", "ranks are on all nodes of the job", _nodes),
-    ("software", "all imports, alike on all ranks", _software),
-    ("cores", "each client rank has one", _cores),
-    ("threads", "no more than cores", _threads),
+    ("software", "everything imports, with the same versions on all ranks", _software),
+    ("cores", "each client rank has at least one", _cores),
+    ("threads", "no more threads than cores", _threads),
     ("GPUs", "no client rank lacks one or has to share", _gpus),
-    ("memory", "enough a rank, and in /dev/shm", _memory),
-    ("run directory", "can be written by all, renames and locks", _storage),
+    ("memory", "enough for each rank, and in /dev/shm", _memory),
+    ("run directory", "all ranks can write to it; renaming and locking work", _storage),
 )

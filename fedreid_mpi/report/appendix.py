@@ -58,7 +58,7 @@ def time_spent(study: Study) -> Answer:
     }
     pictures = []
     if any(map(_sum_of, stacks.values())):
-        figure = draw_stacks(stacks, "seconds a round on the server, mean over rounds and seeds")
+        figure = draw_stacks(stacks, "seconds per round on the server, mean over rounds and seeds")
         pictures.append(Picture("b-phases", "Where the time of a round goes", figure))
     for number, (clients, methods) in enumerate(_by_clients(study).items(), start=1):
         seconds = np.stack([_client_seconds(method) for method in methods], axis=1)
@@ -66,10 +66,10 @@ def time_spent(study: Study) -> Answer:
         if trained.any():
             trainers = tuple(name for name, there in zip(clients, trained, strict=True) if there)
             grid = Grid("", seconds[trained], trainers, tuple(method.name for method in methods))
-            figure = draw_shares([grid], "seconds a round", faint=True)
+            figure = draw_shares([grid], "seconds per round", faint=True)
             caption = "Seconds of local training by client, mean over rounds and seeds"
             pictures.append(Picture(f"b-clients-{number}", caption, figure))
-    table = _stack_table("b-phases", "Seconds a round on the server by phase, mean over seeds", stacks)
+    table = _stack_table("b-phases", "Seconds per round on the server by phase, mean over seeds", stacks)
     return Answer("time", "Where the time went", (), (*pictures, table))
 
 
@@ -91,7 +91,7 @@ def bytes_sent(study: Study) -> Answer:
     if not any(map(_sum_of, stacks.values())):
         claims += ("All runs were of one process: nothing travelled.",)
         return Answer("bytes", "Where the bytes went", claims, (costs,))
-    figure = draw_stacks(stacks, "MB a round between ranks, mean over rounds and seeds")
+    figure = draw_stacks(stacks, "MB per round between ranks, mean over rounds and seeds")
     pictures = [Picture("c-kinds", "What travels in a round", figure)]
     longest = max((method.runs[0].results.rounds for method in study.methods), key=len)
     rounds = tuple(map(str, longest.tolist()))
@@ -108,7 +108,7 @@ def bytes_sent(study: Study) -> Answer:
     ]
     caption = "Bytes by round and kind, of the first seed"
     pictures.append(Picture("c-rounds", caption, draw_shares(grids, "MB", faint=True)))
-    table = _stack_table("c-kinds", "MB a round between ranks by kind, mean over rounds and seeds", stacks)
+    table = _stack_table("c-kinds", "MB per round between ranks by kind, mean over rounds and seeds", stacks)
     return Answer("bytes", "Where the bytes went", claims, (costs, *pictures, table))
 
 

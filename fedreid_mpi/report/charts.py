@@ -159,7 +159,7 @@ def draw_groups(grids: Sequence[Grid]) -> Figure:
 
 
 def draw_stacks(stacks: Mapping[str, Mapping[str, float]], x_label: str) -> Figure:
-    """Draw a stacked bar a row: row to part to length."""
+    """Draw one stacked bar per row: row to part to length."""
     parts = list(dict.fromkeys(part for stack in stacks.values() for part in stack))
     figure = Figure(figsize=(7.6, 1.2 + 0.27 * len(stacks)))
     axes = figure.subplots()

@@ -71,7 +71,7 @@ def groups_found(methods: Sequence[Method]) -> Said:
         mean = Spread.of([curve.mean() for curve in curves])
         first, last = (Spread.of(counts[-1].y[:, column]) for column in (0, -1))
         claims.append(
-            f"{method.name}: {mean} clusters a round; {first} in round {rounds[0]}, {last} in round "
+            f"{method.name}: {mean} clusters per round; {first} in round {rounds[0]}, {last} in round "
             f"{rounds[-1]}."
         )
         claims += [_members(method, run) for run in method.runs[:_SEEDS_SHOWN]]

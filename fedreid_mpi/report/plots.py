@@ -177,7 +177,7 @@ def plot_seconds(results: RunResults) -> Figure:
         color=_COLOURS[Column.GLOBAL],
         error_kw={"elinewidth": 1, "capsize": 2},
     )
-    left.set_xlabel("seconds a round: mean, least and most")
+    left.set_xlabel("seconds per round: mean, minimum and maximum")
     left.set_title("training, by client")
     totals = dict(zip(results.phases, np.nansum(results.phase_seconds, axis=0).tolist(), strict=True))
     parts = shares(totals)

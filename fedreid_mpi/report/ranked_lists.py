@@ -118,7 +118,7 @@ def worst_queries(ranking: Ranking, count: int) -> list[int]:
 
 
 def draw_ranked_lists(archive: DatasetArchive, lists: Sequence[RankedList], top: int, title: str) -> Figure:
-    """Draw a row a query: its image, then its list, right images and wrong ones framed and marked.
+    """Draw one row per query: its image, then its list, right images and wrong ones framed and marked.
 
     Parameters
     ----------

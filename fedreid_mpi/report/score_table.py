@@ -151,7 +151,7 @@ def score_table(
 
 
 def _unseen_rows(results: RunResults, round: int) -> Iterator[UnseenRow]:
-    """Tabulate scores on unseen datasets: a row a dataset, and one a group where there are several."""
+    """Tabulate scores on unseen datasets: one row per dataset, and one per group where there are several."""
     for dataset in results.header.unseen:
         means = {Column.UNTRAINED: results.unseen_score(0, dataset.id)}
         if round > 0:

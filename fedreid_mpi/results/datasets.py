@@ -86,7 +86,7 @@ def mean_over_clients(scores: NDArray[Any], datasets: Sequence[HeldDataset]) -> 
     Parameters
     ----------
     scores
-        Shape (K, ...): a row a client; NaN where one was not scored.
+        Shape (K, ...): one row per client; NaN where one was not scored.
     datasets
         D of them.
 

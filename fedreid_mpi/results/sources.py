@@ -120,7 +120,7 @@ def members(study: Path) -> tuple[Source, ...]:
 
 
 def read_index(study: Path) -> list[dict[str, Any]]:
-    """Read the index of a study file: a row a run, by the names of the columns.
+    """Read the index of a study file: one row per run, by the names of the columns.
 
     Raises
     ------

@@ -113,7 +113,7 @@ def summarise(source: Source) -> RunSummary:
 
 
 def read_state(run_dir: Path) -> str | None:
-    """Read how a run stands by the word of its job; None where there is none, or none that can be read."""
+    """Read a run's status, as its job reported it; None where there is none, or none that can be read."""
     try:
         return read_status(run_dir).state
     except DataError:

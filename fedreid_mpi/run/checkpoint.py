@@ -277,7 +277,7 @@ def read_manifest(folder: Path) -> Manifest:
     if content.get("version") != VERSION:
         raise DataError(
             f"{path}: a checkpoint of version {content.get('version')}, expected {VERSION}: "
-            "the version of this program that began the run can go on with it"
+            "only the version of this program that began the run can resume it"
         )
     try:
         manifest = Manifest.model_validate(content)

@@ -49,7 +49,7 @@ def run_cost(experiment: Experiment, opened: Sequence[DatasetArchive]) -> Cost:
     """Count what a run from its beginning to its end puts through the network.
 
     Nobody knows before which groups will be found: with clustering all clients are counted as one group,
-    whose model is distilled once, and scored once a dataset.
+    whose model is distilled once, and scored once per dataset.
 
     Parameters
     ----------

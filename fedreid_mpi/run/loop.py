@@ -105,7 +105,7 @@ def run_federation(
         )
         losses.acquired = True
         if start.after >= experiment.run.rounds:
-            return RunResult(True, start.after, f"all {experiment.run.rounds} rounds were played before")
+            return RunResult(True, start.after, f"all {experiment.run.rounds} rounds are done already")
         try:
             require_same_files(comm, run_dir, experiment.data.files, opened)
             heartbeat = partial(heartbeat_or_abandon, comm.heartbeat, stop)

@@ -68,7 +68,8 @@ def acquire(
     lacks = held.enter_context(hold(run_dir, recovering, waiting))
     if not (resume or recovering) and (last_attempt(run_dir) or list_checkpoints(run_dir)):
         raise ConfigurationError(
-            f"--run-dir {run_dir}: already holds a run, expected a new or empty folder, or --resume to go on"
+            f"--run-dir {run_dir}: already holds a run, expected a new or empty folder, "
+            "or --resume to continue it"
         )
     start, manifest = _find_start(run_dir, experiment, specs, datasets)
     make_private(run_dir)
@@ -146,12 +147,14 @@ def _find_start(
     played = read_run(run_dir).rounds[-1] if attempt > 1 else -1
     if manifest is None:
         if played > 0:  # round 0 is always committed before round 1 is played
-            raise DataError(f"{run_dir}: has results up to round {played}, but no checkpoint to go on from")
+            raise DataError(
+                f"{run_dir}: has results up to round {played}, but no checkpoint to continue from"
+            )
         everyone = tuple(spec.id for spec in specs)
         return ResumePoint(attempt, -1, (everyone,), everyone), None
     if changes := list(_changes(run_dir, manifest, experiment, specs, datasets)):
         raise ConfigurationError(f"--resume of {run_dir}: " + "; ".join(changes))
-    notes = (*damage, f"attempt {attempt} goes on after round {manifest.round}")
+    notes = (*damage, f"attempt {attempt} continues after round {manifest.round}")
     point = ResumePoint(attempt, manifest.round, manifest.groups, manifest.untrained, manifest.private, notes)
     return point, manifest
 

@@ -159,7 +159,7 @@ def _too_big(resources: Resources, kinds: list[Nodes], where: str) -> Iterator[s
     largest = max((kind.cpus for kind in with_gpus), default=0)
     if cpus > largest:
         yield (
-            f"--ranks {resources.ranks} on {resources.nodes} nodes need {cpus} CPUs a node, "
+            f"--ranks {resources.ranks} on {resources.nodes} nodes need {cpus} CPUs per node, "
             f"nodes of partition {where} have {largest}"
         )
         return

@@ -30,7 +30,7 @@ def count_clients(experiment: Experiment) -> int:
 
 
 def fit(experiment: Experiment, resources: Resources) -> Resources:
-    """Fill in the numbers of nodes and ranks that were left open: a rank a client, a GPU a client rank.
+    """Fill in the numbers of nodes and ranks that were left open: one rank per client, one GPU each.
 
     With fewer GPUs than clients a rank hosts several clients.
 
@@ -44,7 +44,7 @@ def fit(experiment: Experiment, resources: Resources) -> Resources:
     if device == "cuda" and not gpus:
         raise ConfigurationError('compute.device is "cuda", expected --gpus-per-node as well')
     if device == "cpu" and gpus:
-        raise ConfigurationError(f'compute.device is "cpu", which leaves the {gpus} GPUs a node unused')
+        raise ConfigurationError(f'compute.device is "cpu", which leaves the {gpus} GPUs per node unused')
     if resources.ranks is not None:
         return replace(resources, nodes=resources.nodes or 1)
     try:

@@ -1,4 +1,4 @@
-"""The run directory: made for one user, held by one job at a time, with a word on how its run stands."""
+"""The run directory: made for one user, held by one job at a time, with the status of its run."""
 
 import json
 import os
@@ -20,8 +20,8 @@ from fedreid_mpi.storage.regular import read_text
 LOCK_FILE = "lock"
 STATUS_FILE = "status.json"
 
-NO_LOCKS = "its file system has no working locks: take care that only one job at a time uses it"
-NO_FLUSH = "its file system cannot flush folders: a power cut may take the last rounds away"
+NO_LOCKS = "its file system has no working locks: make sure that only one job at a time uses it"
+NO_FLUSH = "its file system cannot flush folders: a power cut may lose the last rounds"
 
 PATIENCE = 120.0
 """Seconds until the lock of a holder that is gone must be free; NFS keeps that of a lost node longest."""
@@ -31,12 +31,12 @@ State = Literal["running", "interrupted", "done", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """How a run stands; ``status.json`` in its directory.
+    """The status of a run; ``status.json`` in its directory.
 
     Attributes
     ----------
     state
-        ``interrupted``: was asked to stop, and goes on with ``train --resume``. A job that was killed leaves
+        ``interrupted``: was asked to stop, and is resumed by ``train --resume``. A job that was killed leaves
         ``running``.
     round
         The last round in the results; -1: none.

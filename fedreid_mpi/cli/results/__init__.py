@@ -8,12 +8,12 @@ COMMANDS = {
     "show": "Print the table of scores of a run, and plot them.",
     "report": "Report on many runs: one HTML page, with PNG, CSV and LaTeX.",
     "watch": "Follow a running job in the terminal.",
-    "list": "List runs: how far they are, and how good.",
+    "list": "List runs with their progress and scores.",
     "compare": "Compare methods over datasets and seeds.",
     "export": "Write results as CSV, Parquet, LaTeX or for TensorBoard.",
     "merge": "Join the files of one run into one.",
     "collect": "Collect many runs into one study file.",
-    "rank-list": "Draw queries and what a model finds for them.",
+    "rank-list": "Draw queries and the images that a model ranks first.",
 }
 
 

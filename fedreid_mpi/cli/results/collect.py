@@ -18,11 +18,11 @@ def command(runs: tuple[Path, ...], output: Path, link: bool) -> None:
     """Collect RUNS into one study file, with an index and the digest of each.
 
     RUNS are run directories, folders that hold some at any depth, merged archives, and study files. Each run
-    is taken once: copies are told by the identity that a run keeps from its first start, and the one with
-    the most rounds counts. What is broken or foreign is named and left out; the command then ends with exit
-    code 3. A study file of that name is replaced, so that it can be one of RUNS and grow.
+    is collected once: copies are recognised by the run's identity, which it keeps from its first start, and
+    the one with the most rounds is taken. Broken and foreign files are named and left out; the command then
+    ends with exit code 3. An existing study file is replaced; it may be one of RUNS, and so grow.
 
-    With --link the file is small and holds only as long as the archives stay where they are.
+    With --link the file is small, and works only as long as the archives stay where they are.
     """
     from fedreid_mpi.results.collection import collect
     from fedreid_mpi.results.sources import find_runs

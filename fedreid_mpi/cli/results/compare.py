@@ -46,7 +46,7 @@ MODELS = {"global": "global models", "local": "local models"}
     multiple=True,
     help="Only this method; may be repeated (default: all).",
 )
-@click.option("--against", metavar="NAME", help="Adds differences to this method, paired by seed.")
+@click.option("--against", metavar="NAME", help="Add differences from this method, paired by seed.")
 @click.option(
     "--round",
     "round_",
@@ -68,12 +68,13 @@ def command(
     dataset and one column per method: mean ± sample deviation over the seeds; a single seed has no deviation.
     The global model is the server's average; local models are the clients' after their local epochs, before
     upload. A standalone method (mode "local") has its clients' models in both tables. The best three rounds
-    are chosen by the model that is reported; they select on test data. Global models have another table where
-    they were scored on datasets that nobody trains on (data.unseen), which choose no round.
+    are chosen by the scores of the reported model, which selects on test data. Scores of global models on
+    datasets that nobody trains on (data.unseen) have a table of their own; they never choose a round.
 
     With --against, a difference is marked * where the 95 % t interval of its mean over the seeds leaves out
-    0; `--against` a standalone method gives the paper's table of gains. Below stands in which settings the
-    methods differ. As in `results report`, unfinished runs are left out where there are finished ones.
+    0; `--against` a standalone method gives the paper's table of gains. The settings in
+    which the methods differ are listed below. As in `results report`, unfinished runs are left out if there
+    are finished ones.
     """
     from fedreid_mpi.report.values import compare_unseen
 

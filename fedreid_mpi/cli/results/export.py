@@ -69,7 +69,7 @@ def command(
       csv, parquet  all rounds in one long table: a row for each run, round, client and model (scores),
                     or for each run, round and client (training)
       latex         the table of `results compare`, for a document with booktabs
-      tensorboard   OUTPUT is a folder for `tensorboard --logdir`, a folder a run in it
+      tensorboard   OUTPUT is a folder for `tensorboard --logdir`, with one folder per run
     With --model torchreid, fastreid or timm, PATHS is one model file, or one run directory, whose global
     model is meant, and OUTPUT (.pth; of timm also .safetensors) is a state dict for that project.
 

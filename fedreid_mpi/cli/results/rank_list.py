@@ -27,8 +27,10 @@ MOST_QUERIES = 50
     metavar="N|TEXT",
     help="A query by its number in the split, from 0, or all whose original path holds a text. Repeatable.",
 )
-@click.option("--worst", type=click.IntRange(min=1), help="So many queries of the least average precision.")
-@click.option("--random", "drawn", type=click.IntRange(min=1), help="So many queries, drawn at random.")
+@click.option(
+    "--worst", type=click.IntRange(min=1), help="Number of queries with the lowest average precision."
+)
+@click.option("--random", "drawn", type=click.IntRange(min=1), help="Number of queries drawn at random.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draw.")
 @click.option("--top", type=click.IntRange(1, 50), default=10, show_default=True, help="Length of a list.")
 @click.option("--split", type=click.IntRange(min=0), default=0, show_default=True, help="Split to show.")
@@ -51,10 +53,10 @@ def command(
 ) -> None:
     """Draw queries of DATA.h5 and the gallery images that MODEL ranks first.
 
-    A row a query: its image with camera, average precision and number of true matches, then the most similar
-    gallery images with similarity and camera, framed green with a tick where it is the same person, orange
-    and dashed with a cross where not. Features, order and junk are those of `fedreid-mpi evaluate`.
-    --query, --worst and --random may be joined; without any of them five queries are drawn at random.
+    One row per query: its image with camera, average precision and number of true matches, then the most
+    similar gallery images with similarity and camera: framed green with a tick if they show the same person,
+    dashed orange with a cross if not. Features, ranking and junk are as in `fedreid-mpi evaluate`.
+    --query, --worst and --random may be combined; without any of them, five queries are drawn at random.
 
     \b
       fedreid-mpi results rank-list MODEL archives/viper.h5 --worst 5 -o worst.png

@@ -31,8 +31,8 @@ _EVENTS_SHOWN = 10
     "--baseline",
     type=click.Path(path_type=Path),
     metavar="RUN_DIR",
-    help='A standalone run (mode "local") on the same archives: adds its scores, and what the global and the '
-    "local models have more or less.",
+    help='A standalone run (mode "local") on the same archives: adds its scores, and the gains of '
+    "the global and the local models.",
 )
 @click.option("--round", "round_", type=int, metavar="N", help="An evaluated round (default: the last one).")
 @click.option(
@@ -52,15 +52,15 @@ def command(run_dir: Path, baseline: Path | None, round_: int | None, plots: Pat
       re-estimated  the same with BatchNorm statistics of the client's own images
       local       the local models: each client's after its local epochs, before upload
       standalone  each client trained without the others (--baseline, or a run of mode "local")
-      global gain, local gain  what these models have more than standalone
+      global gain, local gain  these models minus standalone
 
-    Where several clients hold a dataset, cameras for instance, their number is given, and local scores are
-    means over them; where clients are grouped, the groups are, and global scores are those of the groups'
-    models. Below the mean, in which they do not count, stand the datasets that nobody trains on
-    (data.unseen): of several groups the mean over the clients, then a row a group. RUN_DIR may be a run of a
-    study file: STUDY.h5/RUN.
+    Where several clients share a dataset, as with clients by camera, the table gives their number, and local
+    scores are means over them. Where clients are grouped it gives the groups, and global scores are those of
+    the groups' models. Datasets that nobody trains on (data.unseen) are listed below the mean, which leaves
+    them out: with several groups, the mean over the clients and then one row per group. RUN_DIR may be a run
+    of a study file: STUDY.h5/RUN.
 
-    A dash stands where nothing was scored. Plots are PNG files: scores and training loss by round, scores by
+    A dash means that nothing was scored. Plots are PNG files: scores and training loss by round, scores by
     dataset, and where the time went.
     """  # noqa: D301 (\b is click's mark for text that must not be rewrapped)
     from fedreid_mpi.report.plots import write_plots

@@ -35,15 +35,15 @@ ENDS = ("done", "failed", "interrupted")
     default=10.0,
     show_default=True,
     metavar="SECONDS",
-    help="Time between two looks at the folder.",
+    help="Time between two updates.",
 )
-@click.option("--once", is_flag=True, help="Print how it stands and end.")
+@click.option("--once", is_flag=True, help="Print the current status and end.")
 def command(run_dir: Path, every: float, once: bool) -> None:
     """Follow the run in RUN_DIR, from a login node for instance, until its job ends.
 
     One row per dataset shows rank-1 and mAP of the global model (or of standalone ones) in percent,
-    and their course over the evaluated rounds; below is the course of the training loss. The folder is only
-    read, and a file only when it has changed: the job is not disturbed, nor does it wait. Ctrl-C ends it.
+    and how they developed over the evaluated rounds; below is the training loss. The folder is only read, and
+    a file only when it has changed, so the job is neither disturbed nor delayed. Ctrl-C ends it.
     """
     from rich.live import Live
 
@@ -71,7 +71,7 @@ def command(run_dir: Path, every: float, once: bool) -> None:
                     return
                 complete = results is not None and _is_complete(results)
                 if complete and state is None and _state(run_dir) is None:
-                    return  # no job says how it stands, nor has one begun to while the results were read
+                    return  # no job reports its status, nor has one begun to while the results were read
             time.sleep(every)
 
 
@@ -110,7 +110,7 @@ def _fingerprint(run_dir: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def _is_complete(results: RunResults) -> bool:
-    """Tell whether the last round is there: the end of a run of which no job says how it stands."""
+    """Tell whether the last round is there: the end of a run whose status no job reports."""
     rounds = results.settings.get("run", {}).get("rounds")
     return bool(results.rounds.size) and results.rounds[-1] == rounds
 
@@ -156,7 +156,7 @@ def _render(results: RunResults, state: str | None) -> RenderableType:
         parts.append(Text(f"  training loss {means[-1]:.3f}  {sparkline(means)}"))
     seconds = np.nansum(results.phase_seconds, axis=1)[results.rounds > 0]
     if seconds.size:
-        parts.append(Text(f"  {np.mean(seconds[-10:]):.1f} s a round"))
+        parts.append(Text(f"  {np.mean(seconds[-10:]):.1f} s per round"))
     parts += [Text(f"  round {event.round}, {event.kind}: {event.text}") for event in results.events[-3:]]
     return Group(*parts)
 

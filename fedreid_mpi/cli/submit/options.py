@@ -142,7 +142,7 @@ _OPTIONS = (
         type=click.IntRange(min=0),
         default=20,
         show_default=True,
-        help="How often a job that ran out of time goes back into the queue.",
+        help="How often a job that ran out of time is requeued.",
     ),
     click.option("--dry-run", is_flag=True, help="Print the commands as a shell script; submit nothing."),
 )

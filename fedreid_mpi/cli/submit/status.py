@@ -23,9 +23,9 @@ ACCOUNTS = ("sacct", "--noheader", "--parsable2", "--allocations", "--format=Job
 @click.command("status")
 @click.argument("folder", metavar="RUN_DIR", type=click.Path(path_type=Path))
 def command(folder: Path) -> None:
-    """Say how a submitted run stands: its jobs, its last round, its rate, and when it may end.
+    """Show the status of a submitted run: its jobs, last round, seconds per round, and when it may end.
 
-    RUN_DIR may be the folder of a study as well. Reading disturbs no run.
+    RUN_DIR may also be the folder of a study. The runs are not disturbed.
     """
     from rich.table import Table
 
@@ -39,7 +39,7 @@ def command(folder: Path) -> None:
     if not rows:
         click.echo("no run has begun yet")
         return
-    table = Table("run", "state", "round", "s a round", "end", "reason")
+    table = Table("run", "state", "round", "s/round", "end", "reason")
     for row in rows:
         table.add_row(*row)
     print_table(table)
@@ -56,7 +56,7 @@ def _submitted(folder: Path) -> dict[str, str]:
 
 
 def _queue(jobs: dict[str, str]) -> Iterator[str]:
-    """Say how jobs stand with SLURM: in the queue, or how they ended where it keeps accounts."""
+    """Say what SLURM knows of the jobs: in the queue, or how they ended where it keeps accounts."""
     try:
         queued = list(rows(ask(QUEUE), 5)) if jobs else []
     except ConfigurationError as error:

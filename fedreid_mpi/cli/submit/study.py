@@ -22,12 +22,12 @@ from fedreid_mpi.slurm import Job, Resources, fit
 @click.argument("suite", type=click.Path(path_type=Path))
 @click.argument("study_dir", type=click.Path(path_type=Path))
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="As of study.")
-@click.option("--at-once", type=click.IntRange(min=1), metavar="N", help="Let N runs at most go at a time.")
+@click.option("--at-once", type=click.IntRange(min=1), metavar="N", help="Run at most N tasks at a time.")
 @click.option(
     "--collect",
     type=click.Path(path_type=Path),
     metavar="STUDY.h5",
-    help="When all runs have ended well, collect their results into this file.",
+    help="When all runs have succeeded, collect their results into this file.",
 )
 @submission_options
 def command(
@@ -39,10 +39,10 @@ def command(
     dry_run: bool,
     **options: Any,  # noqa: ANN401 (those of submission_options)
 ) -> None:
-    """Submit the study SUITE.toml to SLURM: a job array, one task a run.
+    """Submit the study SUITE.toml to SLURM: a job array, one task per run.
 
-    Each run gets what the largest one needs. Submitted again, finished runs are skipped and the others go on
-    where they stopped.
+    Each task gets the resources that the largest run needs. When the study is submitted again, finished runs
+    are skipped and the others are resumed.
 
     \b
       fedreid-mpi submit study jobs/experiments/paper-study.toml studies/paper --gpus-per-node 4 --at-once 4

@@ -59,9 +59,9 @@ def command(
 ) -> None:
     """Submit a run of EXPERIMENT.toml to SLURM.
 
-    The run goes on where it stopped when the job is submitted again, and by itself when a job runs out of
-    time: it is then put back into the queue, --max-requeues times at most. Jobs of a chain start when the one
-    before has ended well.
+    The run continues where it stopped when the job is submitted again, and by itself when a job runs out of
+    time: it is then put back into the queue, --max-requeues times at most. Each job of a chain starts when
+    the one before it has succeeded.
 
     \b
       fedreid-mpi submit train paper.toml --run-dir runs/1 --gpus-per-node 4 --partition gpu --dry-run

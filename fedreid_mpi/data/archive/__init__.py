@@ -1,4 +1,4 @@
-"""The dataset archive: one HDF5 file a dataset, written once, then memory-mapped by every rank."""
+"""The dataset archive: one HDF5 file per dataset, written once, then memory-mapped by every rank."""
 
 from fedreid_mpi.data.archive.format import KIND, SplitRole
 from fedreid_mpi.data.archive.reader import DatasetArchive

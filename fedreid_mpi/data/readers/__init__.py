@@ -1,4 +1,4 @@
-"""One reader a dataset: from a folder, in any variant in which the dataset comes, to the list of its images.
+"""One reader per dataset: from a folder, in any variant of the dataset, to the list of its images.
 
 A reader lists, it does not open images. To add a dataset, write a module with a ``READER`` and name it here.
 """

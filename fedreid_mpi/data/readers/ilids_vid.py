@@ -96,7 +96,7 @@ def _read_ls_set(path: Path, people: Sequence[int]) -> list[tuple[frozenset[int]
     if not whole or not all(np.array_equal(np.sort(row), everybody) for row in rows):
         raise DataError(
             f"{path}: ls_set of {rows.dtype} and shape {rows.shape}, expected each of the numbers 1 to "
-            f"{len(people)} once a row, as there are so many folders of people"
+            f"{len(people)} once per row, as there are so many folders of people"
         )
     half = len(people) // 2
     splits: list[tuple[frozenset[int], frozenset[int]]] = []

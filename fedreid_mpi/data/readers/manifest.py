@@ -1,4 +1,4 @@
-"""Any other dataset, by a manifest: a CSV or Parquet table with a row an image.
+"""Any other dataset, by a manifest: a CSV or Parquet table with one row per image.
 
 Columns are ``path`` (relative to the manifest), ``pid``, ``camid`` and ``split``; others are ignored.
 ``split`` is ``train``, ``query``, ``gallery`` or ``multi_query``, or in every row ``public``. The number -1

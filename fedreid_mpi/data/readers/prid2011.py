@@ -5,7 +5,7 @@ up to 200 that both cameras have are shared people; above, the same number in th
 else. There are three ways to split it:
 
 * The federated benchmark's: half of the shared people are probes with one image a camera; the other half, and
-  those that only camera A saw, are trained on, with up to ten frames a camera; those that only camera B saw
+  those that only camera A saw, are trained on, with up to ten frames per camera; those that only camera B saw
   fill the gallery.
 * The field's for single shots: ten splits, half of the shared people to train on; the gallery is alike.
 * The field's for video: ten splits of the shared people with long tracks, all frames of them.

@@ -258,7 +258,7 @@ def _people(root: Path, folder: str) -> list[tuple[str, int]]:
         raise DataError(f"{root / folder}: {len(strays)} images in no person's folder: {few(strays)}")
     names = [entry.name for entry in list_folder(root, folder) if entry.is_dir()]
     if not names:
-        raise DataError(f"{root / folder}: holds no images, expected a folder of them a person")
+        raise DataError(f"{root / folder}: holds no images, expected one folder of them per person")
     if strangers := [name for name in names if not PERSON.fullmatch(name)]:
         raise DataError(
             f"{root / folder}: {len(strangers)} folders are named otherwise: {few(strangers)}; "

@@ -105,7 +105,7 @@ def read_image_lists(path: Path, folder: Path, views: Iterable[View]) -> tuple[t
     Returns
     -------
     tuple of tuple of Record
-        One list of images a split.
+        One list of images per split.
 
     Raises
     ------

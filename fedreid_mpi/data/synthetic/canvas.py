@@ -15,7 +15,7 @@ Rows = NDArray[np.int64]
 
 
 def column(values: NDArray[np.generic]) -> Floats:
-    """Turn one number an image into an array that broadcasts over its pixels: (n,) to (n, 1, 1) float32."""
+    """Turn one number per image into an array that broadcasts over its pixels: (n,) to (n, 1, 1) float32."""
     return values.astype(np.float32)[:, None, None]
 
 

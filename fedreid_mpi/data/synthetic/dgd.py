@@ -137,7 +137,7 @@ def dgd_layout(split: SplitViews, tree: Tree, rng: np.random.Generator) -> Tree:
 
 
 def processed_layout(split: SplitViews, tree: Tree, rng: np.random.Generator) -> Tree:
-    """Lay a dataset out as the federated benchmark's scripts do: a folder a part, in it one a person."""
+    """Lay a dataset out as the federated benchmark's scripts do: folders by part, then by person."""
     views = split(tree, rng)
     folders = {"train": "train_all", "query": "query", "gallery": "gallery"}
     names = [

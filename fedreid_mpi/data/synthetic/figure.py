@@ -59,7 +59,7 @@ def draw_pose(rng: np.random.Generator, views: Floats, light: Floats) -> Pose:
 
 
 def draw_figures(canvas: Canvas, people: People, pose: Pose) -> None:
-    """Paint one figure into each image of ``canvas``; ``people`` holds one row an image."""
+    """Paint one figure into each image of ``canvas``; ``people`` holds one row per image."""
     half_width = TORSO_HALF_WIDTH * people.width * np.where(pose.sideways, 0.68, 1)
     for side in (-1, 1):
         _draw_leg(canvas, people, pose, half_width, side)

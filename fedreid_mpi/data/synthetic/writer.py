@@ -118,7 +118,7 @@ def write_benchmark(
     Parameters
     ----------
     root
-        Folder that receives one folder a dataset; made if missing.
+        Folder that receives one folder per dataset; made if missing.
     scale
         ``"demo"``, ``"bench"`` or ``"full"``; see `fedreid_mpi.data.synthetic.scales`.
     seed
@@ -251,7 +251,7 @@ def _units(world: World, root: Path, tree: Tree) -> Iterator[Unit]:
 
 @lru_cache(maxsize=2)
 def _draw_world(world: World) -> tuple[Domain, Cameras, People]:
-    """Draw all that a dataset's units share, once a process."""
+    """Draw all that a dataset's units share, once per process."""
     domain = draw_domain(world.seed, world.dataset, world.shift)
     cameras = draw_cameras(world.seed, world.dataset, domain, world.cameras, world.size[0])
     people = draw_people(generator(world.seed, world.dataset, "people"), domain, world.people)

@@ -1,4 +1,4 @@
-"""Backbones: images in, one vector an image out. Adding one is adding a line to `BACKBONES`."""
+"""Backbones: images in, one vector per image out. Adding one is adding a line to `BACKBONES`."""
 
 from collections.abc import Callable
 from functools import partial

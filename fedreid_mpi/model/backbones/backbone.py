@@ -15,7 +15,7 @@ class Backbone:
     Attributes
     ----------
     module
-        Maps normalised images (B, 3, H, W) to one vector an image, (B, dimension).
+        Maps normalised images (B, 3, H, W) to one vector per image, (B, dimension).
     dimension
         Width of that vector.
     pixel_scale
