@@ -93,7 +93,7 @@ def test_a_merged_run_is_the_run(cluster, tmp_path, capsys):
     np.testing.assert_array_equal(merged.phase_seconds, run.phase_seconds)
     assert merged.rounds.tolist() == [0, 1, 2]
     with h5py.File(path) as file:
-        assert file["rounds/loss"].dims[1][0].name == "/clients/id"
+        assert file["rounds/loss"].dims[1][0].name == "/client"
 
 
 def test_a_study_holds_each_run_once_and_whole(cluster, study, capsys):
@@ -108,7 +108,7 @@ def test_a_study_holds_each_run_once_and_whole(cluster, study, capsys):
         assert read_run(member).run_id == read_run(cluster / source).run_id
     with h5py.File(study) as file:
         run = file["runs/fedpav-seed1"]
-        assert run["rounds/loss"].dims[1][0].name == "/runs/fedpav-seed1/clients/id"
+        assert run["rounds/loss"].dims[1][0].name == "/runs/fedpav-seed1/client"
         with h5py.File(cluster / "a" / "whole" / "results_001_001.h5") as original:
             assert run.attrs[CONTENT_DIGEST] == original.attrs[CONTENT_DIGEST]
     capsys.readouterr()

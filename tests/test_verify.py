@@ -251,14 +251,14 @@ def test_results_that_break_rules_are_named(segment):
         return edit
 
     change(lambda file: None)
-    change(put("clients/id", 0, 3), "/clients/id does not count from 0")
+    change(put("client", 0, 3), "/client does not count from 0")
     change(put("evaluations/round", -1, 9), "/evaluations/round names rounds that /rounds/round does not")
     change(
         put("rounds/round", -1, 0),
         "/rounds/round is not increasing from 0",
         "/evaluations/round names rounds that /rounds/round does not",
     )
-    change(put("evaluations/cmc_rank", 3, 5), "/evaluations/cmc_rank is not 1 to 50")
+    change(put("cmc_rank", 3, 5), "/cmc_rank is not 1 to 50")
     change(put("evaluations/model", 0, "other"), f"/evaluations/model is not {', '.join(ModelKind)}")
     change(put("rounds/position", (1, 0), 2), "/rounds/position of round 2 is no order of its participants")
     change(put("evaluations/mean_ap", (0, 0, 0), 1.5), "/evaluations/mean_ap is not within 0 and 1")
@@ -276,12 +276,18 @@ def test_results_that_break_rules_are_named(segment):
     )
     change(
         lambda file: file["rounds/loss"].attrs.modify("units", "m"),
-        "/rounds/loss is described as ('Mean training loss over the images seen; NaN without a report.', "
-        "'m', False)",
+        "/rounds/loss has units and volatile ('m', 0), expected ('1', False)",
     )
     change(
-        lambda file: file["rounds/loss"].dims[1].detach_scale(file["clients/id"]),
-        "/rounds/loss has axis client on [], expected client on /clients/id",
+        lambda file: file["rounds/loss"].attrs.__delitem__("description"), "/rounds/loss has no description"
+    )
+    change(
+        lambda file: file["rounds/finite"].attrs.__delitem__("dtype"),
+        "/rounds/finite does not say that it is of truth values (attribute dtype)",
+    )
+    change(
+        lambda file: file["rounds/loss"].dims[1].detach_scale(file["client"]),
+        "/rounds/loss has axis client on [], expected client on /client",
     )
     change(
         lambda file: file.attrs.modify("content_digest", "0" * 64),
@@ -320,8 +326,8 @@ def test_features_verify_and_broken_rules_are_named(archive, model, tmp_path):  
         name, images = archive.name, len(file[archive.name]["pid"])
     change(lambda group: None)
     change(put("splits/0/query", images), f"/{name}/splits/0/query points outside of the {images} images")
-    change(cut("pid"), f"/{name}: features, pid, camid and path differ in length")
-    change(cut("splits/0/first_match"), f"/{name}/splits/0: scores and queries differ in length")
+    change(cut("pid"), f"/{name}/pid has {images - 1} of image, expected {images}")
+    change(cut("splits/0/first_match"), f"/{name}/splits/0/first_match has 1 of query, expected 2")
     change(lambda group: group.__delitem__("path"), "no dataset /<name>/path")
     change(
         lambda group: group.attrs.__delitem__("archive"),

@@ -7,7 +7,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.results.schema import FIELDS, GROUPS, SCALES, TEXT, fields_in
+from fedreid_mpi.results.layouts import encode, fields_in, stored_type
+from fedreid_mpi.results.schema import ABOUT, FIELDS, FORMAT_VERSION, GROUPS, KIND, SCALES
 from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST, content_digest
 
 HDF5_OPTIONS: Mapping[str, Any] = {"libver": ("earliest", "v108")}
@@ -24,20 +25,21 @@ def write_archive(
     group
         Receives it.
     attributes
-        Root attributes of `fedreid_mpi.results.file_kinds.RESULTS`; the content digest is made here.
+        Root attributes of `fedreid_mpi.results.file_kinds.RESULTS`; what the file is and the content digest
+        are added here, truth values become integers.
     arrays
         Path to array, one for each of `fedreid_mpi.results.schema.FIELDS`.
     """
     for name, description in GROUPS.items():
         group.create_group(name).attrs["description"] = description
     for field in FIELDS:
-        array = arrays[field.path]
-        if field.dtype is TEXT:
-            array = array.astype(np.object_)
-        dataset = group.create_dataset(field.path, data=array, dtype=field.dtype)
+        values = encode(field, arrays[field.path])
+        dataset = group.create_dataset(field.path, data=values, dtype=stored_type(field))
         dataset.attrs["description"] = field.description
         dataset.attrs["units"] = field.units
-        dataset.attrs["volatile"] = field.volatile
+        dataset.attrs["volatile"] = np.int8(field.volatile)
+        if field.dtype is np.bool_:
+            dataset.attrs["dtype"] = "bool"  # by which xarray knows them
     for axis, scale in SCALES.items():
         group[scale].make_scale(axis)
     for field in FIELDS:
@@ -45,12 +47,14 @@ def write_archive(
             dimension.label = axis
             if field.path != SCALES[axis]:  # HDF5 allows no scale on a scale
                 dimension.attach_scale(group[SCALES[axis]])
-    group.attrs.update(attributes)  # last, the kind among them: what is cut off is no archive
+    about = {"kind": KIND, "format_version": FORMAT_VERSION, "description": ABOUT}
+    for name, value in {**attributes, **about}.items():  # last: what is cut off is no archive
+        group.attrs[name] = np.int8(value) if isinstance(value, bool) else value
     group.attrs[CONTENT_DIGEST] = content_digest(group)
 
 
 def copy_archive(source: h5py.Group, parent: h5py.Group, name: str) -> None:
-    """Copy an archive into another file, as it is, its content digest included.
+    """Copy an archive of this version into another file, as it is, its content digest included.
 
     HDF5 copies it several times faster than it could be written anew, but the references that tie axes to
     their scales would point nowhere: they are made again. The low-level interface is used for speed.

@@ -13,7 +13,8 @@ import numpy as np
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.results.archive import HDF5_OPTIONS, copy_archive, write_archive
 from fedreid_mpi.results.file_kinds import STUDY
-from fedreid_mpi.results.schema import RUNS, STUDY_KIND, STUDY_VERSION, TEXT
+from fedreid_mpi.results.layouts import version_of
+from fedreid_mpi.results.schema import FORMAT_VERSION, RUNS, STUDY_KIND, STUDY_VERSION, TEXT
 from fedreid_mpi.results.segments import open_segment, read_joined
 from fedreid_mpi.results.sources import Refuse, Source
 from fedreid_mpi.results.summary import RunSummary
@@ -26,7 +27,7 @@ from fedreid_mpi.storage.hdf5.disk import create_hdf5
 ABOUT = (
     "Runs of fedreid_mpi (federated person re-identification). /index has a row a run; /runs/<label> is the "
     "run, laid out like the root of a results archive, or a link to one. Every dataset has a description and "
-    "units."
+    "units, every axis a dimension scale: a netCDF-4 file."
 )
 
 
@@ -124,11 +125,10 @@ def _add(runs: h5py.Group, label: str, summary: RunSummary, path: Path, link: bo
     """Put one run into the file."""
     segments = summary.source.segments
     if len(segments) > 1:
-        attributes, arrays = read_joined(segments)
-        group = runs.create_group(label)
-        write_archive(group, attributes, arrays)
-        return _Row(label, summary, str(plain(group.attrs[CONTENT_DIGEST])), linked=False)
+        return _add_anew(runs, label, summary)
     with open_segment(segments[0]) as archive:
+        if not link and version_of(archive) != FORMAT_VERSION:
+            return _add_anew(runs, label, summary)
         if link:
             target = Path(archive.file.filename)
             if target.resolve() == path.resolve():
@@ -139,6 +139,14 @@ def _add(runs: h5py.Group, label: str, summary: RunSummary, path: Path, link: bo
             copy_archive(archive, runs, label)
         digest = plain(archive.attrs[CONTENT_DIGEST])
     return _Row(label, summary, str(digest), link)
+
+
+def _add_anew(runs: h5py.Group, label: str, summary: RunSummary) -> _Row:
+    """Write a run that lies in several files, or in one of an earlier version of the format."""
+    attributes, arrays = read_joined(summary.source.segments)
+    group = runs.create_group(label)
+    write_archive(group, attributes, arrays)
+    return _Row(label, summary, str(plain(group.attrs[CONTENT_DIGEST])), linked=False)
 
 
 def _write_index(file: h5py.File, rows: Sequence[_Row]) -> None:
@@ -153,6 +161,11 @@ def _write_index(file: h5py.File, rows: Sequence[_Row]) -> None:
         dataset = index.create_dataset(name, data=np.array(values, dtype=dtype), dtype=dtype)
         dataset.attrs.update(description=column.description, units=column.units)
         dataset.dims[0].label = "run"
+        if name == "label":
+            dataset.make_scale("run")
+        else:
+            dataset.dims[0].attach_scale(index["label"])
+    index["linked"].attrs["dtype"] = "bool"
     index.attrs[CONTENT_DIGEST] = content_digest(index)
 
 

@@ -2,7 +2,7 @@
 
 For each dataset the file holds a group that is laid out like a dataset archive: each image once, as a row of
 ``features``, ``pid``, ``camid`` and ``path``; and for each split K a group ``splits/K`` with the rows of each
-role and the scores of its queries, in their order.
+role and the scores of its queries, in their order. Every axis has a dimension scale, as netCDF wants it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST, content_digest
 from fedreid_mpi.storage.hdf5.disk import create_hdf5
 
 KIND = "fedreid_mpi features"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 ROLES = (SplitRole.QUERY, SplitRole.GALLERY, SplitRole.MULTI_QUERY)
 
@@ -49,34 +49,43 @@ class FeaturesFile:
         archive, images = extracted.archive, extracted.images
         group = self._file.create_group(archive.name)
         group.attrs.update(archive=str(archive.path), source_digest=archive.digest)
-        _put(group, "features", extracted.features.cpu().numpy(), "Features of each image, of length 1")
-        _put(group, "pid", archive.pids[images], "Person in each image; -1 is junk")
-        _put(group, "camid", archive.camids[images], "Camera that took each image")
+        features = extracted.features.cpu().numpy()
+        numbers, width = np.arange(len(features)), np.arange(features.shape[1], dtype=np.int32)
+        image = _put_scale(group, "image", numbers, "Row of each image, from 0")
+        feature = _put_scale(group, "feature", width, "Position of each value in a feature, from 0")
+        _put(group, "features", features, "Features of each image, of length 1", image, feature)
+        _put(group, "pid", archive.pids[images], "Person in each image; -1 is junk", image)
+        _put(group, "camid", archive.camids[images], "Camera that took each image", image)
         paths = np.array([archive.paths[image] for image in images], h5py.string_dtype())
-        _put(group, "path", paths, "Original file of each image, relative to the dataset's folder")
+        _put(group, "path", paths, "Original file of each image, relative to the dataset's folder", image)
         for number, ranking in rankings.items():
             split = group.create_group(f"splits/{number}")
             for role in ROLES:
                 rows = extracted.rows(archive.split(role, number)) if archive.has(role, number) else _NONE
                 if (rows >= 0).any():  # multi-query images are there where they were asked for
-                    _put(split, role, rows[rows >= 0], f"Images of split {number} used as {role}: rows")
+                    text = f"Images of split {number} used as {role}: rows"
+                    _put_scale(split, role, rows[rows >= 0], text)
+            query = split[SplitRole.QUERY]
             _put(
                 split,
                 "average_precision",
                 ranking.average_precision,
                 "Average precision of each query, by the file's protocol; NaN: no match, or none is defined",
+                query,
             )
             _put(
                 split,
                 "inverse_negative_penalty",
                 ranking.inverse_negative_penalty,
                 "Matches of each query over the rank of the last one; NaN: no match, or none is defined",
+                query,
             )
             _put(
                 split,
                 "first_match",
                 ranking.first_match,
                 "Rank of each query's first true match, from 1, averaged over draws; 0: no match",
+                query,
             )
 
 
@@ -108,7 +117,9 @@ def write_features(
     try:
         with atomic_write(path) as temporary:
             with create_hdf5(temporary) as (file, _):
-                file.attrs.update(kind=KIND, format_version=FORMAT_VERSION, model=str(model), **made)
+                file.attrs.update(kind=KIND, format_version=FORMAT_VERSION, model=str(model))
+                for name, value in made.items():  # netCDF knows no truth values
+                    file.attrs[name] = np.int8(value) if isinstance(value, bool) else value
                 yield FeaturesFile(file)
                 file.attrs[CONTENT_DIGEST] = content_digest(file)
             seal(temporary)
@@ -116,5 +127,19 @@ def write_features(
         raise ConfigurationError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
-def _put(group: h5py.Group, name: str, values: ArrayLike, description: str) -> None:
-    group.create_dataset(name, data=values).attrs["description"] = description
+def _put(group: h5py.Group, name: str, values: ArrayLike, text: str, *scales: h5py.Dataset) -> None:
+    """Write a dataset with the scales of its axes."""
+    dataset = group.create_dataset(name, data=values)
+    dataset.attrs["description"] = text
+    for dimension, scale in zip(dataset.dims, scales, strict=True):
+        dimension.label = scale.name.rpartition("/")[2]
+        dimension.attach_scale(scale)
+
+
+def _put_scale(group: h5py.Group, name: str, values: ArrayLike, text: str) -> h5py.Dataset:
+    """Write a dataset that is the scale of the axis of its name."""
+    dataset = group.create_dataset(name, data=values)
+    dataset.attrs["description"] = text
+    dataset.make_scale(name)
+    dataset.dims[0].label = name
+    return dataset

@@ -1,13 +1,28 @@
 """The layout of results archives, study files and feature files, in tables: verification goes by them."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from fedreid_mpi.results.schema import FIELDS, FORMAT_VERSION, KIND, STUDY_KIND, STUDY_VERSION
+from fedreid_mpi.results.layouts import stored_axes, stored_path, stored_scales, stored_type
+from fedreid_mpi.results.schema import FIELDS, FORMAT_VERSION, KIND, STUDY_KIND, STUDY_VERSION, Field
 from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST
 from fedreid_mpi.storage.hdf5.schema import Attribute, Column, Schema
 from fedreid_mpi.storage.hdf5.tree import type_name
 
 _DIGEST = Attribute(CONTENT_DIGEST, "text", "Digest of everything else, see below")
+
+
+def _column(field: Field, version: int) -> Column:
+    return Column(
+        stored_path(field, version),
+        type_name(np.dtype(stored_type(field, version))),
+        stored_axes(field, version),
+        field.units,
+        field.description,
+        field.optional,
+    )
+
 
 RESULTS = Schema(
     kind=KIND,
@@ -31,19 +46,18 @@ RESULTS = Schema(
         ),
         _DIGEST,
     ),
-    columns=tuple(
-        Column(
-            field.path,
-            type_name(np.dtype(field.dtype)),
-            field.axes,
-            field.units,
-            field.description,
-            field.optional,
-        )
-        for field in FIELDS
-    ),
+    columns=tuple(_column(field, FORMAT_VERSION) for field in FIELDS),
+    scales=stored_scales(),
 )
 """All of a results archive."""
+
+RESULTS_2 = replace(
+    RESULTS,
+    version=2,
+    columns=tuple(_column(field, 2) for field in FIELDS if field.path != "other_client"),
+    scales=stored_scales(2),
+)
+"""All of a results archive of version 2."""
 
 STUDY = Schema(
     kind=STUDY_KIND,
@@ -75,19 +89,28 @@ STUDY = Schema(
             ("written", "text", "", "When the run's last file was written: UTC, ISO 8601"),
             ("source", "text", "", "Where the run was collected from"),
             ("digest", "text", "", "The run's content_digest"),
-            ("linked", "bool", "1", "Whether /runs has a link to the run, which lies in another file"),
+            ("linked", "int8", "1", "Whether /runs has a link to the run, which lies in another file"),
         )
     ),
+    scales={"run": "index/label"},
 )
 """The index of a study file; the groups below ``/runs`` are laid out as `RESULTS`."""
+
+STUDY_1 = replace(
+    STUDY,
+    version=1,
+    columns=(*STUDY.columns[:-1], replace(STUDY.columns[-1], type="bool")),
+    scales={},
+)
+"""The index of a study file of version 1; the groups below ``/runs`` are laid out as `RESULTS_2`."""
 
 # Kind and version are those of `fedreid_mpi.results.features`, which would import torch.
 FEATURES = Schema(
     kind="fedreid_mpi features",
-    version=1,
+    version=2,
     attributes=(
         Attribute("kind", "text", "'fedreid_mpi features'"),
-        Attribute("format_version", "integer", "1"),
+        Attribute("format_version", "integer", "2"),
         Attribute("model", "text", "File of the model that made the features"),
         Attribute("protocol", "text", "How a ranked gallery became scores"),
         Attribute("seed", "integer", "Of the protocol's draws"),
@@ -105,19 +128,16 @@ FEATURES = Schema(
         _DIGEST,
     ),
     columns=(
-        Column("<name>/features", "float32", (None, "feature"), "", "Features of each image, of length 1"),
-        Column("<name>/pid", "int64", (None,), "", "Person in each image; -1 is junk"),
-        Column("<name>/camid", "int64", (None,), "", "Camera that took each image"),
-        Column("<name>/path", "text", (None,), "", "Original file of each image, below the dataset's folder"),
+        Column("<name>/image", "int64", ("image",), "", "Row of each image, from 0"),
+        Column("<name>/feature", "int32", ("feature",), "", "Position of each value in a feature, from 0"),
+        Column("<name>/features", "float32", ("image", "feature"), "", "Features of each image, of length 1"),
+        Column("<name>/pid", "int64", ("image",), "", "Person in each image; -1 is junk"),
+        Column("<name>/camid", "int64", ("image",), "", "Camera that took each image"),
+        Column(
+            "<name>/path", "text", ("image",), "", "Original file of each image, below the dataset's folder"
+        ),
         *(
-            Column(
-                f"<name>/splits/<k>/{role}",
-                "int64",
-                (None,),
-                "",
-                f"{use}: rows",
-                optional=role == "multi_query",
-            )
+            Column(f"<name>/splits/<k>/{role}", "int64", (role,), "", f"{use}: rows", role == "multi_query")
             for role, use in (
                 ("query", "Images to search for"),
                 ("gallery", "Images to search in"),
@@ -125,7 +145,7 @@ FEATURES = Schema(
             )
         ),
         *(
-            Column(f"<name>/splits/<k>/{name}", "float64", (None,), "", description)
+            Column(f"<name>/splits/<k>/{name}", "float64", ("query",), "", description)
             for name, description in (
                 ("average_precision", "Average precision of each query; NaN: no match, or none is defined"),
                 ("inverse_negative_penalty", "Matches over the rank of the last one; NaN likewise"),
@@ -133,5 +153,22 @@ FEATURES = Schema(
             )
         ),
     ),
+    scales={
+        "image": "<name>/image",
+        "feature": "<name>/feature",
+        **{role: f"<name>/splits/<k>/{role}" for role in ("query", "gallery", "multi_query")},
+    },
 )
 """All of a feature file; each dataset's group ``<name>`` has attributes ``archive`` and ``source_digest``."""
+
+FEATURES_1 = replace(
+    FEATURES,
+    version=1,
+    columns=tuple(
+        replace(column, axes=tuple(axis if axis == "feature" else None for axis in column.axes))
+        for column in FEATURES.columns
+        if column.path not in ("<name>/image", "<name>/feature")
+    ),
+    scales={},
+)
+"""All of a feature file of version 1."""

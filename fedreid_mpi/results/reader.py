@@ -257,9 +257,10 @@ def _unseen_evaluations(arrays: Mapping[str, NDArray[Any]]) -> tuple[UnseenEvalu
 
 
 def client_specs(arrays: Mapping[str, NDArray[Any]]) -> tuple[ClientSpec, ...]:
-    """Rebuild the clients from ``/clients``, in id order."""
-    names = ("id", "name", "dataset", "images", "identities", "test_images")
-    clients = zip(*(arrays[f"clients/{name}"].tolist() for name in names), strict=True)
+    """Rebuild the clients from ``/client`` and ``/clients``, in id order."""
+    names = ("name", "dataset", "images", "identities", "test_images")
+    columns = [arrays["client"], *(arrays[f"clients/{name}"] for name in names)]
+    clients = zip(*(column.tolist() for column in columns), strict=True)
     try:
         return tuple(ClientSpec(*client) for client in clients)
     except ValueError as error:

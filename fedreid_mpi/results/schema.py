@@ -14,20 +14,23 @@ from numpy.typing import NDArray
 from fedreid_mpi.scores import CMC_RANKS
 
 KIND = "fedreid_mpi results"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+OLDEST_VERSION = 2
+"""That is still read; `fedreid_mpi.results.layouts` says where the versions differ."""
 
 STUDY_KIND = "fedreid_mpi study"
-STUDY_VERSION = 1
+STUDY_VERSION = 2
+OLDEST_STUDY = 1
 
 RUNS = "runs"
 """Group of a study file with the runs, each laid out as a results archive."""
 
 ABOUT = (
-    "Results of one run of fedreid_mpi (federated person re-identification). Every axis has a dimension "
-    "scale; every dataset has a description, units and the flag 'volatile'. What is not volatile is equal to "
-    "the last bit for the same experiment on any number of MPI ranks. A run may be spread over several files "
-    "results_<attempt>_<segment>.h5, one after the other in rounds; where a later attempt repeats rounds of "
-    "an earlier one, the later one counts."
+    "Results of one run of fedreid_mpi (federated person re-identification), a netCDF-4 file. Every axis has "
+    "a dimension scale; every dataset has a description, units and the flag 'volatile'. What is not volatile "
+    "is equal to the last bit for the same experiment on any number of MPI ranks. A run may be spread over "
+    "several files results_<attempt>_<segment>.h5, one after the other in rounds; where a later attempt "
+    "repeats rounds of an earlier one, the later one counts."
 )
 
 GROUPS = {
@@ -44,20 +47,24 @@ GROUPS = {
 
 SCALES = {
     "rank": "ranks/rank",
-    "client": "clients/id",
+    "client": "client",
+    "other_client": "other_client",
     "round": "rounds/round",
     "phase": "rounds/phase",
     "traffic": "rounds/traffic",
     "grouping": "groupings/round",
     "evaluation": "evaluations/round",
     "model": "evaluations/model",
-    "cmc_rank": "evaluations/cmc_rank",
+    "cmc_rank": "cmc_rank",
     "unseen": "unseen/id",
     "unseen_score": "unseen_scores/round",
     "message": "messages/round",
     "event": "events/round",
 }
-"""Axis to the dataset that is its dimension scale."""
+"""Axis to the dataset that is its dimension scale, in the group of all that has the axis or above it.
+
+There netCDF looks for it, and calls the dimension by the last part of its name.
+"""
 
 GROWING = ("round", "grouping", "evaluation", "unseen_score", "message", "event")
 """Axes that grow as the run goes on; their scales hold round numbers."""
@@ -67,6 +74,7 @@ LABELLED = ("phase", "traffic")
 
 TEXT = h5py.string_dtype()
 INTEGERS = h5py.vlen_dtype(np.dtype(np.int32))
+"""Of lists of integers in memory; in files they are text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +88,7 @@ class Field:
     axes
         Names of its axes, keys of `SCALES`.
     dtype
-        Anything that h5py takes as one.
+        Of the values in memory; `fedreid_mpi.results.layouts.stored_type` is that in files.
     units
         As in UDUNITS; ``"1"`` for pure numbers, empty for words.
     description
@@ -91,6 +99,8 @@ class Field:
         What stands where there is nothing; None where there always is something.
     optional
         Whether files of earlier versions lack it; it is read as empty from them.
+    former
+        Group and name in version 2, where they were others.
     """
 
     path: str
@@ -101,6 +111,7 @@ class Field:
     volatile: bool = False
     absent: float | int | bool | None = None
     optional: bool = False
+    former: str = ""
 
 
 _ROUND_CLIENT = ("round", "client")
@@ -108,13 +119,17 @@ _SCORE = ("evaluation", "client", "model")
 _UNSEEN = ("unseen_score",)
 
 FIELDS = (
+    Field("client", ("client",), np.int32, "1", "Number of the client, from 0.", former="clients/id"),
+    Field("other_client", ("other_client",), np.int32, "1",
+          "Number of the client again, where two are compared.", former="clients/id"),
+    Field("cmc_rank", ("cmc_rank",), np.int32, "1", "Length of the ranked list, from 1.",
+          former="evaluations/cmc_rank"),
     Field("ranks/rank", ("rank",), np.int32, "1", "Number of the MPI rank.", volatile=True),
     Field("ranks/host", ("rank",), TEXT, "", "Host name.", volatile=True),
     Field("ranks/role", ("rank",), TEXT, "", "What the rank does.", volatile=True),
     Field("ranks/device", ("rank",), TEXT, "", "Device it computes on.", volatile=True),
     Field("ranks/clients", ("rank",), INTEGERS, "1", "Ids of the clients it starts with.", volatile=True),
     Field("ranks/cores", ("rank",), INTEGERS, "1", "CPU cores it is bound to.", volatile=True),
-    Field("clients/id", ("client",), np.int32, "1", "Number of the client, from 0."),
     Field("clients/name", ("client",), TEXT, "", "Name of the dataset, with the part that the client holds."),
     Field("clients/dataset", ("client",), np.int32, "1",
           "Dataset that the client is tested on, a position in data.archives; -1: none."),
@@ -157,14 +172,13 @@ FIELDS = (
     Field("rounds/bytes_sent", ("round", "traffic"), np.int64, "byte",
           "Bytes that travelled between ranks.", volatile=True, absent=0),
     Field("groupings/round", ("grouping",), np.int64, "1", "Round in which clients were grouped anew."),
-    Field("groupings/distance", ("grouping", "client", "client"), np.float32, "1",
+    Field("groupings/distance", ("grouping", "client", "other_client"), np.float32, "1",
           "Cosine distance between the features of two clients; NaN where one has none.", absent=np.nan),
     Field("evaluations/round", ("evaluation",), np.int64, "1", "Round after which the models were scored."),
     Field("evaluations/model", ("model",), TEXT, "",
           "Model scored: the global one (the group's) that the next round starts from, the client's own "
           "after training, the aggregated one before distillation, or the global one with BatchNorm "
           "statistics re-estimated on the client's training images."),
-    Field("evaluations/cmc_rank", ("cmc_rank",), np.int32, "1", "Length of the ranked list, from 1."),
     Field("evaluations/cmc", (*_SCORE, "cmc_rank"), np.float64, "1",
           "Share of queries with a true match at or before each rank; NaN if not scored.", absent=np.nan),
     Field("evaluations/mean_ap", _SCORE, np.float64, "1",
@@ -211,11 +225,6 @@ FIELDS = (
     Field("events/text", ("event",), TEXT, "", "What happened.", volatile=True),
 )  # fmt: skip
 """All datasets; groups and datasets are created in this order."""
-
-
-def fields_in(group: h5py.Group) -> tuple[Field, ...]:
-    """Return the fields that an archive must have, and those of the others that it has."""
-    return tuple(field for field in FIELDS if not field.optional or field.path in group)
 
 
 def empty(field: Field) -> NDArray[Any]:

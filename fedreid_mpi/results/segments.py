@@ -13,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.results.layouts import read_field
 from fedreid_mpi.results.schema import (
     FIELDS,
     FORMAT_VERSION,
     GROWING,
     KIND,
     LABELLED,
+    OLDEST_VERSION,
     RUNS,
     SCALES,
     STUDY_KIND,
-    TEXT,
     Field,
-    empty,
 )
 from fedreid_mpi.storage.hdf5.container import is_sealed, open_part, plain, require_kind
 from fedreid_mpi.storage.hdf5.digest import require_intact
@@ -116,7 +116,7 @@ def _require_results(segment: Segment, group: h5py.Group) -> None:
     """Refuse what is no results archive, or one of another version."""
     if plain(group.attrs.get("kind")) == STUDY_KIND:
         raise DataError(f"{segment}: holds many runs; name one of them: {segment}/RUN")
-    require_kind(Path(str(segment)), group, KIND, FORMAT_VERSION)
+    require_kind(Path(str(segment)), group, KIND, FORMAT_VERSION, oldest=OLDEST_VERSION)
 
 
 def read_segment(
@@ -127,7 +127,7 @@ def read_segment(
         if not is_sealed(Path(group.file.filename)):  # whoever changes a file cuts its seal off
             require_intact(Path(str(segment)), group)
         attributes = {name: plain(value) for name, value in group.attrs.items()}
-        return attributes, {field.path: _read_dataset(group, field) for field in fields}
+        return attributes, {field.path: read_field(group, field) for field in fields}
 
 
 def identify(attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -171,18 +171,6 @@ def read_joined(
         raise DataError(f"results of different runs in one folder: their run_id are {' and '.join(known)}")
     run_id = identify(*parts[0])
     return {**parts[-1][0], "run_id": run_id}, join_segments([arrays for _, arrays in parts], fields)
-
-
-def _read_dataset(group: h5py.Group, field: Field) -> NDArray[Any]:
-    """Read one dataset; words become NumPy strings."""
-    if field.optional and field.path not in group:
-        if field.absent is not None:  # a row of each round, say
-            return np.full([len(group[SCALES[axis]]) for axis in field.axes], field.absent, dtype=field.dtype)
-        return empty(field)
-    dataset = group[field.path]
-    if field.dtype is TEXT:  # HDF5 types of variable length all equal NumPy's object
-        return np.array(dataset.asstr()[()].tolist(), dtype=np.str_)
-    return np.asarray(dataset[()])
 
 
 def join_segments(

@@ -9,7 +9,7 @@ from typing import Any
 import h5py
 
 from fedreid_mpi.errors import DataError
-from fedreid_mpi.results.schema import KIND, RUNS, STUDY_KIND, STUDY_VERSION
+from fedreid_mpi.results.schema import KIND, OLDEST_STUDY, RUNS, STUDY_KIND, STUDY_VERSION
 from fedreid_mpi.results.segments import Segment, find_segments, list_segments
 from fedreid_mpi.storage.hdf5.container import open_part, plain, require_kind
 
@@ -128,9 +128,10 @@ def read_index(study: Path) -> list[dict[str, Any]]:
         It is none, or damaged.
     """
     with open_part(study, "index") as file:
-        require_kind(study, file, STUDY_KIND, STUDY_VERSION)
+        require_kind(study, file, STUDY_KIND, STUDY_VERSION, oldest=OLDEST_STUDY)
         columns = {
             name: (values.asstr() if h5py.check_string_dtype(values.dtype) else values)[()].tolist()
             for name, values in file["index"].items()
         }
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return [{**row, "linked": bool(row["linked"])} for row in rows]

@@ -22,7 +22,7 @@ from fedreid_mpi.storage.run_directory import read_status
 _FIELDS = tuple(
     field
     for field in FIELDS
-    if field.path in (*IDENTIFYING, "evaluations/round", "evaluations/cmc", "evaluations/mean_ap")
+    if field.path in (*IDENTIFYING, "client", "evaluations/round", "evaluations/cmc", "evaluations/mean_ap")
     or field.path.startswith("clients/")
 )
 

@@ -13,12 +13,20 @@ from numpy.typing import NDArray
 from fedreid_mpi.data.archive.format import SplitRole
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.records import CMC_RANKS, Advance, ModelKind
-from fedreid_mpi.results.file_kinds import FEATURES, RESULTS, STUDY
-from fedreid_mpi.results.schema import RUNS, SCALES, fields_in
+from fedreid_mpi.results.file_kinds import FEATURES, FEATURES_1, RESULTS, RESULTS_2, STUDY, STUDY_1
+from fedreid_mpi.results.layouts import fields_in, read_field, stored_path, version_of
+from fedreid_mpi.results.schema import RUNS
 from fedreid_mpi.results.segments import Segment, open_segment
 from fedreid_mpi.storage.hdf5.container import open_archive, plain, require_kind
 from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST
-from fedreid_mpi.storage.hdf5.schema import attribute_faults, column_faults, digest_faults, find_faults
+from fedreid_mpi.storage.hdf5.schema import (
+    Schema,
+    attribute_faults,
+    column_faults,
+    digest_faults,
+    find_faults,
+    scale_faults,
+)
 
 _Arrays = Mapping[str, NDArray[Any]]
 
@@ -26,8 +34,8 @@ _Arrays = Mapping[str, NDArray[Any]]
 def verify_features(path: Path) -> tuple[str, ...]:
     """Check a feature file against its specification; returns and raises as `verify_results` does."""
     with open_archive(path) as file:
-        require_kind(path, file, FEATURES.kind, FEATURES.version)
-        return tuple(find_faults(file, FEATURES)) or tuple(_feature_faults(file))
+        schema = _schema_of(path, file, FEATURES, FEATURES_1)
+        return tuple(find_faults(file, schema)) or tuple(_feature_faults(file, schema))
 
 
 def verify_results(path: Path) -> tuple[str, ...]:
@@ -44,7 +52,7 @@ def verify_results(path: Path) -> tuple[str, ...]:
         When the file cannot be read as an archive at all.
     """
     with open_archive(path) as file:
-        require_kind(path, file, RESULTS.kind, RESULTS.version)
+        _schema_of(path, file, RESULTS, RESULTS_2)
         return tuple(archive_faults(file))
 
 
@@ -59,15 +67,16 @@ def verify_study(path: Path, advance: Advance) -> tuple[str, ...]:
         Called with 1 after each run.
     """
     with open_archive(path) as file:
-        require_kind(path, file, STUDY.kind, STUDY.version)
-        faults = [*attribute_faults(file, STUDY)]
+        schema = _schema_of(path, file, STUDY, STUDY_1)
+        faults = [*attribute_faults(file, schema)]
         if "index" not in file or RUNS not in file:
             return (*faults, f"no group /index or no group /{RUNS}")
         index = file["index"]
-        faults += [*column_faults(index, STUDY.relative_to("index")), *digest_faults(index)]
+        schema = schema.relative_to("index")
+        faults += [*column_faults(index, schema), *digest_faults(index)]
         if CONTENT_DIGEST not in index.attrs:
             faults.append(f"/index has no {CONTENT_DIGEST}")
-        if faults:
+        if faults or (faults := [*scale_faults(index, schema)]):
             return tuple(faults)
         labels, digests = ([str(word) for word in index[name].asstr()[()]] for name in ("label", "digest"))
         if sorted(labels) != sorted(file[RUNS]):
@@ -84,38 +93,52 @@ def verify_study(path: Path, advance: Advance) -> tuple[str, ...]:
     return tuple(faults)
 
 
+def _schema_of(path: Path, archive: h5py.Group, newest: Schema, former: Schema) -> Schema:
+    """Return what an archive must hold by its version; raises as `require_kind`."""
+    require_kind(path, archive, newest.kind, newest.version, oldest=former.version)
+    return newest if version_of(archive) == newest.version else former
+
+
 def archive_faults(archive: h5py.Group) -> Iterator[str]:
     """Compare one archive, the root of a file or a group, with the specification; yield each difference."""
-    faults = tuple(find_faults(archive, RESULTS))
+    schema = RESULTS if version_of(archive) == RESULTS.version else RESULTS_2
+    faults = tuple(find_faults(archive, schema))
     yield from faults
     if not faults:  # the rules stand on the layout
         yield from _label_faults(archive)
+        yield from scale_faults(archive, schema)
         yield from _rule_faults(archive)
 
 
 def _label_faults(archive: h5py.Group) -> Iterator[str]:
     """Check that the archive explains itself."""
-    prefix = archive.name.rstrip("/")
+    version = version_of(archive)
     for field in fields_in(archive):
-        dataset = archive[field.path]
-        said = tuple(plain(dataset.attrs.get(name)) for name in ("description", "units", "volatile"))
-        if said != (field.description, field.units, field.volatile):
-            yield f"/{field.path} is described as {said}"
-        for dimension, axis in zip(dataset.dims, field.axes, strict=True):
-            scale = SCALES[axis]
-            attached = [item.name.removeprefix(prefix) for item in dimension.values()]
-            if dimension.label != axis or (attached != [f"/{scale}"] and field.path != scale):
-                yield f"/{field.path} has axis {dimension.label} on {attached}, expected {axis} on /{scale}"
+        if version == 2 and field.path == "other_client":
+            continue
+        path = stored_path(field, version)
+        attributes = archive[path].attrs
+        if not plain(attributes.get("description")):  # the words change with the versions of the program
+            yield f"/{path} has no description"
+        said = tuple(plain(attributes.get(name)) for name in ("units", "volatile"))
+        if said != (field.units, field.volatile):
+            yield f"/{path} has units and volatile {said}, expected {(field.units, field.volatile)}"
+        if version > 2 and field.dtype is np.bool_ and attributes.get("dtype") != "bool":
+            yield f"/{path} does not say that it is of truth values (attribute dtype)"
 
 
 def _rule_faults(archive: h5py.Group) -> Iterator[str]:
-    arrays = {field.path: archive[field.path][()] for field in fields_in(archive)}
+    try:
+        arrays = {field.path: read_field(archive, field) for field in fields_in(archive)}
+    except ValueError as error:
+        yield f"a list of whole numbers is none: {error}"
+        return
     try:
         tomllib.loads(str(plain(archive.attrs["configuration"])))
         json.loads(str(plain(archive.attrs["versions"])))
     except ValueError as error:
         yield f"configuration is no TOML, or versions no JSON: {error}"
-    for name in ("ranks/rank", "clients/id"):
+    for name in ("ranks/rank", "client", "other_client"):
         if not np.array_equal(arrays[name], np.arange(len(arrays[name]))):
             yield f"/{name} does not count from 0"
     for name in ("rounds/round", "groupings/round", "evaluations/round"):
@@ -123,9 +146,9 @@ def _rule_faults(archive: h5py.Group) -> Iterator[str]:
             yield f"/{name} is not increasing from 0"
     if not np.isin(arrays["evaluations/round"], arrays["rounds/round"]).all():
         yield "/evaluations/round names rounds that /rounds/round does not"
-    if not np.array_equal(arrays["evaluations/cmc_rank"], np.arange(1, CMC_RANKS + 1)):
-        yield f"/evaluations/cmc_rank is not 1 to {CMC_RANKS}"
-    if [bytes(name).decode() for name in arrays["evaluations/model"]] != list(ModelKind):
+    if not np.array_equal(arrays["cmc_rank"], np.arange(1, CMC_RANKS + 1)):
+        yield f"/cmc_rank is not 1 to {CMC_RANKS}"
+    if arrays["evaluations/model"].tolist() != list(ModelKind):
         yield f"/evaluations/model is not {', '.join(ModelKind)}"
     if "unseen/id" in arrays:
         yield from _unseen_faults(arrays)
@@ -175,7 +198,8 @@ def _unseen_faults(arrays: _Arrays) -> Iterator[str]:
         yield "/unseen_scores/cmc falls with the rank"
 
 
-def _feature_faults(file: h5py.File) -> Iterator[str]:
+def _feature_faults(file: h5py.File, schema: Schema) -> Iterator[str]:
+    yield from scale_faults(file, schema)
     for name, dataset in file.items():
         if set(dataset.attrs) != {"archive", "source_digest"}:
             yield f"/{name} has attributes {sorted(dataset.attrs)}, expected archive and source_digest"

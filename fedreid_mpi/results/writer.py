@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fedreid_mpi.errors import FedReIDError
 from fedreid_mpi.records import CMC_RANKS, Evaluation, ModelKind, RoundRecord, RunHeader
 from fedreid_mpi.results.archive import HDF5_OPTIONS, write_archive
-from fedreid_mpi.results.schema import ABOUT, FIELDS, FORMAT_VERSION, KIND, SCALES
+from fedreid_mpi.results.schema import FIELDS, SCALES
 from fedreid_mpi.results.segments import find_segments, identify, read_segment
 from fedreid_mpi.storage.atomic import atomic_write, write_errors
 from fedreid_mpi.storage.hdf5.checksum import seal
@@ -85,9 +85,6 @@ class ResultsWriter:
 def _segment(header: RunHeader, run_id: str, records: Sequence[RoundRecord]) -> bytes:
     """Make a segment in memory: it is small, and HDF5 can crash the process where a disk is full."""
     attributes = {
-        "kind": KIND,
-        "format_version": FORMAT_VERSION,
-        "description": ABOUT,
         "name": header.name,
         "seed": header.seed,
         "configuration": header.configuration,
@@ -116,13 +113,15 @@ def _tabulate(header: RunHeader, records: Sequence[RoundRecord]) -> dict[str, ND
         for message, count in ledger.items()
     ]
     arrays: dict[str, Any] = {
+        "client": [client.id for client in header.clients],
+        "other_client": [client.id for client in header.clients],
+        "cmc_rank": range(1, CMC_RANKS + 1),
         "ranks/rank": [info.rank for info in header.ranks],
         "ranks/host": [info.host for info in header.ranks],
         "ranks/role": [info.role for info in header.ranks],
         "ranks/device": [info.device for info in header.ranks],
         "ranks/clients": _ragged(info.clients for info in header.ranks),
         "ranks/cores": _ragged(info.cores for info in header.ranks),
-        "clients/id": [client.id for client in header.clients],
         "clients/name": [client.name for client in header.clients],
         "clients/dataset": [client.dataset for client in header.clients],
         "clients/images": [client.images for client in header.clients],
@@ -143,7 +142,6 @@ def _tabulate(header: RunHeader, records: Sequence[RoundRecord]) -> dict[str, ND
         "messages/count": [count for *_, count in messages],
         "evaluations/round": sorted({evaluation.round for evaluation in evaluations}),
         "evaluations/model": list(ModelKind),
-        "evaluations/cmc_rank": range(1, CMC_RANKS + 1),
         "unseen/id": [dataset.id for dataset in header.unseen],
         "unseen/name": [dataset.name for dataset in header.unseen],
         "unseen/test_images": [dataset.test_images for dataset in header.unseen],

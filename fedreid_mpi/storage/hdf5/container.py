@@ -153,8 +153,10 @@ def _require_room(path: Path, group: h5py.Group) -> None:
     group.visititems(look)
 
 
-def require_kind(path: Path, archive: h5py.Group, kind: str, version: int, remedy: str = "") -> None:
-    """Refuse an archive of another kind or another format version.
+def require_kind(
+    path: Path, archive: h5py.Group, kind: str, version: int, remedy: str = "", oldest: int | None = None
+) -> None:
+    """Refuse an archive of another kind, or of a format version other than this or those from the oldest on.
 
     Raises
     ------
@@ -164,8 +166,10 @@ def require_kind(path: Path, archive: h5py.Group, kind: str, version: int, remed
     found, found_version = plain(archive.attrs.get("kind")), plain(archive.attrs.get("format_version"))
     if found != kind:
         raise DataError(f"{path}: an archive of kind '{found}', expected '{kind}'")
-    if found_version != version:
-        raise DataError(f"{path}: format version {found_version}, expected {version}{remedy}")
+    first = version if oldest is None else oldest
+    if found_version not in range(first, version + 1):
+        expected = f"{version}{remedy}" if first == version else f"{first} to {version}"
+        raise DataError(f"{path}: format version {found_version}, expected {expected}")
 
 
 def plain(value: object) -> object:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import h5py
@@ -17,7 +17,7 @@ _TYPES: Mapping[ValueType, tuple[type, ...]] = {
     "text": (str,),
     "integer": (int,),
     "number": (int, float),
-    "boolean": (bool,),
+    "boolean": (bool, int),
 }
 
 
@@ -54,7 +54,8 @@ class Column:
     type
         Of its elements, as `fedreid_mpi.storage.hdf5.tree.type_name` says it.
     axes
-        Of each axis its name, which has one length in all of a file, or its length, or None for any.
+        Of each axis its name, which has one length in all of a file or where its scale is one, or its length,
+        or None for any.
     units
         Empty where there are none.
     description
@@ -88,12 +89,16 @@ class Schema:
         Of the root.
     columns
         The datasets; groups are those that their names ask for.
+    scales
+        Axis to the path of the dataset that is its dimension scale, with ``<k>`` and ``<name>`` as in
+        columns; empty where a kind has no scales.
     """
 
     kind: str
     version: int
     attributes: tuple[Attribute, ...]
     columns: tuple[Column, ...]
+    scales: Mapping[str, str] = field(default_factory=dict)
 
     def column(self, name: str) -> Column | None:
         """Return the column that a dataset's full name is of."""
@@ -103,7 +108,18 @@ class Schema:
         """Return the part of the schema that lies in a group, with names as from there."""
         inside = [column for column in self.columns if column.path.startswith(f"{group}/")]
         columns = [replace(column, path=column.path.removeprefix(f"{group}/")) for column in inside]
-        return replace(self, columns=tuple(columns))
+        scales = {axis: path.removeprefix(f"{group}/") for axis, path in self.scales.items()}
+        return replace(self, columns=tuple(columns), scales=scales)
+
+    def scale(self, axis: str, name: str) -> str:
+        """Return the full name of an axis's scale for one dataset; where it has none, the axis."""
+        if axis not in self.scales:
+            return axis
+        parts = self.scales[axis].split("/")
+        own = name.strip("/").split("/")
+        return "/" + "/".join(
+            own[place] if part in ("<k>", "<name>") else part for place, part in enumerate(parts)
+        )
 
 
 def find_faults(archive: h5py.Group, schema: Schema) -> Iterator[str]:
@@ -166,9 +182,31 @@ def column_faults(archive: h5py.Group, schema: Schema) -> Iterator[str]:
             yield f"{name} has {len(dataset.shape)} axes, expected {len(column.axes)}"
             continue
         for axis, length in zip(column.axes, dataset.shape, strict=True):
-            expected = lengths.setdefault(axis, length) if isinstance(axis, str) else axis or length
+            if isinstance(axis, str):
+                expected = lengths.setdefault(schema.scale(axis, name), length)
+            else:
+                expected = axis or length
             if length != expected:
                 yield f"{name} has {length} of {axis}, expected {expected}"
     for column in schema.columns:
         if not (column.optional or any(map(column.fits, datasets))):
             yield f"no dataset /{column.path}"
+
+
+def scale_faults(archive: h5py.Group, schema: Schema) -> Iterator[str]:
+    """Compare the axes of an archive whose datasets are as they must be with what their scales must be."""
+    prefix = archive.name.rstrip("/")
+    found: list[h5py.Dataset] = []
+    archive.visititems(lambda _, item: found.append(item) if isinstance(item, h5py.Dataset) else None)
+    for dataset in found:
+        name = dataset.name.removeprefix(prefix)
+        column = schema.column(name)
+        for dimension, axis in zip(dataset.dims, column.axes if column else (), strict=True):
+            if axis not in schema.scales:
+                continue
+            scale = schema.scale(str(axis), name)
+            attached = [item.name.removeprefix(prefix) for item in dimension.values()]
+            if dimension.label != axis or (attached != [scale] and name != scale):
+                yield f"{name} has axis {dimension.label} on {attached}, expected {axis} on {scale}"
+            if name == scale and not dataset.is_scale:
+                yield f"{name} is no dimension scale"
