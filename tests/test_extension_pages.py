@@ -3,10 +3,12 @@
 import ast
 import inspect
 import re
-from math import sqrt
+from math import log, sqrt
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from safetensors.numpy import load_file
 from small import SITES, Silent, write_experiment
@@ -41,6 +43,21 @@ def test_the_algorithm_of_the_page_is_the_one_in_the_tree():
         r"```python\n(.*?)```", (DOCS / "adding-an-algorithm.md").read_text(encoding="utf-8"), re.DOTALL
     )
     assert body(shown, "proximal_gradient") == body(inspect.getsource(fedprox), "proximal_gradient")
+
+
+def test_the_loss_of_the_page_is_its_term_times_its_weight():
+    page = (DOCS / "changing-the-loss.md").read_text(encoding="utf-8")
+    names = {}
+    exec(compile("\n".join(re.findall(r"```python\n(.*?)```", page, re.DOTALL)), "page", "exec"), names)
+
+    def term(weight):
+        objective = SimpleNamespace(confidence=weight)
+        return names["confidence"](SimpleNamespace(experiment=SimpleNamespace(objective=objective)))
+
+    even, sure = torch.zeros(3, 4), torch.tensor([[200.0, 0, 0, 0]])
+    assert term(0.0) is None
+    assert term(2.0)(SimpleNamespace(logits=even)).item() == pytest.approx(-2 * log(4))
+    assert term(2.0)(SimpleNamespace(logits=sure)).item() == pytest.approx(0)
 
 
 def test_the_weight_of_the_page_weighs_clients(archives, tmp_path, monkeypatch):

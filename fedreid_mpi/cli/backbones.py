@@ -21,9 +21,27 @@ MEGABYTE = 1e6
     show_default=True,
     help="Height and width of the images.",
 )
-@click.option("--batch-size", type=click.IntRange(min=2), default=32, show_default=True)
-@click.option("--embedding-dim", type=click.IntRange(min=0), default=512, show_default=True)
-@click.option("--last-stride", type=click.Choice(["1", "2"]), default="2", show_default=True)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=2),
+    default=32,
+    show_default=True,
+    help="Images in a training batch.",
+)
+@click.option(
+    "--embedding-dim",
+    type=click.IntRange(min=0),
+    default=512,
+    show_default=True,
+    help="Length of the embedding; 0: none.",
+)
+@click.option(
+    "--last-stride",
+    type=click.Choice(["1", "2"]),
+    default="2",
+    show_default=True,
+    help="Stride of the last stage.",
+)
 def command(
     names: tuple[str, ...], size: tuple[int, int], batch_size: int, embedding_dim: int, last_stride: str
 ) -> None:

@@ -56,10 +56,24 @@ COLUMNS = ("dataset", "rank-1", "rank-5", "rank-10", "mAP", "mINP", "queries", "
 @click.option(
     "--save", type=click.Path(path_type=Path), help="Write features and each query's AP to this file."
 )
-@click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
-@click.option("--precision", type=click.Choice(("fp32", "tf32", "bf16")), default="fp32", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(("auto", "cpu", "cuda")),
+    default="auto",
+    show_default=True,
+    help="auto: a GPU if there is one.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(("fp32", "tf32", "bf16")),
+    default="fp32",
+    show_default=True,
+    help="Arithmetic of the features.",
+)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of random draws.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of random draws."
+)
 @SHARED
 def command(
     model: Path,

@@ -11,7 +11,9 @@ from fedreid_mpi.cli.sharing import SHARED
 
 @click.command("collect")
 @click.argument("runs", type=click.Path(path_type=Path), nargs=-1, required=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The study file."
+)
 @click.option("--link", is_flag=True, help="Link to archives of one file instead of copying them.")
 @SHARED
 def command(runs: tuple[Path, ...], output: Path, link: bool) -> None:

@@ -24,7 +24,9 @@ FORMATS = {".csv": "csv", ".parquet": "parquet", ".tex": "latex"}
 
 @click.command("export")
 @takes_runs
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="File or folder to write."
+)
 @click.option(
     "--format",
     "format_",

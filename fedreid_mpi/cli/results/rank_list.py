@@ -31,11 +31,17 @@ MOST_QUERIES = 50
     "--worst", type=click.IntRange(min=1), help="Number of queries with the lowest average precision."
 )
 @click.option("--random", "drawn", type=click.IntRange(min=1), help="Number of queries drawn at random.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draw.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the draw.")
 @click.option("--top", type=click.IntRange(1, 50), default=10, show_default=True, help="Length of a list.")
 @click.option("--split", type=click.IntRange(min=0), default=0, show_default=True, help="Split to show.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="PNG file to write.")
-@click.option("--device", type=click.Choice(("auto", "cpu", "cuda")), default="auto", show_default=True)
+@click.option(
+    "--device",
+    type=click.Choice(("auto", "cpu", "cuda")),
+    default="auto",
+    show_default=True,
+    help="auto: a GPU if there is one.",
+)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
 @SHARED
 def command(

@@ -116,10 +116,10 @@ _OPTIONS = (
         callback=_time,
         help="Time limit of each job, as sbatch takes it: minutes, HH:MM:SS, D-HH:MM:SS; 0 for none.",
     ),
-    click.option("--partition", metavar="NAME"),
-    click.option("--account", metavar="NAME"),
-    click.option("--qos", metavar="NAME"),
-    click.option("--constraint", metavar="FEATURES"),
+    click.option("--partition", metavar="NAME", help="Partition, as for sbatch."),
+    click.option("--account", metavar="NAME", help="Account, as for sbatch."),
+    click.option("--qos", metavar="NAME", help="Quality of service, as for sbatch."),
+    click.option("--constraint", metavar="FEATURES", help="Features of the nodes, as for sbatch."),
     click.option(
         "--extra",
         multiple=True,
@@ -135,7 +135,9 @@ _OPTIONS = (
         help="The site's settings; the job scripts are beside it.",
     ),
     click.option(
-        "--launcher", type=click.Choice(("mpirun", "srun")), help="[default: the env script's choice]"
+        "--launcher",
+        type=click.Choice(("mpirun", "srun")),
+        help="What starts the ranks.  [default: the env script's choice]",
     ),
     click.option(
         "--max-requeues",
