@@ -1,4 +1,4 @@
-"""CUHK03 as it was handed out: ``cuhk-03.mat``, and beside its folder the new protocol.
+"""CUHK03 as originally released: ``cuhk-03.mat``, and beside its folder the new protocol.
 
 Li et al., DeepReID, CVPR 2014; Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding,
 CVPR 2017. The file has room for five images of a person in a camera; the sixth and later ones of the folders
