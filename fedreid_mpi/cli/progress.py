@@ -20,10 +20,13 @@ class RunPrinter:
     ----------
     rounds
         Number of rounds that the run has.
+    standalone
+        Whether each client trains alone, so that its own model is no local model of a federation.
     """
 
-    def __init__(self, rounds: int) -> None:
+    def __init__(self, rounds: int, standalone: bool = False) -> None:
         self._rounds = rounds
+        self._own = "standalone" if standalone else ModelKind.LOCAL
         seen = is_seen_on_terminal()
         self._console = plain_console(force_terminal=seen, width=None if seen else 120)
         self._progress = make_progress(self._console, seen)
@@ -71,7 +74,8 @@ class RunPrinter:
             if scores:
                 rank_1 = mean_percent([float(score.cmc[0]) for score in scores])
                 mean_ap = mean_percent([score.mean_ap for score in scores])
-                words.append(f"{kind} rank-1 {rank_1} mAP {mean_ap}")
+                model = self._own if kind is ModelKind.LOCAL else kind
+                words.append(f"{model} rank-1 {rank_1} mAP {mean_ap}")
         if record.unseen:
             members = Counter(record.groups.values())
             weights = [members[each.group] for each in record.unseen]

@@ -180,7 +180,8 @@ class StudyPrinter:
     def starts(self, run: "StudyRun") -> RunPrinter:
         """Print which run starts."""
         self._next(run, str(self._folder / run.name))
-        self._printer = RunPrinter(run.experiment.run.rounds)
+        settings = run.experiment
+        self._printer = RunPrinter(settings.run.rounds, settings.federation.mode == "local")
         return self._printer
 
     def skipped(self, run: "StudyRun") -> None:

@@ -129,7 +129,7 @@ def _train(
             f"{experiment.run.name}: starting {ranks}; {run_dir} is readable by {audience()}", err=True
         )
     federation = comm.phase("start", partial(import_module, "fedreid_mpi.run.loop"))
-    with RunPrinter(experiment.run.rounds) as printer:
+    with RunPrinter(experiment.run.rounds, experiment.federation.mode == "local") as printer:
         outcome = federation.run_federation(comm, experiment, run_dir, printer, commit, resume, stop, losses)
     if comm.is_server:
         where = shlex.quote(str(run_dir))

@@ -207,7 +207,9 @@ def shares(amounts: Mapping[str, float]) -> list[tuple[str, float]]:
 def _check_baseline(results: RunResults, baseline: RunResults) -> None:
     """Refuse a baseline that would compare different things."""
     if results.mode == "local":
-        raise ConfigurationError(f"{results.files[0].parent}: has mode 'local' itself, it takes no baseline")
+        raise ConfigurationError(
+            f"{results.files[0].parent}: is itself standalone (mode 'local'), so it takes no baseline"
+        )
     if baseline.mode != "local":
         raise ConfigurationError(
             f"{baseline.files[0].parent}: has mode {baseline.mode!r}, a baseline must have mode 'local'"

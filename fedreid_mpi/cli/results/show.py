@@ -51,7 +51,7 @@ def command(run_dir: Path, baseline: Path | None, round_: int | None, plots: Pat
       global      the global model, the server's average
       re-estimated  the same with BatchNorm statistics of the client's own images
       local       the local models: each client's after its local epochs, before upload
-      standalone  each client trained without the others (--baseline, or a run of mode "local")
+      standalone  each client trained alone (--baseline, or a run of mode "local")
       global gain, local gain  these models minus standalone
 
     Where several clients share a dataset, as with clients by camera, the table gives their number, and local
@@ -109,7 +109,8 @@ def _render(results: RunResults, table: ScoreTable, metrics: list[int]) -> Table
     from fedreid_mpi.report.score_table import METRICS, Column, mean_over_datasets
 
     run = results.header
-    title = f"{run.name} · mode {results.mode} · seed {run.seed} · round {table.round} · in percent"
+    mode = "standalone" if results.mode == "local" else results.mode
+    title = f"{run.name} · {mode} · seed {run.seed} · round {table.round} · in percent"
     if not results.settings.get("evaluation", {}).get("mirror", True):
         title += " · without mirror images"
     rendered = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
