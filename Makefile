@@ -35,17 +35,17 @@ help:
 	@echo 'make demo     install, then run the whole system on synthetic datasets, in minutes on two cores'
 	@echo 'make test     install, then run all checks and tests with coverage'
 	@echo 'make chaos    install, then kill and damage runs at random moments, and check every promise (long)'
-	@echo 'make soak     install, then play a thousand rounds and see whether anything grows (long)'
+	@echo 'make soak     install, then run a thousand rounds and check that nothing grows (long)'
 	@echo 'make lint     install, then run the checks alone: ruff, mypy, import-linter'
-	@echo 'make install  make $(VENV) with the package, an MPI library if need be, and what the tests need'
-	@echo 'make clean    remove caches and build outputs; $(VENV) and demo/ stay'
+	@echo 'make install  make $(VENV) with the package, an MPI library if needed, and what the tests need'
+	@echo 'make clean    remove caches and build outputs; keep $(VENV) and demo/'
 	@echo
 	@echo 'PYTHON=$(PYTHON)  the Python to make $(VENV) with'
 	@echo 'VENV=$(VENV)  folder of the virtual environment'
 	@echo 'RUNS=demo/runs/TIME  folder of the demo'"'"'s two runs, a new one each time'
 
 demo: demo/archives/grid.h5
-	$(SAY) 'Standalone: each client trains by itself, on its own images'
+	$(SAY) 'Standalone: each client trains alone, on its own images'
 	$(MPIRUN) -n 3 $(TRAIN) --set run.name=standalone --set federation.mode=local --run-dir $(RUNS)/standalone
 	$(SAY) 'Federation: a server and nine clients, one dataset each, as ten MPI ranks'
 	$(MPIRUN) -n 10 $(TRAIN) --run-dir $(RUNS)/federated
@@ -61,7 +61,7 @@ demo/datasets: | $(VENV)/.installed
 
 # The archive that is written last stands for all.
 demo/archives/grid.h5: | demo/datasets
-	$(SAY) 'Archives: the same readers as for the originals, into one HDF5 file a dataset'
+	$(SAY) 'Archives: the same readers as for the originals, into one HDF5 file per dataset'
 	fedreid-mpi prepare --all demo/datasets demo/archives --size 64x32
 
 test: $(VENV)/.installed-tests

@@ -20,27 +20,27 @@
 # module load python pytorch mpi4py
 # export PATH="$HOME/.local/bin:$PATH"
 
-# The MPI library that mpi4py loads, where it finds another than the site's mpirun belongs to:
+# The MPI library that mpi4py loads, if it is not the one that the site's mpirun belongs to:
 # export MPI4PY_LIBMPI=/path/of/the/module/lib/libmpi.so
 
 # --- Launching ----------------------------------------------------------------------------------------------
 
-# mpirun or srun; `fedreid-mpi submit --launcher` overrules it.
+# mpirun or srun; `fedreid-mpi submit --launcher` overrides it.
 launcher=mpirun
 
-# One rank a node in turn, so that the server comes on the first node and clients are dealt out evenly. SLURM
+# One rank per node in turn, so that the server is on the first node and clients are spread evenly. SLURM
 # keeps the job to its cores; several ranks bound to one core would be slower than unbound ones.
 mpirun=(mpirun --map-by node --bind-to none)      # Open MPI
 # mpirun=(mpiexec -rr -bind-to none)              # MPICH, Intel MPI
 
-srun=(srun --mpi=pmix --distribution=cyclic)      # `srun --mpi=list` says what the site has
+srun=(srun --mpi=pmix --distribution=cyclic)      # `srun --mpi=list` lists what the site has
 
 # --- Each rank ----------------------------------------------------------------------------------------------
 
-# Libraries that would start a thread a core in every rank; what a rank trains with is compute.threads.
+# Keeps libraries from starting one thread per core in every rank; a rank trains with compute.threads.
 export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-# Archives are copied here once a node before training; empty: read where they lie. In single quotes, as each
-# node fills in the variable. Best is a folder that SLURM clears when the job ends.
+# Archives are copied here once per node before training; empty: read where they are. In single quotes, as each
+# node fills in the variable. Choose a folder that SLURM clears when the job ends.
 # shellcheck disable=SC2016
 stage=${SLURM_TMPDIR:+'$SLURM_TMPDIR'}

@@ -95,7 +95,7 @@ end_lingering() {
         [[ $(version_of_status) != "$1" && $(status state) =~ ^(done|interrupted)$ ]] || continue
         ((over += 1))
         if ((over > ${FEDREID_LINGER:-300})); then
-            say "the run has ended, but its launcher goes on waiting: it is ended"
+            say "the run has ended, but its launcher is still waiting: ending it"
             kill -ALRM "$ranks"
         fi
     done 2>/dev/null
@@ -110,7 +110,7 @@ ask_to_stop() {
     done 2>/dev/null &
 }
 
-# status KEY: print a value of the run's status.json, which has one key a line.
+# status KEY: print a value of the run's status.json, which has one key per line.
 status() {
     sed -n "s/^ *\"$1\": \"\(.*\)\",\{0,1\}\$/\1/p" -- "$run_dir/status.json" 2>/dev/null
 }
@@ -128,7 +128,7 @@ requeue() {
     [[ $terminated == no ]] || return
     [[ $warned == yes || $(status reason) == "time limit"* ]] || return
     if ((restarts >= cap)); then
-        say "not requeued: this was restart $restarts of at most $cap; submit it again to go on"
+        say "not requeued: this was restart $restarts of at most $cap; submit it again to continue"
         return
     fi
     trap '' TERM

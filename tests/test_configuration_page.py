@@ -65,11 +65,10 @@ def value(default):
         return "must be given"
     if default is None:
         return "unset"
-    return (
-        "`" + tomli_w.dumps({"x": default}).strip().removeprefix("x = ").replace("\n", "") + "`"
-        if default != {}
-        else "`{}`"
-    )
+    if default == {}:
+        return "`{}`"
+    text = " ".join(tomli_w.dumps({"x": default}).removeprefix("x = ").split())  # long lists on one line
+    return "`" + text.replace("[ ", "[").replace(", ]", "]").replace(",]", "]") + "`"
 
 
 def tables():

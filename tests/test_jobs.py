@@ -116,7 +116,7 @@ def test_a_launcher_that_waits_on_after_the_end_of_its_run_is_ended(site):
 
     ended = play("done", "1")
     assert ended.returncode == 0, ended.stderr
-    assert ended.stdout.endswith("the run has ended, but its launcher goes on waiting: it is ended\n")
+    assert ended.stdout.endswith("the run has ended, but its launcher is still waiting: ending it\n")
     assert play("interrupted", "1").returncode == 1
     ended = play("running", "1")  # waited for; what it says of itself then counts
     assert ended.returncode == 1

@@ -50,7 +50,7 @@ def test_ranks_lost_at_random_moments_are_left_behind():
 SAID = {
     "raise": r"rank (\d), (between phases|work): RuntimeError: boom",
     "exit": r"rank (\d), (between phases|work): SystemExit: 0",
-    "sleep": r"rank (\d) on \S+: no sign of life for 2 s \(reliability.rank_timeout\) while others wait",
+    "sleep": r"rank (\d) on \S+: no heartbeat for 2 s \(reliability.rank_timeout\) while others wait",
 }
 
 
@@ -72,7 +72,7 @@ def test_without_fault_tolerance_whatever_a_rank_does_ends_all(call, fault):
 @pytest.mark.parametrize(
     ("call", "fault", "said"),
     [
-        ("phase", "stop", "no sign of life for 2 s (reliability.rank_timeout) while others waited (work)"),
+        ("phase", "stop", "no heartbeat for 2 s (reliability.rank_timeout) while others waited (work)"),
         ("decide", "vanish", None),
         ("reduce_sum", "kill", None),
         ("gather", "send-paths", "rank 1, between phases: ForbiddenMessageError: tried to send pathlib."),

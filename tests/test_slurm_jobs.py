@@ -161,7 +161,7 @@ def test_warned_job_stops_its_run_and_is_requeued_up_to_a_cap(site):
         "start 2, 2 ranks on 1 nodes",
         "signal USR2: the run is asked to stop after its round",
         'interrupted: a \\"word\\"',
-        "not requeued: this was restart 1 of at most 1; submit it again to go on",
+        "not requeued: this was restart 1 of at most 1; submit it again to continue",
     ]
 
 

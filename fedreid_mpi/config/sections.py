@@ -31,8 +31,8 @@ class Run(Section):
     name: Line = Field("run", description="name of the run in tables and archives")
     seed: int = Field(0, ge=0, lt=2**63, description="every random choice of the run derives from it")
     rounds: int = Field(300, ge=1, lt=2**31, description="rounds of local training and aggregation")
-    label: Text = Field("", description="what reports call its method; empty: its name")
-    position: int = Field(0, ge=0, description="place of its method in a report, in ascending order")
+    label: Text = Field("", description="what reports call its method; empty: the name")
+    position: int = Field(0, ge=0, description="position of its method in reports, in ascending order")
 
 
 class Data(Section):
@@ -249,7 +249,7 @@ class Server(Section):
     beta2: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.99, description="decay of adam's and yogi's second moment"
     )
-    epsilon: Positive = Field(1e-3, description="what keeps adam and yogi from dividing by little")
+    epsilon: Positive = Field(1e-3, description="keeps adam and yogi from dividing by very small numbers")
 
 
 class Distillation(Section):
@@ -285,7 +285,7 @@ class Clustering(Section):
     )
     partition: int = Field(0, ge=0, description="level of FINCH's hierarchy, 0 = finest")
     max_distance: Annotated[float, Field(gt=0, le=2)] | None = Field(
-        None, description="cosine distance from which on neighbours are not joined"
+        None, description="cosine distance from which neighbours are not linked"
     )
 
 
@@ -313,7 +313,7 @@ class Checkpoint(Section):
     every_rounds: int = Field(
         1, ge=1, description="rounds between two checkpoints; the last round and a stop always make one"
     )
-    keep: int = Field(2, ge=1, description="number of checkpoints that are kept, the newest ones")
+    keep: int = Field(2, ge=1, description="number of newest checkpoints that are kept")
     local_models: Literal["last", "every", "none"] = Field(
         "last",
         description="checkpoints that hold each client's own model, as it was before aggregation, for "
@@ -328,7 +328,7 @@ class Reliability(Section):
         1, ge=1, description="least number of clients whose models make up a round; with fewer the run ends"
     )
     rank_timeout: NonNegative = Field(
-        0.0, description="seconds without a sign of life after which a rank counts as lost; 0 = never"
+        0.0, description="seconds without a heartbeat after which a rank counts as lost; 0 = never"
     )
 
 
@@ -342,8 +342,10 @@ class Compute(Section):
     channels_last: bool | Literal["auto"] = Field(
         "auto", description="memory layout NHWC for images and filters; auto: on CPUs, where it is faster"
     )
-    threads: int = Field(1, ge=1, description="threads of each rank on the CPU; changes the last bits")
-    deterministic: bool = Field(True, description="the same bits on the same GPU model and versions")
+    threads: int = Field(1, ge=1, description="CPU threads of each rank; changes the last bits")
+    deterministic: bool = Field(
+        True, description="the same bits on the same GPU model with the same versions"
+    )
     share_gpus: bool = Field(False, description="allow more client ranks than GPUs on a node")
 
 

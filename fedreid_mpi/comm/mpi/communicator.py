@@ -194,7 +194,7 @@ class MPICommunicator(Communicator):
     def _silence(self, ranks: Sequence[int]) -> SilentRankError:
         names = ", ".join(f"rank {rank} on {self._processes[rank].host}" for rank in ranks)
         return SilentRankError(
-            f"{names}: no sign of life for {self.rank_timeout:g} s (reliability.rank_timeout) "
+            f"{names}: no heartbeat for {self.rank_timeout:g} s (reliability.rank_timeout) "
             f"while others waited ({self._doing or 'start'})"
         )
 
