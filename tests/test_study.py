@@ -59,7 +59,14 @@ def test_the_suites_of_the_project_are_whole(pytestconfig):
     folder = pytestconfig.rootpath / "jobs" / "experiments"
     suites = [path for path in sorted(folder.glob("*.toml")) if "study" in tomllib.loads(path.read_text())]
     counts = {path.stem: len(load_suite(path).runs) for path in suites}
-    assert counts == {"findings-bench": 60, "findings-demo": 20, "leave-one-out-study": 48, "paper-study": 60}
+    assert counts == {
+        "findings-bench": 60,
+        "findings-demo": 20,
+        "findings-pretrained": 24,
+        "findings-shift": 15,
+        "leave-one-out-study": 48,
+        "paper-study": 60,
+    }
 
 
 @pytest.mark.parametrize(
