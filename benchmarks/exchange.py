@@ -1,4 +1,4 @@
-"""What it costs to average models: sums on a grid, against MPI's own Reduce of floats, and against pickles.
+"""What it costs to average models: sums on a grid, masked or not, a Reduce of floats, and pickles.
 
     mpirun -n 10 python benchmarks/exchange.py [--parameters 23600000] [--repeats 5]
 
@@ -19,6 +19,7 @@ from mpi4py import MPI
 from fedreid_mpi.algorithms.averaging import add_contribution, grid_of, mean_of
 from fedreid_mpi.comm.mpi.communicator import MPICommunicator
 from fedreid_mpi.federated.exchange import broadcast_model
+from fedreid_mpi.federated.masks import agree_on_masks
 from fedreid_mpi.records import GridSum
 
 TENSORS = 160
@@ -67,11 +68,27 @@ def main() -> None:
             mean_of(added, float(clients), grid)
         peaks.setdefault("sums", anonymous())  # the first time, before anything else was done
 
+    def masked(neighbours: int) -> None:
+        masks, total = agree_on_masks(comm, neighbours), None
+        if masks is not None:
+            add_contribution(values, model, 1.0, grid, first=True)
+            total = masks.hide(values.numpy(), "models 0")
+        added = comm.reduce_sum(total, length, "models", values.numpy())
+        if added is not None:
+            mean_of(added, float(clients), grid)
+
     def out() -> None:
         broadcast_model(comm, model)
 
     resting = anonymous() - 8 * length / 2**20
-    ways = {"sums on a grid": sums, "Reduce of floats": floats, "pickled gather": pickled, "broadcast": out}
+    ways = {
+        "sums on a grid": sums,
+        "masked, 4 each": lambda: masked(4),
+        "masked, all pairs": lambda: masked(0),
+        "Reduce of floats": floats,
+        "pickled gather": pickled,
+        "broadcast": out,
+    }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for repeat in range(arguments.repeats + 1):  # the first is to warm up
         for name, way in ways.items():
@@ -86,8 +103,11 @@ def main() -> None:
         medians = {name: statistics.median(times) for name, times in seconds.items()}
         print(f"{comm.size} ranks, {length:,} values ({4 * length / 1e6:.0f} MB) a model")
         for name, median in medians.items():
-            print(f"{name:>16}: {1e3 * median:8.0f} ms (median of {arguments.repeats})")
-        ours = medians["sums on a grid"]
+            print(f"{name:>17}: {1e3 * median:8.0f} ms (median of {arguments.repeats})")
+        ours, out_again = medians["sums on a grid"], medians["broadcast"]
+        for name in ("masked, 4 each", "masked, all pairs"):
+            whole = (medians[name] + out_again) / (ours + out_again)
+            print(f"{name}: {medians[name] / ours:.2f} times the sums, {whole:.2f} times the whole exchange")
         print(f"times a Reduce of floats: {ours / medians['Reduce of floats']:.2f}")
         print(f"as fast as pickles: {medians['pickled gather'] / ours:.1f}")
         print(f"memory beside the model: server {extra[0]:.0f} MB, client ranks {max(extra[1:]):.0f} MB")

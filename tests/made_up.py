@@ -47,13 +47,15 @@ def write_run(
     events: tuple[Event, ...] = (),
     commit: str = "",
     unseen: Mapping[str, Callable[[int, int], float]] | None = None,
+    epsilon: float | None = None,
     **sections: dict[str, Any],
 ) -> Path:
     """Write FOLDER/<name>-seed<seed>: datasets by name and number of training images, cameras of each.
 
     ``rank1`` gives the share for round, dataset and model, or None where nothing is scored; ``weights`` and
     ``groups`` those of a round and client; ``unseen`` rank-1 of a round and group on a dataset that nobody
-    trains on, in each round that is scored. A pool joins in mode "centralised".
+    trains on, in each round that is scored; ``epsilon`` what is spent in each round. A pool joins in mode
+    "centralised".
     """
     run_dir = folder / f"{name}-seed{seed}"
     run_dir.mkdir(parents=True)
@@ -118,6 +120,7 @@ def write_run(
                 groups=group,
                 distillation_loss=dict.fromkeys(set(group.values()), 0.5 / round) if distilled else {},
                 feature_distances=distances,
+                epsilon=None if epsilon is None else epsilon * round,
                 evaluations=tuple(scored),
                 unseen=tuple(
                     UnseenEvaluation(round, number, one, scores_of(share(round, one)))

@@ -9,6 +9,7 @@ import numpy as np
 from fedreid_mpi.records import ModelKind
 from fedreid_mpi.report.charts import Grid, draw_shares, draw_stacks
 from fedreid_mpi.report.findings import Answer, rounds_in_words
+from fedreid_mpi.report.privacy import seen_of_clients
 from fedreid_mpi.report.study import METRICS, Method, Run, Study, differing_keys, mean_of_known
 from fedreid_mpi.report.tables import Cell, Picture, Table
 from fedreid_mpi.report.terms import CENTRALISED, STANDALONE, column, is_large
@@ -141,7 +142,10 @@ def runs(study: Study) -> Answer:
     return Answer("runs", "The runs", study.warnings, tuple(exhibits))
 
 
-APPENDICES: tuple[Callable[[Study], Answer], ...] = (choice_of_round, time_spent, bytes_sent, events, runs)
+APPENDICES: tuple[Callable[[Study], Answer], ...] = (
+    *(choice_of_round, time_spent, bytes_sent, seen_of_clients),
+    *(events, runs),
+)
 """In the order of the page, after the questions."""
 
 

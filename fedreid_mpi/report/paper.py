@@ -43,7 +43,8 @@ def table_3(study: Study) -> Answer:
         rounds = common_rounds(group.methods)
         claims += rounds_in_words(group.methods)
         stem = f"table-3{suffix(number)}"
-        exhibits += _tables(stem, "Centralised, standalone and FedPav", paper, rounds)
+        if paper:
+            exhibits += _tables(stem, "Centralised, standalone and FedPav", paper, rounds)
         if len(paper) < len(sides):
             exhibits += _tables(f"{stem}-all", "All methods by both models", sides, rounds)
         missing += lacking((CENTRALISED, STANDALONE, FEDPAV), group.methods)

@@ -31,6 +31,7 @@ _CLIENTS = ("dataset", "camera", "identity")
 OPTIONS = (
     *("distillation.", "clustering.", "aggregation.weights", "aggregation.probe", "aggregation.rule"),
     *("objective.proximal", "objective.contrastive", "objective.temperature", "server."),
+    *("privacy.clip", "privacy.statistics_clip", "privacy.noise_multiplier", "privacy.delta"),
 )
 """Settings that make the paper's methods and its rivals from FedPav; a dot at the end: all of a section."""
 
@@ -85,6 +86,7 @@ def term(settings: Mapping[str, Any]) -> str:
         "FedProx" if settings.get("objective.proximal") else "",
         "MOON" if settings.get("objective.contrastive") else "",
         _SERVERS.get(str(settings.get("server.optimizer")), ""),
+        "DP" if settings.get("privacy.clip") else "",
     )
     return " & ".join((*filter(None, rivals), *optimisations(settings))) or FEDPAV
 

@@ -41,8 +41,16 @@ _EVENTS_SHOWN = 10
     metavar="DIR",
     help="Folder for the plots (default: RUN_DIR/plots).",
 )
+@click.option(
+    "--ledger",
+    is_flag=True,
+    help="Instead of scores: what the server saw of each client, by round, and whether as it is, in a sum, "
+    "or masked.",
+)
 @SHARED
-def command(run_dir: Path, baseline: Path | None, round_: int | None, plots: Path | None) -> None:
+def command(
+    run_dir: Path, baseline: Path | None, round_: int | None, plots: Path | None, ledger: bool
+) -> None:
     """Print the table of scores of a run, and plot them.
 
     \b
@@ -68,6 +76,9 @@ def command(run_dir: Path, baseline: Path | None, round_: int | None, plots: Pat
     from fedreid_mpi.results import read_run
 
     results = read_run(run_dir)
+    if ledger:
+        _print_ledger(results)
+        return
     standalone = None if baseline is None else read_run(baseline)
     table = score_table(results, standalone, round_)
     _print_scores(results, table)
@@ -171,6 +182,26 @@ def _signed(gains: NDArray[np.float64]) -> Text:
         changed = bool(text.strip("+-.0–"))
         cells.append(Text(f"{text:>6}", style=("green" if gain > 0 else "red") if changed else ""))
     return Text(" ").join(cells)
+
+
+def _print_ledger(results: RunResults) -> None:
+    """Print what the server saw of each client."""
+    from rich import box
+    from rich.table import Table
+
+    from fedreid_mpi.report.ledger import in_lines, seen_by_the_server
+
+    table = Table(title=f"{results.header.name}: what the server saw of the clients", box=box.SIMPLE_HEAD)
+    for heading in ("clients", "rounds", "what", "values", "bits each", "how"):
+        table.add_column(heading, justify="right" if heading in ("values", "bits each") else "left")
+    for line in in_lines(results, seen_by_the_server(results)):
+        entry = line.entry
+        shape = " × ".join(f"{length:,}" for length in entry.shape)
+        table.add_row(line.clients, line.rounds, entry.what, shape, str(entry.bits), entry.how)
+    print_table(table)
+    if len(results.header.ranks) == 1:
+        click.echo("One process played all roles: nothing travelled but within it.")
+    _print_privacy(results)
 
 
 def _print_privacy(results: RunResults) -> None:
