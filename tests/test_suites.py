@@ -54,7 +54,7 @@ def differences(experiment, base):
     return {key: value for key, value in now.items() if value != before[key]}
 
 
-@pytest.mark.parametrize("suite", SUITES)
+@pytest.mark.parametrize("suite", [*SUITES, "privacy-bench"])
 def test_no_two_methods_train_alike(suite):
     resolved = list(methods(suite).items())
     assert all(label for label, _ in resolved)
