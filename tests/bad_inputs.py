@@ -770,7 +770,8 @@ OF_MODELS = {
         command=("evaluate", "small.safetensors", "site.h5"),
     ),
     "model-that-is-an-archive": Bad(
-        "site.h5: not a readable safetensors file", DATA, command=("evaluate", "site.h5", "site.h5")
+        "no model among site.h5, other.h5, expected MODEL... DATA.h5...",
+        command=("evaluate", "site.h5", "other.h5"),
     ),
     "model-pipe": Bad(
         "model.safetensors: not a readable safetensors file: .*Not a regular file",

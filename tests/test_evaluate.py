@@ -1,15 +1,20 @@
+import csv
+import json
+from pathlib import Path
+
 import h5py
 import numpy as np
 import pytest
 import torch
 from launching import ERROR
-from small import write_experiment, write_site
+from small import write_experiment, write_folds, write_public, write_site
 
 from fedreid_mpi import config
 from fedreid_mpi.cli import run
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import normalise
 from fedreid_mpi.evaluation import EvalShard, extract_features, query_then_gallery, rank_gallery, shards
+from fedreid_mpi.evaluation.comparison import name_models
 from fedreid_mpi.evaluation.features import BATCH, SHARD
 from fedreid_mpi.model import load_model
 from fedreid_mpi.records import ModelKind
@@ -73,7 +78,9 @@ def test_results_without_mirror_images_say_so(archives, tmp_path, capsys):
     assert run(["train", str(path), "--run-dir", str(run_dir)]) == 0
     capsys.readouterr()
     assert run(["results", "show", str(run_dir)]) == 0
-    assert "without mirror images" in capsys.readouterr().out
+    assert "without mirror images" in " ".join(
+        capsys.readouterr().out.split()
+    )  # a title wraps as its table does
     model = run_dir / "models" / "global.safetensors"
     arguments = ["evaluate", str(model), str(archives[4]), "--device", "cpu", "--save", str(saved)]
     archive = DatasetArchive.open(archives[4])
@@ -218,7 +225,9 @@ def test_a_dataset_without_test_split_is_refused(refused, model, archives):
 
 
 def test_a_file_that_is_no_model_is_refused(refused, archives, tmp_path):
-    assert "not a readable safetensors file" in refused(3, archives[0], archives[0])
+    foreign = tmp_path / "archive.safetensors"
+    foreign.write_bytes(archives[0].read_bytes())
+    assert "not a readable safetensors file" in refused(3, foreign, archives[0])
     assert refused(3, tmp_path / "none", archives[0]) == f"{tmp_path / 'none'}: no such model file"
 
 
@@ -236,3 +245,131 @@ def test_two_archives_of_one_name_cannot_be_told_apart(refused, model, tmp_path)
         line = refused(2, model, *twins, *more)
         assert line.startswith(f"{twins[1]} and {twins[0]} are both named 'site', expected a name each")
     assert not (tmp_path / "features.h5").exists()
+
+
+def test_models_are_told_from_archives_by_their_endings(refused, model, archives):
+    assert refused(2, *archives[:2]) == (
+        f"no model among {archives[0]}, {archives[1]}, expected MODEL... DATA.h5..."
+    )
+    assert refused(2, model) == f"no archive (.h5) among {model}, expected MODEL... DATA.h5..."
+    assert refused(2, model, model, archives[0]) == f"{model} is given twice, expected each model once"
+
+
+def test_public_archives_are_passed_over_by_saying_so(refused, model, archives, tmp_path, capsys):
+    public = write_public(tmp_path / "public.h5")
+    assert run(["evaluate", str(model), str(public), str(archives[0]), "--device", "cpu"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"passed over: {public}: public, without test images\n")
+    rows = [words[0] for line in printed.splitlines() if "│" in line and (words := figures(line))]
+    assert rows == ["harbour"]
+    line = refused(3, model, public)
+    assert line == f"{public}: public, without test images; expected a dataset that is tested on"
+
+
+@pytest.fixture(scope="module")
+def other(archives, tmp_path_factory):
+    """The model of another run: other bits, another normalisation, the same image size."""
+    folder = tmp_path_factory.mktemp("other")
+    changes = {"backbone": "timm:test_vit", "embedding_dim": 8}
+    path = write_experiment(folder / "x.toml", archives[4:], run={"rounds": 1}, model=changes)
+    assert run(["train", str(path), "--run-dir", str(folder / "run")]) == 0
+    return folder / "run" / "models" / "global.safetensors"
+
+
+def scored(model, path):
+    """Rank-1, mAP and mINP as the parts of the evaluation give them."""
+    archive, network = DatasetArchive.open(path), load_model(model).network
+    scores = rank_gallery(
+        extract_features(network, archive, query_then_gallery(archive), COMPUTE, True), archive, "standard", 0
+    ).scores()
+    return scores.cmc[0], scores.mean_ap, scores.mean_inp
+
+
+def test_several_models_are_compared(model, other, tmp_path, capsys):
+    assert load_model(model).network.pixel_scale != load_model(other).network.pixel_scale
+    table, listed = tmp_path / "scores.csv", tmp_path / "scores.json"
+    sites = [
+        write_folds(tmp_path / f"{name}.h5", folds=0, seed=n) for n, name in enumerate(("north", "south"))
+    ]
+    words = ["evaluate", str(model), str(other), *map(str, sites), "--device", "cpu"]
+    assert run([*words, "-o", str(table)]) == 0
+    printed = capsys.readouterr().out
+    expected = {(each, site.stem): scored(each, site) for each in (model, other) for site in sites}
+    assert len(set(expected.values())) == 4
+    blocks = printed.split(" in percent, protocol standard\n")[1:]
+    for number, block in enumerate(blocks):
+        rows = [line.split() for line in block.splitlines() if line.strip() and "─" not in line]
+        assert rows[0] == [
+            f"{path.parents[2].name}/{path.parents[1].name}/models/global" for path in (model, other)
+        ]
+        shares = {
+            site: [expected[each, site][number] for each in (model, other)] for site in ("north", "south")
+        }
+        shares["mean"] = np.mean(list(shares.values()), axis=0)
+        for row in rows[1:4]:
+            assert row[1:] == [f"{100 * share:.1f}" for share in shares[row[0]]]
+    assert len(blocks) == 2
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["model"], row["dataset"]) for row in rows] == [
+        (str(m), s.stem) for m in (model, other) for s in sites
+    ]
+    for row in rows:
+        found = [float(row[name]) for name in ("rank_1", "mean_ap", "mean_inp")]
+        assert found == pytest.approx(expected[Path(row["model"]), row["dataset"]])
+        assert (row["split"], row["protocol"], row["reranked"]) == ("0", "standard", "False")
+        assert row["model_digest"] == load_model(Path(row["model"])).digest
+    assert run([*words, "--protocol", "single-gallery-shot", "-o", str(listed)]) == 0
+    assert "mAP in percent" not in capsys.readouterr().out
+    rows = json.loads(listed.read_text())
+    assert [row["mean_ap"] for row in rows] == [None] * 4
+    assert {row["protocol"] for row in rows} == {"single-gallery-shot"}
+    assert sorted(tmp_path.iterdir()) == sorted([table, listed, *sites])
+
+
+def test_each_model_is_scored_on_archives_of_its_size(refused, model, archives, tmp_path, capsys):
+    """The same dataset is there in both sizes, another in one alone."""
+    larger = tmp_path / "larger" / "harbour.h5"
+    larger.parent.mkdir()
+    write_site(larger, images=10, height=64, width=32)
+    path = write_experiment(tmp_path / "x.toml", [larger], run={"rounds": 1})
+    assert run(["train", str(path), "--run-dir", str(tmp_path / "run")]) == 0
+    big = tmp_path / "run" / "models" / "global.safetensors"
+    capsys.readouterr()
+    paths = [model, big, archives[0], archives[4], larger]
+    assert run(["evaluate", *map(str, paths), "--device", "cpu"]) == 0
+    block = capsys.readouterr().out.split("mAP in percent")[1]
+    rows = {words[0]: words[1:] for line in block.splitlines()[1:] if (words := line.split())}
+    assert rows["harbour"] == [
+        f"{100 * scored(*pair)[1]:.1f}" for pair in ((model, archives[0]), (big, larger))
+    ]
+    assert rows["library"] == [f"{100 * scored(model, archives[4])[1]:.1f}", "–"]
+    assert rows["mean"][1] == "–"
+    line = refused(3, model, big, archives[0])
+    assert line == f"{big}: takes images of 64x32, and none of {archives[0]} has them"
+    odd = write_site(tmp_path / "odd.h5", images=10, height=32, width=32)
+    assert refused(3, model, big, archives[0], larger, odd) == (
+        f"{odd}: images are 32x32, expected 32x16 as in {model} or 64x32 as in {big}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "said"),
+    [
+        ("-o", "x.txt", "expected a name that ends in .csv or .json"),
+        ("-o", "none/x.csv", "no such folder"),
+        ("--save", "x.h5", "holds the features of one model, found 2"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_before_any_work(
+    option, name, said, refused, model, other, archives, tmp_path
+):
+    assert said in refused(2, model, other, archives[0], option, tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_models_are_named_after_what_tells_them_apart():
+    paths = [Path("runs/a/models/global.safetensors"), Path("runs/b/models/global.safetensors")]
+    assert name_models(paths) == ["a/models/global", "b/models/global"]
+    assert name_models([*paths[:1], Path("x/local/3_viper.safetensors")]) == ["global", "3_viper"]
+    assert name_models([Path("m.safetensors"), Path("m.bin")]) == ["m.safetensors", "m.bin"]

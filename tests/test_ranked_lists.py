@@ -1,13 +1,24 @@
+import re
+
 import matplotlib.image
 import numpy as np
 import pytest
 import torch
 from launching import ERROR
-from small import write_experiment, write_site
+from small import write_experiment, write_folds, write_site
 
+from fedreid_mpi import config
 from fedreid_mpi.cli import run
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.evaluation import ExtractedFeatures, Scoring, query_then_gallery, score_split
+from fedreid_mpi.evaluation import (
+    ExtractedFeatures,
+    Scoring,
+    extract_features,
+    query_then_gallery,
+    rank_gallery,
+    score_split,
+)
+from fedreid_mpi.model import load_model
 from fedreid_mpi.report.ranked_lists import draw_ranked_lists, rank_lists, worst_queries
 
 GREEN, ORANGE = (0x00, 0x9E, 0x73), (0xD5, 0x5E, 0x00)
@@ -64,6 +75,7 @@ def test_lists_are_those_that_the_scores_are_of(seed, levels, site):
         assert each.right.tolist() == [same for _, _, same in expected]
         ranks = 1 + np.flatnonzero(each.right)
         assert each.matches == len(ranks)
+        assert (each.first, each.ranked) == (ranks[0] if len(ranks) else 0, len(expected))
         if len(ranks):
             assert ranks[0] == ranking.first_match[number]
             precision = np.mean(np.arange(1, len(ranks) + 1) / ranks)
@@ -100,7 +112,7 @@ def test_the_picture_frames_and_marks_what_is_right(site):
     assert len(figure.axes) == 2 * (1 + 4)
     assert labels[0] == "no. 5, camera 1\nno match"
     assert labels[5].startswith("no. 0, camera 1\nAP ")
-    assert labels[5].endswith("%, 4 matches")
+    assert labels[5].endswith(f"%, 4 matches\nfirst at rank {lists[1].first}")
     for row, each in enumerate(lists):
         for rank in range(4):
             position = 5 * row + 1 + rank
@@ -122,7 +134,8 @@ def test_the_command_draws_what_is_asked_for(model, site, tmp_path, capsys):
     assert run([*words, "--query", "5", "--query", "query/0025", "--random", "2", "--top", "3"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("query 5: query/")
-    assert said[0].endswith("0 matches, first match among the top 3: none")
+    assert said[0].endswith("no match among 20 images")
+    assert re.search(r"4 matches, the first at rank \d+ of 20$", said[1])
     assert said[-1] == f"Picture: {picture}"
     pixels = matplotlib.image.imread(picture)
     assert count(pixels, ORANGE) > 100
@@ -134,6 +147,42 @@ def test_the_command_draws_what_is_asked_for(model, site, tmp_path, capsys):
     assert list(tmp_path.iterdir()) == [picture]
 
 
+def test_the_first_match_of_the_worst_is_found_beyond_the_list(model, tmp_path, capsys):
+    """The rank is that in the whole gallery, the list may end before it; without mirror images too."""
+    crowd = write_folds(tmp_path / "crowd.h5", folds=0)  # with strangers, so that some come late
+    archive, network = DatasetArchive.open(crowd), load_model(model).network
+    words = ["results", "rank-list", str(model), str(crowd), "--device", "cpu", "--worst", "9", "--top", "1"]
+    images, found = query_then_gallery(archive), []
+    for option in ("--mirror", "--no-mirror"):
+        features = extract_features(
+            network, archive, images, config.Compute(device="cpu"), option == "--mirror"
+        )
+        ranking = rank_gallery(features, archive, "standard", 0)
+        worst = worst_queries(ranking, 9)
+        capsys.readouterr()
+        assert run([*words, option, "-o", str(tmp_path / "x.png")]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        said = [
+            re.search(r"query (\d+): .*, 1 match, the first at rank (\d+) of 70$", line)
+            for line in lines[:-1]
+        ]
+        found.append({int(each[1]): int(each[2]) for each in said})
+        assert found[-1] == {query: ranking.first_match[query] for query in worst}
+    assert max(found[0].values()) > 1
+    assert found[0] != found[1]
+
+
+def test_the_ending_says_the_format(model, site, tmp_path):
+    words = ["results", "rank-list", str(model), str(site), "--device", "cpu", "--random", "1", "--top", "2"]
+    for name, start in (("x.png", b"\x89PNG"), ("x.pdf", b"%PDF"), ("x.SVG", b"<?xml")):
+        path = tmp_path / name
+        assert run([*words, "-o", str(path)]) == 0
+        content = path.read_bytes()
+        assert content.startswith(start)
+        assert run([*words, "-o", str(path)]) == 0
+        assert path.read_bytes() == content  # without a date, or anything drawn
+
+
 @pytest.mark.parametrize(
     ("change", "code", "said"),
     [
@@ -142,7 +191,8 @@ def test_the_command_draws_what_is_asked_for(model, site, tmp_path, capsys):
         ({"words": ["--random", "30", "--worst", "30"]}, 2, "are asked for, expected at most 50"),
         ({"words": ["--split", "3"]}, 3, "no split 3 for query"),
         ({"output": "nowhere/x.png"}, 2, "no such folder"),
-        ({"output": "."}, 2, "-o .: a folder, expected the name of a PNG file"),
+        ({"output": "."}, 2, "-o .: a folder, expected a file's name, .png, .pdf, .svg"),
+        ({"output": "x.jpg"}, 2, "x.jpg: expected a name that ends in .png, .pdf, .svg"),
         ({"model": "none.safetensors"}, 3, "no such model file"),
         ({"site": "none.h5"}, 3, "none.h5"),
     ],

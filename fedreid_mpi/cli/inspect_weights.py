@@ -76,13 +76,17 @@ def inspect_model(path: Path) -> None:
     stored = load_model(path)
     network, scale = stored.network, stored.network.pixel_scale
     table = Table(title=f"{path}: a model of this program", show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for key, value in stored.settings.model_dump(exclude={"weights"}).items():
         table.add_row(key, str(value))
+    table.add_row("round", f"{stored.round:,}")
     table.add_row("images", f"{stored.height}x{stored.width}")
     table.add_row("mean of pixels", " ".join(f"{value:g}" for value in scale.mean))
     table.add_row("deviation", " ".join(f"{value:g}" for value in scale.deviation))
     table.add_row("feature", str(network.width))
     table.add_row("parameters", f"{sum(each.numel() for each in network.parameters()):,}")
+    table.add_row("SHA-256", f"{stored.digest}, as it was written")
     print_table(table)
 
 

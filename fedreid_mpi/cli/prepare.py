@@ -1,6 +1,5 @@
 """``fedreid-mpi prepare``: dataset folders into HDF5 archives."""
 
-import os
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from fedreid_mpi.cli.computing import JOBS
 from fedreid_mpi.cli.console import print_table, progress_bar
 from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.cli.sizes import parse_size
@@ -33,9 +33,6 @@ if TYPE_CHECKING:
 
 CUSTOM = "custom"
 """The dataset that a user's manifest describes."""
-
-MOST_JOBS = 8
-"""More threads than this do not decode faster: a fifth of the work needs the interpreter's lock."""
 
 
 @click.command(name="prepare")
@@ -75,13 +72,7 @@ MOST_JOBS = 8
 @click.option("--split-seed", type=int, help="Seed of splits drawn at random.  [0]")
 @click.option("--allow-subset", is_flag=True, help="Accept counts that differ and queries without a match.")
 @click.option("--skip-broken", is_flag=True, help="Leave out images that cannot be decoded.")
-@click.option(
-    "--jobs",
-    type=click.IntRange(min=1),
-    default=lambda: min(MOST_JOBS, len(os.sched_getaffinity(0))),
-    show_default=f"all cores, at most {MOST_JOBS}",
-    help="Threads that decode; the bytes do not depend on it.",
-)
+@JOBS
 @SHARED
 def command(
     source: Path,

@@ -55,7 +55,6 @@ def query_then_gallery(archive: DatasetArchive, split: int = 0) -> NDArray[np.in
     return np.concatenate([archive.split("query", split), archive.split("gallery", split)])
 
 
-@torch.no_grad()
 def extract_features(
     network: ReIDNetwork,
     archive: DatasetArchive,
@@ -92,16 +91,39 @@ def extract_features(
     size = BATCH[device.type]
     for start in range(0, len(indices), size):
         chosen = indices[start : start + size]
-        images = normalise(torch.from_numpy(archive.images[chosen]).to(device), network.pixel_scale)
-        shown = torch.cat([images, images.flip(3)]) if mirror else images
-        with autocast(compute, device):
-            found = network.features(shown).float()
-        if mirror:
-            found = found[: len(images)] + found[len(images) :]
-        features[start : start + len(images)] = F.normalize(found)
+        images = torch.from_numpy(archive.images[chosen])
+        features[start : start + len(images)] = batch_features(network, images, compute, mirror)
         if advance is not None:
             advance(len(images))
     return features
+
+
+@torch.no_grad()
+def batch_features(network: ReIDNetwork, images: Tensor, compute: config.Compute, mirror: bool) -> Tensor:
+    """Extract the features of one batch, scaled to length 1.
+
+    Parameters
+    ----------
+    network
+        In evaluation mode.
+    images
+        Shape (B, height, width, 3), uint8.
+    compute, mirror
+        See `extract_features`.
+
+    Returns
+    -------
+    Tensor
+        Shape (B, width), float32, on the network's device.
+    """
+    device = next(network.parameters()).device
+    images = normalise(images.to(device), network.pixel_scale)
+    shown = torch.cat([images, images.flip(3)]) if mirror else images
+    with autocast(compute, device):
+        found = network.features(shown).float()
+    if mirror:
+        found = found[: len(images)] + found[len(images) :]
+    return F.normalize(found)
 
 
 class ExtractedFeatures:

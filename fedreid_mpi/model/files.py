@@ -38,12 +38,18 @@ class StoredModel:
         The ``[model]`` section it was trained with.
     height, width
         Image size in pixels that it was trained on.
+    round
+        Round after which it was written.
+    digest
+        SHA-256 of the description and all tensors, in hexadecimal.
     """
 
     network: ReIDNetwork
     settings: config.Model
     height: int
     width: int
+    round: int = 0
+    digest: str = ""
 
 
 def save_model(
@@ -206,10 +212,11 @@ def load_model(path: Path) -> StoredModel:
         about = json.loads(entry)
         if about.get("format") != FORMAT:
             raise DataError(f"{path}: format is {about.get('format')!r}, expected {FORMAT!r}")
-        if about.pop("digest", None) != _digest(about, tensors):
+        digest = _digest({key: value for key, value in about.items() if key != "digest"}, tensors)
+        if about.get("digest") != digest:
             raise DataError(f"{path}: damaged or changed: its digest is not that of the model in it")
         settings = config.Model.model_validate(about["settings"])
-        height, width = int(about["height"]), int(about["width"])
+        height, width, round = int(about["height"]), int(about["width"]), int(about["round"])
         scale = read_pixel_scale(about)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{path}: the model's description is damaged: {entry[:80]!r}") from error
@@ -222,7 +229,7 @@ def load_model(path: Path) -> StoredModel:
     _check_leaves(path, expected, tensors)
     _require_finite(path, tensors)
     network.load_state_dict({**own, **tensors})
-    return StoredModel(network.eval(), settings, height, width)
+    return StoredModel(network.eval(), settings, height, width, round, digest)
 
 
 def _read(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:

@@ -33,7 +33,7 @@ def score_rows(results: RunResults) -> Iterator[Row]:
                         "model": str(model),
                         "group": groups[round][client.id],
                         "unseen": False,
-                        **_figures(scores),
+                        **figures(scores),
                     }
         for each in results.unseen:
             if each.round == round:
@@ -45,11 +45,12 @@ def score_rows(results: RunResults) -> Iterator[Row]:
                     "model": str(ModelKind.GLOBAL),
                     "group": each.group,
                     "unseen": True,
-                    **_figures(each.scores),
+                    **figures(each.scores),
                 }
 
 
-def _figures(scores: Scores) -> Row:
+def figures(scores: Scores) -> Row:
+    """List what a table has of scores; shares, not percent."""
     return {
         **{f"rank_{rank}": float(scores.cmc[rank - 1]) for rank in (1, 5, 10, 20)},
         "mean_ap": scores.mean_ap,

@@ -3,27 +3,20 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.evaluation import ExtractedFeatures
 from fedreid_mpi.evaluation.distances import STEPS, Rows, compare
 from fedreid_mpi.evaluation.ranking import Ranking
-from fedreid_mpi.storage.atomic import atomic_write
+from fedreid_mpi.report.tiles import Tile, draw_tiles
 
 # Okabe and Ito's bluish green and vermillion, told apart by everyone; a mark and dashes say the same again.
 _RIGHT, _WRONG = ("#009e73", "-", "✓"), ("#d55e00", (0, (3, 1.5)), "✗")
-
-_STYLE: dict[Any, Any] = {"font.size": 7, "font.family": "DejaVu Sans", "savefig.dpi": 160}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +37,10 @@ class RankedList:
         Whether each shows the query's person, shape (images,), bool.
     matches
         Number of true matches in the whole gallery.
+    first
+        Rank of the first of them in the whole gallery, from 1; 0 where there is none.
+    ranked
+        Number of images that are ranked: the gallery without junk.
     average_precision
         As the evaluation has it; NaN for a query without a match.
     """
@@ -54,6 +51,8 @@ class RankedList:
     similarities: NDArray[np.float64]
     right: NDArray[np.bool_]
     matches: int
+    first: int
+    ranked: int
     average_precision: float
 
 
@@ -76,7 +75,7 @@ def rank_lists(
     top
         Length of a list; a smaller gallery gives a shorter one.
     ranking
-        Scores of the split, for the average precision.
+        Scores of the split by protocol ``standard``, for average precision and first match.
     """
     archive = extracted.archive
     query_images, gallery = archive.split("query", split), archive.split("gallery", split)
@@ -100,6 +99,8 @@ def rank_lists(
                 similarities=-distances[order] / STEPS,
                 right=own[order],
                 matches=int((own & ~junk).sum()),
+                first=int(ranking.first_match[query]),
+                ranked=int((~junk).sum()),
                 average_precision=float(ranking.average_precision[query]),
             )
         )
@@ -131,74 +132,23 @@ def draw_ranked_lists(archive: DatasetArchive, lists: Sequence[RankedList], top:
     title
         Above all.
     """
-    aspect = archive.height / archive.width
-    wide = 0.8  # inches of an image
-    row = wide * aspect + 0.52  # an image and the two lines below it
-    inches = max((top + 1.35) * (wide + 0.16), 3.6)  # room for the title above short lists
-    figure = Figure(figsize=(inches, len(lists) * row + 0.75))
-    height, width = figure.get_figheight(), figure.get_figwidth()
-    step = (wide + 0.16) / width
+    return draw_tiles([_row(archive, each) for each in lists], top, title)
 
-    def place(line: int, column: float) -> Axes:
-        left = 0.1 / width + column * step
-        bottom = (height - 0.7 - line * row - wide * aspect) / height
-        axes = figure.add_axes((left, bottom, wide / width, wide * aspect / height))
-        axes.set_xticks([])
-        axes.set_yticks([])
-        return axes
 
-    figure.text(0.1 / width, 1 - 0.2 / height, title, fontsize=9, va="center", parse_math=False)
-    for column in range(top + 1):
-        text = "query" if column == 0 else f"{column}"
-        left = (0.1 + wide / 2) / width + (column + 0.3 * (column > 0)) * step
-        figure.text(left, 1 - 0.55 / height, text, ha="center", va="center", color="#555555")
-    for line, each in enumerate(lists):
-        axes = place(line, 0)
-        _show(axes, archive, each.image, "black", "-", _describe(each, archive))
-        for rank, image in enumerate(each.gallery):
-            axes = place(line, rank + 1.3)
-            colour, style, mark = _RIGHT if each.right[rank] else _WRONG
-            words = f"{each.similarities[rank]:.3f}\ncamera {archive.camids[image]}"
-            _show(axes, archive, int(image), colour, style, words)
-            axes.text(
-                0.06, 0.97, mark, transform=axes.transAxes, va="top", color="white", fontweight="bold",
-                bbox={"boxstyle": "square,pad=0.2", "color": colour},
-            )  # fmt: skip
-    return figure
+def _row(archive: DatasetArchive, each: RankedList) -> list[Tile]:
+    tiles = [Tile(archive.images[each.image], _describe(each, archive))]
+    for image, similarity, right in zip(each.gallery, each.similarities, each.right, strict=True):
+        words = f"{similarity:.3f}\ncamera {archive.camids[image]}"
+        tiles.append(Tile(archive.images[image], words, *(_RIGHT if right else _WRONG)))
+    return tiles
 
 
 def _describe(each: RankedList, archive: DatasetArchive) -> str:
-    """Say in two lines what a query is and what became of it."""
+    """Say in two or three lines what a query is and what became of it."""
+    lines = [f"no. {each.query}, camera {archive.camids[each.image]}"]
     if each.matches == 0:
-        found = "no match"
-    else:
-        found = f"{each.matches} match{'es' * (each.matches > 1)}"
-        if not math.isnan(each.average_precision):
-            found = f"AP {100 * each.average_precision:.0f} %, {found}"
-    return f"no. {each.query}, camera {archive.camids[each.image]}\n{found}"
-
-
-def _show(axes: Axes, archive: DatasetArchive, image: int, colour: str, style: Any, words: str) -> None:  # noqa: ANN401 (matplotlib's line styles)
-    axes.imshow(archive.images[image], aspect="auto", interpolation="nearest")
-    axes.set_xlabel(words, fontsize=6, labelpad=3)
-    for spine in axes.spines.values():
-        spine.set(edgecolor=colour, linewidth=2.2, linestyle=style)
-
-
-def write_ranked_lists(
-    path: Path, archive: DatasetArchive, lists: Sequence[RankedList], top: int, title: str
-) -> None:
-    """Draw ranked lists into a PNG file, which appears when it is whole.
-
-    Raises
-    ------
-    ConfigurationError
-        When the file cannot be written.
-    """
-    with matplotlib.rc_context(_STYLE):
-        figure = draw_ranked_lists(archive, lists, top, title)
-        try:
-            with atomic_write(path) as temporary:
-                figure.savefig(temporary, format="png")
-        except OSError as error:
-            raise ConfigurationError(f"{path}: cannot be written: {error.strerror or error}") from error
+        return "\n".join([*lines, "no match"])
+    matches = f"{each.matches} match{'es' * (each.matches > 1)}"
+    if not math.isnan(each.average_precision):
+        matches = f"AP {100 * each.average_precision:.0f} %, {matches}"
+    return "\n".join([*lines, matches, f"first at rank {each.first:,}"])

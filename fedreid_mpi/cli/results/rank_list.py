@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fedreid_mpi.cli.computing import DEVICE, MIRROR, THREADS, place_networks
 from fedreid_mpi.cli.console import progress_bar
 from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     from fedreid_mpi.data.archive import DatasetArchive
+    from fedreid_mpi.report.ranked_lists import RankedList
 
 MOST_QUERIES = 50
 """Rows of a picture: more would be too long to look at."""
@@ -34,15 +36,12 @@ MOST_QUERIES = 50
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the draw.")
 @click.option("--top", type=click.IntRange(1, 50), default=10, show_default=True, help="Length of a list.")
 @click.option("--split", type=click.IntRange(min=0), default=0, show_default=True, help="Split to show.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="PNG file to write.")
 @click.option(
-    "--device",
-    type=click.Choice(("auto", "cpu", "cuda")),
-    default="auto",
-    show_default=True,
-    help="auto: a GPU if there is one.",
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="The picture: .png, .pdf or .svg."
 )
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
+@MIRROR
+@DEVICE
+@THREADS
 @SHARED
 def command(
     model: Path,
@@ -54,34 +53,31 @@ def command(
     top: int,
     split: int,
     output: Path,
+    mirror: bool,
     device: str,
     threads: int,
 ) -> None:
     """Draw queries of DATA.h5 and the gallery images that MODEL ranks first.
 
-    One row per query: its image with camera, average precision and number of true matches, then the most
-    similar gallery images with similarity and camera: framed green with a tick if they show the same person,
-    dashed orange with a cross if not. Features, ranking and junk are as in `fedreid-mpi evaluate`.
-    --query, --worst and --random may be combined; without any of them, five queries are drawn at random.
+    One row per query: its image with camera, average precision, number of true matches and the rank of the
+    first of them in the whole gallery; then the most similar gallery images with similarity and camera,
+    framed green with a tick if they show the same person, dashed orange with a cross if not. Features,
+    ranking and junk are as in `fedreid-mpi evaluate`. --query, --worst and --random may be combined; without
+    any of them, five queries are drawn at random.
 
     \b
-      fedreid-mpi results rank-list MODEL archives/viper.h5 --worst 5 -o worst.png
+      fedreid-mpi results rank-list MODEL archives/viper.h5 --worst 5 -o worst.pdf
       fedreid-mpi results rank-list MODEL archives/market1501.h5 --query 0042_c1 -o 0042.png
     """  # noqa: D301 (click needs the backspace)
-    import socket
-
     from fedreid_mpi import config
     from fedreid_mpi.data.archive import DatasetArchive
-    from fedreid_mpi.device import choose_device, memory_format, set_arithmetic
     from fedreid_mpi.evaluation import Scoring, extract_parts, images_to_score, score_split
     from fedreid_mpi.model import load_model
-    from fedreid_mpi.report.ranked_lists import rank_lists, worst_queries, write_ranked_lists
+    from fedreid_mpi.report.pictures import save_picture
+    from fedreid_mpi.report.ranked_lists import draw_ranked_lists, rank_lists, worst_queries
     from fedreid_mpi.seeds import generator
 
-    if output.is_dir():
-        raise ConfigurationError(f"-o {output}: a folder, expected the name of a PNG file")
-    if not output.resolve().parent.is_dir():
-        raise ConfigurationError(f"-o {output}: no such folder {output.resolve().parent}")
+    _require_picture(output)
     compute = config.Compute.model_validate({"device": device, "threads": threads})
     stored, dataset = load_model(model), DatasetArchive.open(archive)
     if (dataset.height, dataset.width) != (stored.height, stored.width):
@@ -99,28 +95,39 @@ def command(
     if asked > MOST_QUERIES:
         raise ConfigurationError(f"{asked} queries are asked for, expected at most {MOST_QUERIES}")
 
-    where = choose_device(compute, 0, 1, socket.gethostname())
-    set_arithmetic(compute, where)
+    place_networks(compute, stored.network)
     with progress_bar("images", sum(map(len, parts)) + queries) as advance:
-        extracted = extract_parts(
-            stored.network.place(where, memory_format(compute, where)), dataset, parts, compute, True, advance
-        )
+        extracted = extract_parts(stored.network, dataset, parts, compute, mirror, advance)
         ranking = score_split(extracted, split, Scoring(), advance)
     chosen += worst_queries(ranking, worst or 0) + [int(query) for query in random]
     unique = list(dict.fromkeys(chosen))
     if not unique:
         raise DataError(f"{archive}: no query of split {split} has a match, so none is the worst")
     lists = rank_lists(extracted, split, unique, top, ranking)
-    title = f"{model.name} on {dataset.name}"
-    write_ranked_lists(output, dataset, lists, top, title)
+    title = f"{model.name} on {dataset.name}{'' if mirror else ', without mirror images'}"
+    save_picture(draw_ranked_lists(dataset, lists, top, title), output)
     for each in lists:
-        first = f"first match among the top {top}: {_first(each.right.tolist())}"
-        click.echo(f"query {each.query}: {dataset.paths[each.image]}, {each.matches} matches, {first}")
+        click.echo(f"query {each.query}: {dataset.paths[each.image]}, {_first(each)}")
     click.echo(f"Picture: {output}")
 
 
-def _first(right: Sequence[bool]) -> str:
-    return f"rank {right.index(True) + 1}" if True in right else "none"
+def _require_picture(output: Path) -> None:
+    """Refuse a place where no picture can be written, before any work."""
+    from fedreid_mpi.report.pictures import ENDINGS, picture_format
+
+    if output.is_dir():
+        raise ConfigurationError(f"-o {output}: a folder, expected a file's name, {', '.join(ENDINGS)}")
+    picture_format(output)
+    if not output.resolve().parent.is_dir():
+        raise ConfigurationError(f"-o {output}: no such folder {output.resolve().parent}")
+
+
+def _first(each: "RankedList") -> str:
+    """Say where in the whole gallery the first match stands."""
+    if each.matches == 0:
+        return f"no match among {each.ranked:,} images"
+    matches = "1 match" if each.matches == 1 else f"{each.matches:,} matches"
+    return f"{matches}, the first at rank {each.first:,} of {each.ranked:,}"
 
 
 def _find(wanted: Sequence[str], dataset: "DatasetArchive", split: int) -> list[int]:
