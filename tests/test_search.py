@@ -1,7 +1,10 @@
 """A search by images that nobody has labelled: folders of image files in, a picture and a table out."""
 
 import csv
+import json
+import re
 import shutil
+from pathlib import Path
 
 import matplotlib.image
 import numpy as np
@@ -9,6 +12,8 @@ import pytest
 import torch
 from launching import ERROR
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
 from small import HEIGHT, WIDTH, draw, write_experiment, write_site
 from torch.nn import functional as F
 
@@ -194,3 +199,37 @@ def test_links_are_followed_but_not_in_circles(folders):
     (queries / "gone.jpg").symlink_to(queries / "nowhere.jpg")
     with pytest.raises(DataError, match=r"1 links lead nowhere: 'gone.jpg'"):
         list_image_folder(queries)
+
+
+def test_the_page_loads_a_model_in_plain_pytorch(search, model, folders, tmp_path, capsys):
+    """docs/which-model.md, as it stands: two images are as similar as the search says."""
+    page = (Path(__file__).parents[1] / "docs" / "which-model.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    assert len(example.splitlines()) <= 22
+    shutil.copy(model, tmp_path / "global.safetensors")
+    shutil.copy(folders[0] / "4.png", tmp_path / "a.jpg")
+    shutil.copy(folders[1] / "camera 1" / "4.jpg", tmp_path / "b.jpg")
+    search("found.csv", "--top", "50")
+    capsys.readouterr()
+    exec(example, {})
+    (expected,) = (
+        float(row["similarity"])
+        for row in table(tmp_path / "found.csv")
+        if (row["query"], row["image"]) == ("4.png", "camera 1/4.jpg")
+    )
+    assert float(capsys.readouterr().out) == pytest.approx(expected, abs=1e-5)
+
+
+def test_inspect_describes_a_model(model, capsys):
+    assert run(["inspect", str(model)]) == 0
+    rows = dict(re.findall(r"│ ([\w -]+?) +│ (.+?) +│", capsys.readouterr().out))
+    stored = load_model(model)
+    with safe_open(model, framework="pt") as file:
+        about = json.loads(file.metadata()["fedreid_mpi"])
+    tensors = sum(leaf.numel() for name, leaf in load_file(model).items() if "running" not in name)
+    assert (rows["backbone"], rows["embedding_dim"], rows["images"]) == ("small", "16", f"{HEIGHT}x{WIDTH}")
+    assert (rows["round"], rows["feature"]) == ("1", "16")
+    assert (rows["mean of pixels"], rows["deviation"]) == ("0.485 0.456 0.406", "0.229 0.224 0.225")
+    assert rows["parameters"] == f"{tensors:,}"
+    assert rows["SHA-256"] == f"{about['digest']}, as it was written"
+    assert (stored.round, stored.digest) == (1, about["digest"])

@@ -1,7 +1,6 @@
 """What a search found: pictures of queries beside the images most like them, and a table."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import PurePosixPath
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,8 +13,8 @@ from fedreid_mpi.records import Advance
 from fedreid_mpi.report.export import Row
 from fedreid_mpi.report.tiles import Tile, draw_tiles
 
-LONGEST = 18
-"""Characters of a file's name that fit below an image."""
+LINE, LINES = 18, 2
+"""Characters that fit below an image, and lines of them that a file's name may take."""
 
 _FRAME = "#9a9a9a"
 
@@ -66,9 +65,9 @@ def draw_found(
     shown = _read(gallery, images, size, jobs, advance)
     rows = [
         [
-            Tile(asked[number], _short(queries.paths[number])),
+            Tile(asked[number], _label(queries.paths[number])),
             *(
-                Tile(shown[image], f"{similarity:.3f}\n{_short(gallery.paths[image])}", _FRAME)
+                Tile(shown[image], f"{similarity:.3f}\n{_label(gallery.paths[image])}", _FRAME)
                 for image, similarity in zip(each.images.tolist(), each.similarities, strict=True)
             ),
         ]
@@ -84,6 +83,8 @@ def _read(
     return {number: pixels for number, (pixels, _) in zip(numbers, decoded, strict=True)}
 
 
-def _short(path: str) -> str:
-    name = PurePosixPath(path).name
-    return name if len(name) <= LONGEST else f"…{name[1 - LONGEST :]}"
+def _label(path: str) -> str:
+    """Break a path, or as much of its end as there is room for, into lines."""
+    room = LINE * LINES
+    shown = path if len(path) <= room else f"…{path[1 - room :]}"
+    return "\n".join(shown[start : start + LINE] for start in range(0, len(shown), LINE))
