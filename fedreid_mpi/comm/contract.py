@@ -1,6 +1,6 @@
 """The contract between the federation and whatever carries its messages.
 
-Two back ends keep it: `single` (one process plays all roles) and `mpi`. The rank 0 is the server; the other
+Two back ends keep it: `single` (one process does everything) and `mpi`. The rank 0 is the server; the other
 ranks host clients; a lone process is both.
 """
 

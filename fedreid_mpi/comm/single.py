@@ -1,4 +1,4 @@
-"""One process that plays all roles: no launcher and no MPI library needed."""
+"""One process that does everything: no launcher and no MPI library needed."""
 
 import os
 import socket

@@ -45,7 +45,7 @@ class Run:
         Its archive.
     settings
         Resolved configuration: ``"section.key"`` to value; of paths only the file's name is kept. Keys that
-        were not there when the run was played have their defaults.
+        did not exist when the run was made have their defaults.
     tested
         The D datasets that have a test split, in the paper's order, others behind them as they come.
     """

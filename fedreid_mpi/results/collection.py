@@ -1,4 +1,4 @@
-"""Many archives in one file: the runs of a study, from as many clusters as it was played on."""
+"""Many archives in one file: the runs of a study, from as many clusters as it ran on."""
 
 import os
 import re

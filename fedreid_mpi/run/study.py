@@ -46,7 +46,7 @@ def run_study(
     Parameters
     ----------
     runner
-        The ranks; if some are lost, those that are left go on with the run and play the next ones.
+        The ranks; if some are lost, the remaining ones continue the run and do the next ones.
     runs
         The same on every rank.
     folder

@@ -200,7 +200,7 @@ def _print_ledger(results: RunResults) -> None:
         table.add_row(line.clients, line.rounds, entry.what, shape, str(entry.bits), entry.how)
     print_table(table)
     if len(results.header.ranks) == 1:
-        click.echo("One process played all roles: nothing travelled but within it.")
+        click.echo("One process did everything: nothing travelled between ranks.")
     _print_privacy(results)
 
 
