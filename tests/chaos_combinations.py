@@ -6,8 +6,8 @@ from pathlib import Path
 from chaos import Trial
 from launching import launch_program
 from mpi_runs import EVERYONE, SIZES, combinations, sample
+from same_runs import assert_did, assert_same_run
 from small import Silent, write_experiment, write_public, write_sites
-from test_invariant import assert_did, assert_same_run
 
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment

@@ -1,6 +1,7 @@
 """What several test modules share."""
 
 import pytest
+from many_splits import archive, model  # noqa: F401 (fixtures)
 from slurm_cluster import slurm  # noqa: F401 (a fixture)
 from small import write_experiment, write_sites
 

@@ -163,6 +163,12 @@ def write_experiment(path: Path, archives: list[Path], **sections: dict[str, obj
     return path
 
 
+def write_suite(path, methods, seeds=(4, 1), base="base.toml"):
+    study = {"name": "small", "base": str(base), "seeds": list(seeds)}
+    path.write_text(tomli_w.dumps({"study": study, "methods": methods}), encoding="utf-8")
+    return path
+
+
 class Silent:
     """Watches a run and says nothing."""
 

@@ -3,8 +3,8 @@
 import pytest
 from launching import launch_program
 from mpi_backbones import FAMILIES, narrow_resnet50
+from same_runs import assert_same_run
 from small import Silent, write_experiment, write_site
-from test_invariant import assert_same_run
 
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment

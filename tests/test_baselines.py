@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from federations import begun
 from safetensors.numpy import load_file
+from same_runs import assert_same_run
 from small import Silent, StopAfter, write_experiment
-from test_invariant import assert_same_run
-from test_probes import begun
 from torch.nn import functional as F
 
 from fedreid_mpi.comm import SingleCommunicator

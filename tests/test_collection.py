@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 import runs
+from hand_made import assert_same
 from small import write_site
-from test_results import assert_same
 
 from fedreid_mpi.cli import run as fedreid
 from fedreid_mpi.errors import DataError

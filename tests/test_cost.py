@@ -4,8 +4,7 @@ from collections import Counter
 
 import pytest
 import torch
-from small import Silent, write_experiment, write_folds, write_public
-from test_study import write_suite
+from small import Silent, write_experiment, write_folds, write_public, write_suite
 
 from fedreid_mpi.cli import run
 from fedreid_mpi.comm import SingleCommunicator

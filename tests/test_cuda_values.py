@@ -6,12 +6,11 @@ The tensors hold values of the CPU and are labelled ``cuda``; operations that mi
 import numpy as np
 import pytest
 import torch
+from client_sums import LENGTH, add_clients
 from fake_cuda import CPU, CUDA, MIXED, DeviceMixError, labelled_cuda
+from rankings import people, random_case, same
 from small import EXPERIMENT, write_site
-from test_ranking import random_case
-from test_reranking import people
 
-from fedreid_mpi.algorithms.averaging import grid_of
 from fedreid_mpi.config import Augmentation, Compute, Model
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import augment
@@ -20,7 +19,7 @@ from fedreid_mpi.evaluation.features import extract_parts
 from fedreid_mpi.evaluation.ranking import cosine_distances, evaluate_ranking
 from fedreid_mpi.evaluation.reranking import Reranking
 from fedreid_mpi.evaluation.splits import Scoring, images_to_score
-from fedreid_mpi.federated.sums import MODELS, RankSums, Segment, Vectors
+from fedreid_mpi.federated.sums import MODELS
 from fedreid_mpi.model import build_network
 from fedreid_mpi.pixels import IMAGENET
 
@@ -35,12 +34,6 @@ def test_a_mix_of_labels_is_caught():
                 mix()
         with pytest.raises(RuntimeError, match="numpy"):
             there.numpy()
-
-
-def same(ranking, other):
-    for name in ("cmc", "average_precision", "inverse_negative_penalty", "first_match"):
-        np.testing.assert_array_equal(getattr(ranking, name), getattr(other, name), err_msg=name)
-    assert ranking.scores().queries == other.scores().queries
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -102,21 +95,6 @@ def test_a_gpu_scores_a_split_as_a_cpu_does(tmp_path, monkeypatch):
     expected = score(CPU)
     with labelled_cuda():
         same(score(CUDA), expected)
-
-
-LENGTH = 70_000  # more than a CPU takes at a time, where a GPU takes all
-
-
-def add_clients(device):
-    grids = grid_of("parameters", 3), grid_of("statistics", 3)
-    segments = Segment(slice(0, LENGTH - 100), grids[0]), Segment(slice(LENGTH - 100, LENGTH), grids[1])
-    sums = RankSums({MODELS: Vectors(LENGTH, segments)}, {0: 0, 1: 0, 2: 1}, (1, 0, 2), lends_statistics=True)
-    draw = np.random.default_rng(4)
-    for client, share in enumerate((1.0, 0.3, 0.7)):
-        values = torch.from_numpy(draw.standard_normal(LENGTH).astype(np.float32)).to(device)
-        assert sums.vectors[MODELS].fits(values)
-        sums.add(client, MODELS, share, values)
-    return sums
 
 
 def test_a_gpu_sums_as_a_cpu_does():

@@ -11,9 +11,9 @@ import pytest
 import torch
 from bad_inputs import stock
 from failing_disk import FailingDisk
+from hand_made import HEADER, record
 from launching import ERROR
 from small import write_site
-from test_results import HEADER, record
 
 from fedreid_mpi import config
 from fedreid_mpi.cli import run

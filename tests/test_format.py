@@ -8,9 +8,9 @@ import re
 from pathlib import Path
 
 import h5py
+import hand_made
 import numpy as np
 import pytest
-import test_results
 import trees
 
 from fedreid_mpi import cli
@@ -88,8 +88,8 @@ def archives(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def segment(tmp_path_factory):
-    records = [test_results.record(number) for number in range(1, 4)]
-    return test_results.write_run(tmp_path_factory.mktemp("run"), records) / "results_001_001.h5"
+    records = [hand_made.record(number) for number in range(1, 4)]
+    return hand_made.write_run(tmp_path_factory.mktemp("run"), records) / "results_001_001.h5"
 
 
 def everything(path):

@@ -5,10 +5,10 @@ import time
 import numpy as np
 import pytest
 import torch
+from client_sums import add_clients
 from learners import learner
+from rankings import people, same
 from small import EXPERIMENT, write_site
-from test_cuda_values import add_clients, same
-from test_reranking import people
 
 from fedreid_mpi.config import Compute, Experiment
 from fedreid_mpi.device import choose_device, gpu_id, set_arithmetic, torch_randomness

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from same_runs import assert_same_run
 from small import Silent, StopAfter, write_experiment
-from test_invariant import assert_same_run
 
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment

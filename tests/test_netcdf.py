@@ -7,12 +7,11 @@ import shutil
 from pathlib import Path
 
 import h5py
+import hand_made
 import netCDF4
 import numpy as np
 import pytest
-import test_results
 import xarray
-from test_evaluation_splits import archive, model  # noqa: F401 (fixtures)
 
 from fedreid_mpi import cli
 from fedreid_mpi.records import Message
@@ -31,19 +30,19 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     (folder / "runs").mkdir()
     sent = {1: {Message("models", "float32", (1, 10), 40): 2, Message("float", "pickle", (), 9): 1}}
-    records = [test_results.record(number, messages=sent) for number in range(1, 4)]
+    records = [hand_made.record(number, messages=sent) for number in range(1, 4)]
     settings = '[run]\nname = "unit"\nrounds = 3\n\n[optimizer]\nlr = 0.05\n'
-    header = dataclasses.replace(test_results.HEADER, configuration=settings)
-    test_results.write_run(folder / "runs" / "1", records, header, rounds_per_segment=2)
+    header = dataclasses.replace(hand_made.HEADER, configuration=settings)
+    hand_made.write_run(folder / "runs" / "1", records, header, rounds_per_segment=2)
     other = dataclasses.replace(header, name="other")
-    test_results.write_run(folder / "runs" / "2", records[:1], other)
+    hand_made.write_run(folder / "runs" / "2", records[:1], other)
     assert cli.run(["results", "merge", str(folder / "runs" / "1"), "-o", str(folder / "run.h5")]) == 0
     assert cli.run(["results", "collect", str(folder / "runs"), "-o", str(folder / "study.h5")]) == 0
     return folder
 
 
 @pytest.fixture
-def features(folder, archive, model):  # noqa: F811
+def features(folder, archive, model):
     path = folder / "features.h5"
     if not path.exists():
         options = ["--multi-query", "--rerank", "--k1", "2", "--k2", "1", "--save", str(path)]
@@ -167,11 +166,9 @@ def test_older_files_are_read_verified_and_written_anew(old, tmp_path, capsys):
 
 
 def test_what_is_no_list_of_numbers_is_a_fault(folder, tmp_path):
-    from test_verify import renew_digest
-
     shutil.copy(folder / "run.h5", path := tmp_path / "run.h5")
     with h5py.File(path, "r+") as file:
         file["ranks/clients"][0] = "0,one"
-        renew_digest(file)
+        hand_made.renew_digest(file)
     (fault,) = verify_results(path)
     assert fault.startswith("a list of whole numbers is none: ")

@@ -6,12 +6,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from federations import begun
 from learners import learner
 from small import EXPERIMENT, PUBLIC_IMAGES, write_public, write_site
 from torch.nn.functional import pixel_unshuffle
 
 from fedreid_mpi.algorithms.weighting import LEAST_DISTANCE
-from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import Experiment, load_experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import normalise
@@ -21,9 +21,6 @@ from fedreid_mpi.federated.plan import plan_round
 from fedreid_mpi.federated.round import run_round
 from fedreid_mpi.model import batch_norms, batch_statistics, build_network
 from fedreid_mpi.pixels import IMAGENET
-from fedreid_mpi.records import no_heartbeat
-from fedreid_mpi.run.setup import describe_clients, open_archives, require_open, set_up
-from fedreid_mpi.run.state import ResumePoint
 from fedreid_mpi.seeds import generator
 
 
@@ -46,16 +43,6 @@ def settings_of(sites, probe="own", **sections):
     for name, keys in sections.items():
         content[name] = content.get(name, {}) | keys
     return Experiment.model_validate(content)
-
-
-def begun(settings, folder):
-    """A federation in this process, about to begin."""
-    opened = require_open(open_archives(settings, is_server=True))
-    specs = describe_clients(settings, opened)
-    ids = tuple(range(len(specs)))
-    return set_up(
-        SingleCommunicator(), settings, opened, specs, folder, ResumePoint(1, -1, (ids,), ids), no_heartbeat
-    )
 
 
 def distances(record):

@@ -1,9 +1,9 @@
-import random
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from rankings import random_case
 
 from fedreid_mpi import seeds
 from fedreid_mpi.evaluation import ranking
@@ -44,22 +44,6 @@ def oracle(case, trapezoid=False):
             total += precision
         scores.append((total / len(ranks), Fraction(len(ranks), ranks[-1]), ranks[0]))
     return scores
-
-
-def random_case(seed, queries=12, gallery=40, dimensions=3, people=5, cameras=3):
-    """Small-integer features, hence many ties; junk, background, unmatched queries, zero vectors."""
-    draw = random.Random(seed)
-
-    def side(count, lowest):
-        features = [[draw.randint(-2, 2) for _ in range(dimensions)] for _ in range(count)]
-        pids = [draw.randint(lowest, people) for _ in range(count)]
-        return features, pids, [draw.randrange(cameras) for _ in range(count)]
-
-    qf, qp, qc = side(queries, 1)
-    gf, gp, gc = side(gallery, -1)
-    qp[0] = people + 1  # in no gallery
-    qp[1] = -1
-    return {"qf": qf, "qp": qp, "qc": qc, "gf": gf, "gp": gp, "gc": gc}
 
 
 def evaluate(case, **options):

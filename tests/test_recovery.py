@@ -7,8 +7,8 @@ import time
 import pytest
 import tomli_w
 from launching import ERROR, ranks_of, started, surviving
+from same_runs import assert_same_run
 from small import Silent, write_experiment
-from test_invariant import assert_same_run
 
 from fedreid_mpi.comm import PhaseError, RanksLost, SingleCommunicator
 from fedreid_mpi.config import load_experiment

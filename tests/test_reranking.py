@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from rankings import people
 
 from fedreid_mpi.evaluation import ranking
 from fedreid_mpi.evaluation.distances import STEPS, Rows
@@ -49,16 +50,6 @@ def paper(query, gallery, k1=20, k2=6, weight=0.3):
             jaccard = 1 - pair.min(0).sum() / pair.max(0).sum()  # equation 10
             final[p, g] = (1 - weight) * jaccard + weight * original[p, len(query) + g]  # equation 12
     return final
-
-
-def people(seed, queries=15, gallery=90, persons=12, dimensions=8, spread=0.7):
-    draw = np.random.default_rng(seed)
-    centres = draw.standard_normal((persons, dimensions))
-    pids = draw.integers(persons, size=queries + gallery)
-    features = centres[pids] + spread * draw.standard_normal((len(pids), dimensions))
-    camids = draw.integers(4, size=len(pids))
-    split = slice(0, queries), slice(queries, None)
-    return [array[part] for part in split for array in (features, pids, camids)]
 
 
 def reranked(query, gallery, **settings):

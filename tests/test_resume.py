@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rights import as_nobody
+from same_runs import assert_same_run
 from small import Silent, StopAfter, write_experiment
-from test_invariant import assert_same_run
-from test_robustness import as_nobody
 
 from fedreid_mpi.cli import run
 from fedreid_mpi.comm import PhaseError, SingleCommunicator

@@ -16,6 +16,7 @@ import h5py
 import pytest
 import trees
 import trees_small
+from rights import as_nobody
 
 from fedreid_mpi import cli
 from fedreid_mpi.config import load_experiment
@@ -75,19 +76,6 @@ def error_line(capsys):
 
 def is_whole(path):
     return verify_dataset(path, lambda _: None) == ()
-
-
-@contextlib.contextmanager
-def as_nobody():
-    """Take a superuser's rights away for a while."""
-    superuser = os.geteuid() == 0
-    if superuser:
-        os.seteuid(65534)
-    try:
-        yield
-    finally:
-        if superuser:
-            os.seteuid(0)
 
 
 def test_hidden_files_and_archive_litter_are_ignored(market, output):

@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from same_runs import assert_same_run
 from small import Silent, write_experiment
-from test_invariant import assert_same_run
 
 from fedreid_mpi.cli import run as fedreid
 from fedreid_mpi.comm import SingleCommunicator

@@ -9,8 +9,8 @@ import time
 
 import pytest
 from launching import ranks_of, started
+from same_runs import assert_same_run
 from small import Silent, write_experiment
-from test_invariant import assert_same_run
 
 from fedreid_mpi.cli import run
 from fedreid_mpi.comm import PhaseError, SingleCommunicator

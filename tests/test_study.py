@@ -1,10 +1,9 @@
 import tomllib
 
 import pytest
-import tomli_w
 from launching import ERROR, fedreid
-from small import Silent, write_experiment
-from test_invariant import assert_same_run
+from same_runs import assert_same_run
+from small import Silent, write_experiment, write_suite
 
 from fedreid_mpi.cli import run
 from fedreid_mpi.comm import SingleCommunicator
@@ -14,12 +13,6 @@ from fedreid_mpi.results import read_run
 from fedreid_mpi.run.checkpoint import folder_of
 from fedreid_mpi.run.loop import run_federation
 from fedreid_mpi.storage.run_directory import Status, read_status, write_status
-
-
-def write_suite(path, methods, seeds=(4, 1), base="base.toml"):
-    study = {"name": "small", "base": str(base), "seeds": list(seeds)}
-    path.write_text(tomli_w.dumps({"study": study, "methods": methods}), encoding="utf-8")
-    return path
 
 
 @pytest.fixture

@@ -1,20 +1,19 @@
 import hashlib
 import shutil
 
+import archive_contents
 import h5py
+import hand_made
 import numpy as np
 import pytest
-import test_archive
-import test_results
 import trees
-from test_evaluation_splits import archive, model  # noqa: F401 (fixtures)
+from hand_made import renew_digest
 
 from fedreid_mpi import cli
 from fedreid_mpi.data.archive import DatasetArchive, read_tree, verify_dataset, write_archive
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.records import ModelKind
 from fedreid_mpi.results.verify import verify_features, verify_results
-from fedreid_mpi.storage.hdf5.digest import content_digest
 
 PIDS = [-1, 0, 5, 5, 9, 9, 7]
 SPLITS = [
@@ -26,8 +25,8 @@ ATTRIBUTES = {"cameras": 7, "train_images": 1, "query_identities": 2, "split_see
 
 def write(path, images=None, **changes):
     fields = {"pids": PIDS, "splits": SPLITS, "attributes": ATTRIBUTES, "notes": ["ä note"]} | changes
-    pixels = test_archive.pixels(len(fields.get("paths", PIDS)))
-    write_archive(path, test_archive.contents(**fields), test_archive.stream(pixels))
+    pixels = archive_contents.pixels(len(fields.get("paths", PIDS)))
+    write_archive(path, archive_contents.contents(**fields), archive_contents.stream(pixels))
     return path
 
 
@@ -91,7 +90,7 @@ def test_every_flipped_byte_of_an_image_is_found_and_named(good, tmp_path, capsy
     for place in rng.choice(images.nbytes, 60, replace=False):
         number = place // images[0].nbytes
         broken = flip(good, images.offset + place, int(rng.integers(1, 256)), tmp_path / "broken.h5")
-        path = test_archive.PATHS[number]
+        path = archive_contents.PATHS[number]
         assert verify(broken) == (f"image {number} ({path}) has other pixels than were written",)
     assert cli.run(["inspect", "--verify", str(broken)]) == 3
     assert f"{broken}: does not verify: image {number} ({path}) has other" in error_line(capsys)
@@ -176,10 +175,6 @@ def test_broken_rules_are_named_though_the_digests_hold(tmp_path, fault):
     assert fault in verify(write(tmp_path / "x.h5", **BROKEN_RULES[fault]))
 
 
-def renew_digest(file):
-    file.attrs["content_digest"] = content_digest(file)
-
-
 def test_other_layouts_are_named_though_the_digests_hold(good):
     def change(edit, *faults):
         shutil.copy(good, path := good.with_name("changed.h5"))
@@ -225,8 +220,8 @@ def test_other_layouts_are_named_though_the_digests_hold(good):
 
 @pytest.fixture
 def segment(tmp_path):
-    records = [test_results.record(number) for number in range(1, 4)]
-    return test_results.write_run(tmp_path / "run", records) / "results_001_001.h5"
+    records = [hand_made.record(number) for number in range(1, 4)]
+    return hand_made.write_run(tmp_path / "run", records) / "results_001_001.h5"
 
 
 def test_results_verify(segment, capsys):
@@ -295,7 +290,7 @@ def test_results_that_break_rules_are_named(segment):
     )
 
 
-def test_features_verify_and_broken_rules_are_named(archive, model, tmp_path):  # noqa: F811
+def test_features_verify_and_broken_rules_are_named(archive, model, tmp_path):
     saved = tmp_path / "features.h5"
     options = ["--multi-query", "--rerank", "--k1", "2", "--k2", "1", "--save", str(saved)]
     assert cli.run(["evaluate", str(model), str(archive.path), *options]) == 0
