@@ -353,6 +353,10 @@ class RunHeader:
         1 for the first start of a run (volatile).
     unseen
         Datasets that nobody trains on, in id order.
+    git_dirty
+        Whether files of the package were changed since that commit (volatile).
+    source_digest
+        Digest of the package's source; empty in archives from before there was one (volatile).
     """
 
     name: str
@@ -365,3 +369,5 @@ class RunHeader:
     parameters: int
     attempt: int = 1
     unseen: tuple[UnseenDataset, ...] = ()
+    git_dirty: bool = False
+    source_digest: str = ""

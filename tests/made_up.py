@@ -46,6 +46,7 @@ def write_run(
     groups: Callable[[int, int], int] | None = None,
     events: tuple[Event, ...] = (),
     commit: str = "",
+    source: str = "",
     unseen: Mapping[str, Callable[[int, int], float]] | None = None,
     epsilon: float | None = None,
     **sections: dict[str, Any],
@@ -87,6 +88,7 @@ def write_run(
         ),
         versions={"fedreid_mpi": "0.1.0"},
         git_commit=commit,
+        source_digest=source,
         parameters=1000,
         unseen=tuple(UnseenDataset(number, one, 20, 1) for number, one in enumerate(unseen or ())),
     )

@@ -220,13 +220,49 @@ def test_what_does_not_fit_is_told(tmp_path, study):
     write_run(tmp_path / "again", "fedpav", 0, rising(FEDPAV[0]), SITES, commit="bbb")
     write_run(tmp_path / "again", "fedpav", 1, rising(FEDPAV[1]), SITES, optimizer={"lr": 0.1})
     found = load_study([tmp_path, tmp_path / "again"])
-    assert [(method.name, len(method.runs)) for method in found.methods] == [("fedpav", 1), ("fedpav (2)", 1)]
+    assert [(method.name, len(method.runs)) for method in found.methods] == [
+        ("fedpav", 1),
+        ("fedpav (2)", 1),
+        ("fedpav (3)", 1),
+    ]
     assert found.warnings == (
         "fedpav, seed 1 (fedpav-seed1) has 2 of 4 rounds: left out of all answers.",
-        "fedpav, seed 0 (fedpav-seed0) repeats fedpav, seed 0 (fedpav-seed0): left out.",
         "Runs named fedpav differ in more than the seed (optimizer.lr): shown as two methods.",
-        "The runs are of different commits: see the table of runs.",
+        "Runs named fedpav differ in more than the seed (code): shown as two methods.",
+        "The runs are of different code: see the table of runs.",
     )
+
+
+def test_only_runs_of_one_name_code_and_scores_are_repetitions(tmp_path, capsys):
+    """Settings and seed of all five agree."""
+    runs = {
+        "first": {},
+        "repetition": {},
+        "other-scores": {"rank1": rising((0.9, 0.9))},
+        "other-code": {"source": "d1"},
+        "other-name": {"name": "mine", "source": "d2"},
+    }
+    for folder, changes in runs.items():
+        plain = {"name": "fedpav", "rank1": rising(FEDPAV[0]), "source": "d0"}
+        write_run(tmp_path / folder, seed=0, datasets=SITES, commit="aaa", **(plain | changes))
+    found = load_study([tmp_path / folder for folder in runs])
+    places = {method.name: [run.folder.parent.name for run in method.runs] for method in found.methods}
+    assert places == {
+        "fedpav": ["first"],
+        "fedpav (2)": ["other-scores"],
+        "fedpav (3)": ["other-code"],
+        "mine": ["other-name"],
+    }
+    assert found.warnings == (
+        "fedpav, seed 0 (fedpav-seed0) repeats fedpav, seed 0 (fedpav-seed0): left out.",
+        "Runs named fedpav differ in more than the seed (scores): shown as two methods.",
+        "Runs named fedpav differ in more than the seed (code): shown as two methods.",
+        "mine differs from fedpav in name and code alone: shown as two methods.",
+        "The runs are of different code: see the table of runs.",
+    )
+    assert fedreid(["results", "compare", str(tmp_path), "--metric", "rank-1"]) == 0
+    heading = next(line for line in capsys.readouterr().out.splitlines() if "fedpav (3)" in line)
+    assert heading.split() == ["fedpav", "fedpav", "(2)", "fedpav", "(3)", "mine"]
 
 
 def test_a_study_file_is_read_like_the_folder_of_its_runs(study, tmp_path):

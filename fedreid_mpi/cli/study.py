@@ -20,7 +20,6 @@ from fedreid_mpi.cli.train import (
     ON_RANK_LOSS,
     TIME_LIMIT,
     end_badly,
-    git_commit,
     stop_for,
     tell_of_interrupt,
 )
@@ -29,6 +28,7 @@ from fedreid_mpi.storage.access import audience
 if TYPE_CHECKING:
     from fedreid_mpi.comm import Communicator, PhaseError
     from fedreid_mpi.config import StudyRun
+    from fedreid_mpi.run.program import Checkout
     from fedreid_mpi.run.recovery import ElasticRunner, FailureLog, Policy
     from fedreid_mpi.run.state import RunResult
     from fedreid_mpi.run.stopping import StopController
@@ -94,16 +94,17 @@ def command(
     if folder is None:
         raise click.UsageError("Missing argument 'FOLDER'.")
     from fedreid_mpi.comm import connect
+    from fedreid_mpi.run.program import read_checkout
     from fedreid_mpi.run.recovery import ElasticRunner
 
     outlive_output()
     stop = stop_for(time_limit)
     with stop.listening(tell_of_interrupt):
-        commit = git_commit()
+        checkout = read_checkout()
         runner = ElasticRunner(connect(policy != "abort", lambda: stop.abandon_requested), policy)
         try:
             runs = runner.run(partial(_prepare, suite, overrides, member))
-            code = _run(runner, runs, folder, commit, stop)
+            code = _run(runner, runs, folder, checkout, stop)
         except BaseException as error:  # noqa: BLE001
             code = end_badly(runner.comm, folder, error)
     sys.exit(code)
@@ -139,12 +140,16 @@ def _prepare(
 
 
 def _run(
-    runner: "ElasticRunner", runs: "Sequence[StudyRun]", folder: Path, commit: str, stop: "StopController"
+    runner: "ElasticRunner",
+    runs: "Sequence[StudyRun]",
+    folder: Path,
+    checkout: "Checkout",
+    stop: "StopController",
 ) -> int:
     from fedreid_mpi.run.study import run_study
 
     with StudyPrinter(len(runs), folder, runner) as printer:
-        code = run_study(runner, runs, folder, printer, commit, stop)
+        code = run_study(runner, runs, folder, printer, checkout, stop)
     if runner.comm.is_server and not printer.is_stopped:
         click.echo(f"done: fedreid-mpi results report {shlex.quote(str(folder))}")
     return code

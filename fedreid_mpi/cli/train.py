@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import subprocess
 import sys
 from functools import partial
 from importlib import import_module
@@ -20,6 +19,7 @@ from fedreid_mpi.storage.atomic import atomic_write
 
 if TYPE_CHECKING:
     from fedreid_mpi.comm import Communicator
+    from fedreid_mpi.run.program import Checkout
     from fedreid_mpi.run.recovery import FailureLog, Policy
     from fedreid_mpi.run.stopping import StopController
 
@@ -93,17 +93,18 @@ def command(
     1 anything else.
     """  # noqa: D301 (click needs the backspace)
     from fedreid_mpi.comm import connect
+    from fedreid_mpi.run.program import read_checkout
     from fedreid_mpi.run.recovery import ElasticRunner
 
     outlive_output()
     stop = stop_for(time_limit)
     with stop.listening(tell_of_interrupt):
-        commit = git_commit()  # before MPI starts: a process that runs MPI should not fork
+        checkout = read_checkout()  # before MPI starts: a process that runs MPI should not fork
         runner = ElasticRunner(connect(policy != "abort", lambda: stop.abandon_requested), policy)
         if weights is not None:
             overrides = (*overrides, f"model.weights={weights.resolve()}")
         try:
-            runner.run(partial(_train, experiment, run_dir, overrides, commit, resume, stop))
+            runner.run(partial(_train, experiment, run_dir, overrides, checkout, resume, stop))
         except BaseException as error:  # noqa: BLE001
             sys.exit(end_badly(runner.comm, run_dir, error))
 
@@ -112,7 +113,7 @@ def _train(
     path: Path,
     run_dir: Path,
     overrides: tuple[str, ...],
-    commit: str,
+    checkout: "Checkout",
     resume: bool,
     stop: "StopController",
     comm: "Communicator",
@@ -130,7 +131,9 @@ def _train(
         )
     federation = comm.phase("start", partial(import_module, "fedreid_mpi.run.loop"))
     with RunPrinter(experiment.run.rounds, experiment.federation.mode == "local") as printer:
-        outcome = federation.run_federation(comm, experiment, run_dir, printer, commit, resume, stop, losses)
+        outcome = federation.run_federation(
+            comm, experiment, run_dir, printer, checkout, resume, stop, losses
+        )
     if comm.is_server:
         where = shlex.quote(str(run_dir))
         if outcome.done:
@@ -180,12 +183,3 @@ def _keep_trace(run_dir: Path, trace: str) -> str:
     except OSError:
         return ""  # the error itself matters more
     return f" (traceback in {run_dir / TRACE_FILE})"
-
-
-def git_commit() -> str:
-    """Return the commit of the package's source, or nothing where it is not a checkout."""
-    try:
-        command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""

@@ -130,7 +130,18 @@ def events(study: Study) -> Answer:
 
 def runs(study: Study) -> Answer:
     """List runs, differences in configuration, and clients."""
-    columns = ("run", "seed", "folder", "rounds", "evaluated", "ranks", "versions", "commit", "seconds")
+    columns = (
+        "run",
+        "seed",
+        "folder",
+        "rounds",
+        "evaluated",
+        "ranks",
+        "versions",
+        "commit",
+        "source",
+        "seconds",
+    )
     table = Table("e-runs", "Runs", columns, tuple(_describe(run) for run in study.runs))
     exhibits = [table, _configurations(study)]
     for number, (clients, methods) in enumerate(_by_clients(study).items(), start=1):
@@ -301,7 +312,8 @@ def _describe(run: Run) -> tuple[Cell, ...]:
         int((results.evaluations > 0).sum()),
         f"{len(header.ranks)} ({devices})",
         ", ".join(f"{name} {version}" for name, version in header.versions.items()),
-        header.git_commit[:10] or "–",
+        (header.git_commit[:10] + ", changed" * header.git_dirty) or "–",
+        header.source_digest[:10] or "–",
         round(float(np.nansum(results.phase_seconds))),
     )
 

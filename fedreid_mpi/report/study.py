@@ -71,6 +71,11 @@ class Run:
         return self.results.header.seed
 
     @property
+    def code(self) -> str:
+        """What tells the program's source: its digest; in earlier archives, which have none, its commit."""
+        return self.results.header.source_digest or self.results.header.git_commit
+
+    @property
     def planned(self) -> int:
         """Number of rounds that the configuration asks for."""
         return int(self.settings.get("run.rounds", 0))
@@ -129,7 +134,7 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """Runs that differ in seed alone, in the order of their seeds."""
+    """Runs of one name and code that differ in seed alone, in the order of their seeds."""
 
     name: str
     runs: tuple[Run, ...]
@@ -258,31 +263,68 @@ def make_study(runs: Sequence[Run]) -> Study:
         if not run.finished:
             fate = "used as it is" if run in used else "left out of all answers"
             warnings.append(f"{_label(run)} has {run.results.rounds[-1]} of {run.planned} rounds: {fate}.")
-    alike: dict[str, dict[int, Run]] = {}
-    for run in used:
-        key = repr((sorted(_without(run.settings, _LABELS).items()), _tests(run)))
-        seeds = alike.setdefault(key, {})
-        if run.seed in seeds:
-            warnings.append(f"{_label(run)} repeats {_label(seeds[run.seed])}: left out.")
-        else:
-            seeds[run.seed] = run
     methods: list[Method] = []
-    for seeds in alike.values():
-        ordered = tuple(seeds[seed] for seed in sorted(seeds))
-        name = " / ".join(dict.fromkeys(map(_name, ordered)))
+    for ordered in _by_method(used, warnings):
+        name, alike = _name(ordered[0]), [each for each in methods if _key(each.runs[0]) == _key(ordered[0])]
         twins = [method for method in methods if method.name.partition(" (")[0] == name]
         if twins:
-            keys = ", ".join(differing_keys([twins[0].settings, ordered[0].settings])) or "the test images"
-            warnings.append(f"Runs named {name} differ in more than the seed ({keys}): shown as two methods.")
+            what = _difference(twins[0].runs[0], ordered[0])
+            warnings.append(f"Runs named {name} differ in more than the seed ({what}): shown as two methods.")
+        elif alike:
+            what = "name" if alike[0].runs[0].code == ordered[0].code else "name and code"
+            warnings.append(f"{name} differs from {alike[0].name} in {what} alone: shown as two methods.")
         methods.append(Method(f"{name} ({len(twins) + 1})" if twins else name, ordered))
     for what, values in (
         ("versions", [dict(run.results.header.versions) for run in used]),
-        ("commits", [run.results.header.git_commit[:10] for run in used]),
+        ("code", [run.code for run in used]),
     ):
         if any(value != values[0] for value in values):
             warnings.append(f"The runs are of different {what}: see the table of runs.")
     methods.sort(key=lambda method: (method.settings["run.position"], *row(method.settings)))
     return Study(tuple(methods), tuple(runs), tuple(warnings))
+
+
+def _by_method(runs: Sequence[Run], warnings: list[str]) -> Iterator[tuple[Run, ...]]:
+    """Put runs together that differ in seed alone, in the order of their seeds; repetitions are left out.
+
+    Two runs of one seed with other figures are of two methods, whatever their settings say.
+    """
+    found: dict[str, list[dict[int, Run]]] = {}
+    for run in runs:
+        methods = found.setdefault(repr((_key(run), _name(run), run.code)), [])
+        seeds = next(
+            (each for each in methods if run.seed not in each or _repeats(run, each[run.seed])), None
+        )
+        if seeds is None:
+            methods.append({run.seed: run})
+        elif run.seed not in seeds:
+            seeds[run.seed] = run
+        else:
+            kept, other = seeds[run.seed], run
+            if run.results.rounds[-1] > kept.results.rounds[-1]:
+                kept, other = run, kept
+            seeds[run.seed] = kept
+            warnings.append(f"{_label(other)} repeats {_label(kept)}: left out.")
+    for seeds in (each for methods in found.values() for each in methods):
+        yield tuple(seeds[seed] for seed in sorted(seeds))
+
+
+def _repeats(run: Run, other: Run) -> bool:
+    """Tell whether a run is a copy of another of its method, earlier or later, or has its figures."""
+    one, two = run.results, other.results
+    if one.run_id == two.run_id and len(one.rounds) != len(two.rounds):
+        return True
+    names = ("rounds", "loss", "evaluations", "cmc", "mean_ap")
+    return all(np.array_equal(getattr(one, name), getattr(two, name), equal_nan=True) for name in names)
+
+
+def _difference(run: Run, other: Run) -> str:
+    """Say what makes runs of one name two methods."""
+    if keys := differing_keys([run.settings, other.settings]):
+        return ", ".join(keys)
+    if _tests(run) != _tests(other):
+        return "the test images"
+    return "scores" if run.code == other.code else "code"
 
 
 def differing_keys(settings: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -338,6 +380,11 @@ def _all_but(method: Method, varied: Sequence[str]) -> str:
     """Return all that a method has beside some settings, and beside those that change no figure."""
     rest = _without(method.settings, (*_LABELS, *_HARMLESS, *varied))
     return repr((sorted(rest.items()), _tests(method.runs[0])))
+
+
+def _key(run: Run) -> str:
+    """Return all that is to be equal in the runs of a method, by their configurations."""
+    return repr((sorted(_without(run.settings, _LABELS).items()), _tests(run)))
 
 
 def _tests(run: Run) -> list[tuple[str, int]]:

@@ -112,13 +112,18 @@ def collect(
 
 
 def label_runs(summaries: Sequence[RunSummary]) -> list[str]:
-    """Name each run after its name and seed, and where several would have one name, its identity."""
+    """Name each run after its name and seed, and where several would have one name, its identity.
+
+    Runs that went on from copies of one folder have one identity: from the second on they are numbered.
+    """
     names = [re.sub(r"[/\x00]", "_", f"{summary.name}-seed{summary.seed}") for summary in summaries]
     times = Counter(names)
-    return [
+    labels = [
         name if times[name] == 1 else f"{name}-{summary.run_id[:12]}"
         for name, summary in zip(names, summaries, strict=True)
     ]
+    before = [labels[:place].count(label) for place, label in enumerate(labels)]
+    return [f"{label}-{count + 1}" if count else label for label, count in zip(labels, before, strict=True)]
 
 
 def _add(runs: h5py.Group, label: str, summary: RunSummary, path: Path, link: bool) -> _Row:

@@ -35,6 +35,13 @@ RESULTS = Schema(
         Attribute("seed", "integer", "Of the run"),
         Attribute("configuration", "text", "All settings, as TOML"),
         Attribute("git_commit", "text", "Commit of the program's source; empty where there is none"),
+        Attribute(
+            "git_dirty",
+            "boolean",
+            "Whether the program's source was changed since that commit",
+            optional=True,
+        ),
+        Attribute("source_digest", "text", "Digest of the program's source, see below", optional=True),
         Attribute("versions", "text", "Versions of the libraries, as a JSON object"),
         Attribute("parameters", "integer", "Number of values that a client shares with the server"),
         Attribute("attempt", "integer", "1 for the first start of the run"),

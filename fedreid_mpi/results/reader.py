@@ -282,6 +282,8 @@ def _header(attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -
         ),
         versions=json.loads(attributes["versions"]),
         git_commit=str(attributes["git_commit"]),
+        git_dirty=bool(attributes.get("git_dirty", False)),
+        source_digest=str(attributes.get("source_digest", "")),
         parameters=int(attributes["parameters"]),
         attempt=int(attributes["attempt"]),
         unseen=tuple(

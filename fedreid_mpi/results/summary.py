@@ -39,6 +39,8 @@ class RunSummary:
         Its identity.
     name, seed, mode
         From the configuration.
+    code
+        What tells the program's source: its digest, or in earlier archives its commit.
     settings
         The configuration, parsed.
     state
@@ -59,6 +61,7 @@ class RunSummary:
     name: str
     seed: int
     mode: str
+    code: str
     settings: Mapping[str, Any]
     state: str
     round: int
@@ -67,6 +70,17 @@ class RunSummary:
     rank_1: float
     mean_ap: float
     written: str
+
+    def is_copy_of(self, other: "RunSummary") -> bool:
+        """Tell whether two archives are of one run, as far as it was at either moment.
+
+        Of runs that went on from copies of one folder each is a run of its own: by name, code or scores.
+        """
+        if self.run_id != other.run_id or self.round != other.round:
+            return self.run_id == other.run_id
+        mine, theirs = ([each.rank_1, each.mean_ap] for each in (self, other))
+        same = np.array_equal(mine, theirs, equal_nan=True)
+        return same and (self.name, self.code) == (other.name, other.code)
 
 
 def summarise(source: Source) -> RunSummary:
@@ -101,6 +115,7 @@ def summarise(source: Source) -> RunSummary:
         name=str(attributes["name"]),
         seed=int(attributes["seed"]),
         mode=mode,
+        code=str(attributes.get("source_digest") or attributes["git_commit"]),
         settings=settings,
         state=state,
         round=round,

@@ -37,21 +37,29 @@ def choose(
     done
         Called after each.
     """
-    chosen: dict[str, RunSummary] = {}
+    chosen: list[RunSummary] = []
     for outcome in summarise_all(sources):
         done()
         if isinstance(outcome, DataError):
             refuse(outcome)
             continue
-        known = chosen.get(outcome.run_id)
-        if known is not None and known.round >= outcome.round:
-            repeated(outcome.source, known.source)
-            continue
-        if known is not None:
-            repeated(known.source, outcome.source)
         # A thousand configurations would fill the memory.
-        chosen[outcome.run_id] = replace(outcome, settings={})
-    return list(chosen.values())
+        left_out = keep_once(chosen, replace(outcome, settings={}))
+        if left_out is not None:
+            repeated(left_out.source, next(each.source for each in chosen if left_out.is_copy_of(each)))
+    return chosen
+
+
+def keep_once(kept: list[RunSummary], summary: RunSummary) -> RunSummary | None:
+    """Add a run to others, in place; of copies the furthest is kept, and the one left out is returned."""
+    for place, known in enumerate(kept):
+        if summary.is_copy_of(known):
+            if known.round >= summary.round:
+                return summary
+            kept[place] = summary
+            return known
+    kept.append(summary)
+    return None
 
 
 def summarise_all(sources: Sequence[Source]) -> Iterator[RunSummary | DataError]:

@@ -89,6 +89,8 @@ def _segment(header: RunHeader, run_id: str, records: Sequence[RoundRecord]) -> 
         "seed": header.seed,
         "configuration": header.configuration,
         "git_commit": header.git_commit,
+        "git_dirty": header.git_dirty,
+        "source_digest": header.source_digest,
         "versions": json.dumps(dict(header.versions)),
         "parameters": header.parameters,
         "attempt": header.attempt,

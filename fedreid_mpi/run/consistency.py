@@ -16,6 +16,7 @@ from fedreid_mpi.config import Compute
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.device import choose_device, gpu_id
 from fedreid_mpi.errors import ConfigurationError, DataError
+from fedreid_mpi.run.program import source_digest
 
 LIBRARIES = ("torch", "numpy", "torchvision", "timm")
 """What must be of one version beside this package: another may build other networks, or compute other last
@@ -39,14 +40,14 @@ def version_of(library: str) -> str:
 
 
 def require_same_program(comm: Communicator) -> None:
-    """Refuse ranks that run other versions; called alike on every rank, before anything else is sent.
+    """Refuse ranks that run other code or versions; called alike on every rank, before all else is sent.
 
     Raises
     ------
     PhaseError
         On every rank, naming the first that differs.
     """
-    names = ("fedreid_mpi", *LIBRARIES)
+    names = ("fedreid_mpi", "fedreid_mpi's source", *LIBRARIES)
 
     def differs(rank: str, which: int, found: str, expected: str) -> Exception:
         return ConfigurationError(
@@ -54,7 +55,7 @@ def require_same_program(comm: Communicator) -> None:
             "all nodes need one environment"
         )
 
-    found = comm.phase("versions", lambda: (__version__, *map(version_of, LIBRARIES)))
+    found = comm.phase("versions", lambda: (__version__, source_digest(), *map(version_of, LIBRARIES)))
     _require_agreement(comm, "versions", found, differs)
 
 

@@ -22,6 +22,7 @@ from fedreid_mpi.results import ResultsWriter
 from fedreid_mpi.run.commit import CheckpointWriter
 from fedreid_mpi.run.consistency import require_same_files, version_of
 from fedreid_mpi.run.privacy import privacy_notes, require_company, require_protection
+from fedreid_mpi.run.program import NO_CHECKOUT, Checkout, source_digest
 from fedreid_mpi.run.recovery import FailureLog
 from fedreid_mpi.run.resume import acquire
 from fedreid_mpi.run.setup import (
@@ -57,7 +58,7 @@ def run_federation(
     experiment: Experiment,
     run_dir: Path,
     observer: Observer,
-    git_commit: str = "",
+    checkout: Checkout = NO_CHECKOUT,
     resume: bool = False,
     stop: StopController | None = None,
     losses: FailureLog | None = None,
@@ -74,8 +75,8 @@ def run_federation(
         Receives ``results_*.h5``, ``checkpoints/``, ``models/`` and ``status.json``.
     observer
         Called on the server alone.
-    git_commit
-        Commit of the package's source, for the archive.
+    checkout
+        What git says of the package's source, for the archive.
     resume
         Whether to go on with the run that ``run_dir`` holds, if it holds one; else that is an error.
     stop
@@ -110,7 +111,7 @@ def run_federation(
             require_same_files(comm, run_dir, experiment.data.files, opened)
             heartbeat = partial(heartbeat_or_abandon, comm.heartbeat, stop)
             rank = set_up(comm, experiment, require_open(opened), specs, run_dir, start, heartbeat)
-            result = _run_rounds(rank, run_dir, start, datasets, observer, git_commit, stop, losses)
+            result = _run_rounds(rank, run_dir, start, datasets, observer, checkout, stop, losses)
             state: State = "done" if result.done else "interrupted"
             comm.decide("status", partial(_put_status, run_dir, state, result.reason))
         except RanksLost:
@@ -134,7 +135,7 @@ def _run_rounds(
     start: ResumePoint,
     datasets: tuple[str, ...],
     observer: Observer,
-    git_commit: str,
+    checkout: Checkout,
     stop: StopController,
     losses: FailureLog,
 ) -> RunResult:
@@ -147,7 +148,7 @@ def _run_rounds(
     ranks = comm.gather(rank_info(state))
     writer = None
     if ranks is not None:
-        header = _header(state, ranks, git_commit, start.attempt)
+        header = _header(state, ranks, checkout, start.attempt)
         writer = ResultsWriter(run_dir, header)
         notes = (*lost, *start.warnings, *start.notes, *state.notes, *privacy_notes(state))
         observer.started(header, notes)
@@ -210,7 +211,7 @@ def _next_turn(
     return Directive(plan, "", stop.seconds_left())
 
 
-def _header(state: RankState, ranks: Sequence[RankInfo], git_commit: str, attempt: int) -> RunHeader:
+def _header(state: RankState, ranks: Sequence[RankInfo], checkout: Checkout, attempt: int) -> RunHeader:
     experiment = state.experiment
     return RunHeader(
         name=experiment.run.name,
@@ -219,7 +220,9 @@ def _header(state: RankState, ranks: Sequence[RankInfo], git_commit: str, attemp
         clients=state.specs,
         ranks=tuple(ranks),
         versions={library: version_of(library) for library in LIBRARIES},
-        git_commit=git_commit,
+        git_commit=checkout.commit,
+        git_dirty=checkout.dirty,
+        source_digest=source_digest(),
         parameters=state.model.shared.numel(),
         attempt=attempt,
         unseen=describe_unseen(state.unseen),

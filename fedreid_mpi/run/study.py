@@ -9,6 +9,7 @@ from fedreid_mpi.comm.contract import Communicator
 from fedreid_mpi.comm.errors import PhaseError
 from fedreid_mpi.config import StudyRun
 from fedreid_mpi.run.loop import Observer, run_federation
+from fedreid_mpi.run.program import NO_CHECKOUT, Checkout
 from fedreid_mpi.run.recovery import ElasticRunner, FailureLog
 from fedreid_mpi.run.resume import conclude
 from fedreid_mpi.run.state import RunResult
@@ -36,7 +37,7 @@ def run_study(
     runs: Sequence[StudyRun],
     folder: Path,
     observer: StudyObserver,
-    git_commit: str = "",
+    checkout: Checkout = NO_CHECKOUT,
     stop: StopController | None = None,
 ) -> int:
     """Play the runs of a study that are not finished; called alike on every rank.
@@ -53,7 +54,7 @@ def run_study(
         Each run has a folder of its name in it.
     observer
         Is told of each run.
-    git_commit
+    checkout
         For the archives.
     stop
         What may end the study early.
@@ -71,7 +72,7 @@ def run_study(
             observer.skipped(run)
             return RunResult(True, run.experiment.run.rounds)
         watching = observer.starts(run)
-        return run_federation(comm, run.experiment, run_dir, watching, git_commit, True, stop, losses)
+        return run_federation(comm, run.experiment, run_dir, watching, checkout, True, stop, losses)
 
     code = 0
     for run in runs:

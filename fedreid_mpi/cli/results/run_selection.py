@@ -37,22 +37,18 @@ def chosen_runs(paths: tuple[Path, ...], where: tuple[str, ...], refuse: Refusal
     from fedreid_mpi.errors import DataError
     from fedreid_mpi.results.conditions import Condition, check_keys
     from fedreid_mpi.results.sources import find_runs
-    from fedreid_mpi.results.survey import summarise_all
+    from fedreid_mpi.results.survey import keep_once, summarise_all
 
     conditions = [Condition.parse(text) for text in where]
-    found: dict[str, RunSummary] = {}
+    found: list[RunSummary] = []
     for summary in summarise_all(list(find_runs(paths, refuse))):
         if isinstance(summary, DataError):
             refuse(summary)
-            continue
-        known = found.get(summary.run_id)
-        if known is None or known.round < summary.round:
-            found[summary.run_id] = summary
-    check_keys(conditions, (summary.settings for summary in found.values()))
+        else:
+            keep_once(found, summary)
+    check_keys(conditions, (summary.settings for summary in found))
     return [
-        summary
-        for summary in found.values()
-        if all(condition.holds(summary.settings) for condition in conditions)
+        summary for summary in found if all(condition.holds(summary.settings) for condition in conditions)
     ]
 
 
