@@ -86,11 +86,14 @@ def test_mistakes_in_a_suite_are_named(base, tmp_path, methods, options, message
 
 
 def test_a_study_goes_on_after_a_failure_and_skips_what_is_finished(base, tmp_path, capsys):
-    methods = {"broken": {"data": {"archives": ["gone.h5"]}}, **METHODS}
+    (tmp_path / "empty.pth").touch()
+    methods = {"broken": {"model": {"weights": "empty.pth"}}, **METHODS}
     suite = write_suite(tmp_path / "suite.toml", methods, seeds=(2,))
     ended = fedreid(3, "study", suite, tmp_path / "study", cwd=tmp_path)
     assert ended.code == 3, ended.stderr
-    assert ended.errors == [f"{ERROR} broken-seed2: {tmp_path}/gone.h5: no such file"]
+    (line,) = ended.errors
+    assert line.startswith(f"{ERROR} broken-seed2: ")
+    assert f"{tmp_path}/empty.pth: " in line
     assert "[3/3] alone-seed2" in ended.stdout
     for name, sections in METHODS.items():
         path = write_experiment(
@@ -127,6 +130,38 @@ def test_a_study_goes_on_after_a_failure_and_skips_what_is_finished(base, tmp_pa
         run(["study", str(finished), str(tmp_path / "study"), "--set", "run.rounds=2"])
     assert end.value.code == 0
     assert read_run(tmp_path / "study" / "plain-seed2").rounds.tolist() == [0, 1, 2]
+
+
+def test_a_study_checks_all_files_before_its_first_run(base, tmp_path, capsys):
+    public = {"data": {"public": "cuhk02.h5"}, "clustering": {"enabled": True}}
+    unseen = {"data": {"unseen": ["grid.h5"]}}
+    suite = write_suite(tmp_path / "suite.toml", {"plain": {}, "cc": public, "far": unseen}, seeds=(1,))
+    study = tmp_path / "study"
+
+    def ends(*arguments):
+        with pytest.raises(SystemExit) as end:
+            run(["study", str(suite), str(study), *arguments])
+        told = capsys.readouterr()
+        return end.value.code, told.out, told.err
+
+    code, said, told = ends()
+    missing = (f"{tmp_path}/cuhk02.h5: no such file", f"{tmp_path}/grid.h5: no such file")
+    assert code == 3
+    assert told.splitlines()[-1] == f"{ERROR} {'; '.join(missing)}"
+    assert "  fedreid-mpi prepare --dataset cuhk02 DATASETS/CUHK02/Dataset " in said
+    assert not study.exists()
+
+    size = {"federation": {"clients_per_round": 9}}  # of two clients: only the archives tell
+    suite = write_suite(tmp_path / "suite.toml", {"plain": {}, "many": size}, seeds=(1,))
+    code, _, told = ends()
+    assert code == 2
+    assert told.splitlines()[-1].startswith(
+        f"{ERROR} many: federation.clients_per_round is 9, expected at most"
+    )
+    assert not study.exists()
+
+    assert ends("--member", "0")[0] == 0
+    assert read_status(study / "plain-seed1").state == "done"
 
 
 def test_a_study_asks_the_newest_whole_checkpoint_what_is_finished(base, tmp_path, capsys):

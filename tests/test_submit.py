@@ -319,8 +319,8 @@ def test_study_is_an_array_as_large_as_its_largest_run(sites, tmp_path, capfd, m
             'compute.device is "cuda", expected --gpus-per-node as well',
         ),
         ({}, ["--gpus-per-node", "2"], 2, 'compute.device is "cpu", which leaves the 2 GPUs per node unused'),
-        ({"data": {"archives": ["no.h5"]}}, [], 3, "/no.h5: no such archive; prepare it before"),
-        ({"data": {"unseen": ["no.h5"]}}, [], 3, "/no.h5: no such archive; prepare it before"),
+        ({"data": {"archives": ["no.h5"]}}, [], 3, "/no.h5: no such file"),
+        ({"data": {"unseen": ["no.h5"]}}, [], 3, "/no.h5: no such file"),
         (
             {"data": {"archives": ["no.h5"]}, "federation": {"clients": "camera"}},
             ["--prepare", "x"],

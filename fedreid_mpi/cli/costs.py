@@ -1,7 +1,7 @@
 """What a study costs, as a table: images by method, printed before the first run starts."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -10,14 +10,16 @@ from fedreid_mpi.cli.console import WIDTH_ELSEWHERE, plain_console
 
 if TYPE_CHECKING:
     from fedreid_mpi.config import StudyRun
+    from fedreid_mpi.errors import FedReIDError
     from fedreid_mpi.run.cost import Cost
 
 
-def print_costs(runs: "Sequence[StudyRun]", heartbeat: Callable[[], object] = lambda: None) -> None:
+def print_costs(
+    runs: "Sequence[StudyRun]", heartbeat: Callable[[], object] = lambda: None
+) -> "Mapping[str, FedReIDError]":
     """Print onto the error stream how many images the runs train on and score, by method and in all.
 
-    Where an archive is missing the error stands in the method's row; the study itself goes on to the next
-    run as well.
+    Where an archive is missing, or cannot be used, the error stands in the method's row.
 
     Parameters
     ----------
@@ -25,6 +27,11 @@ def print_costs(runs: "Sequence[StudyRun]", heartbeat: Callable[[], object] = la
         All that are meant, finished ones included.
     heartbeat
         Is called between two runs.
+
+    Returns
+    -------
+    Mapping
+        Methods that cannot be run to the error that each would end with.
     """
     from rich import box
     from rich.table import Table
@@ -33,9 +40,10 @@ def print_costs(runs: "Sequence[StudyRun]", heartbeat: Callable[[], object] = la
 
     costs, counts = method_costs(runs, heartbeat), Counter(run.method for run in runs)
     known = {method: cost for method, cost in costs.items() if isinstance(cost, Cost)}
+    errors = {method: cost for method, cost in costs.items() if not isinstance(cost, Cost)}
     if not known:
-        click.echo(f"cost unknown: {next(iter(costs.values()))}", err=True)
-        return
+        click.echo(f"cost unknown: {next(iter(errors.values()))}", err=True)
+        return errors
     labels = {run.method: run.experiment.run.label for run in runs}
     table = Table(title="Images through the network, all seeds together", box=box.SIMPLE)
     table.add_column("method", overflow="fold")
@@ -52,6 +60,7 @@ def print_costs(runs: "Sequence[StudyRun]", heartbeat: Callable[[], object] = la
     _add_row(table.add_row, what, sum(counts[method] for method in known), total)
     console = plain_console(stderr=True)
     (console if console.is_terminal else plain_console(stderr=True, width=WIDTH_ELSEWHERE)).print(table)
+    return errors
 
 
 def _add_row(add: Callable[..., None], name: str, runs: int, cost: "Cost") -> None:

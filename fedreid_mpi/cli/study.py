@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override a key of every experiment, e.g. --set run.rounds=20. May be repeated.",
+    help="Override a key of every experiment, e.g. --set run.rounds=20; paths are relative to the current "
+    "folder. May be repeated.",
 )
 @ON_RANK_LOSS
 @TIME_LIMIT
@@ -71,22 +72,22 @@ def command(
 ) -> None:
     """Run all methods and seeds of SUITE.toml, each run in a folder of its own in FOLDER.
 
-    A suite names a base experiment, the methods that differ from it, and the seeds. All experiments are
-    checked before the first one starts, and what they cost is printed: how many images they will train on
-    and score. When the study is started again, finished runs are skipped, and one that was stopped or
-    killed is resumed; a run that fails does not stop the others. Signals and the time limit stop the study
-    as they stop `train`.
+    A suite names a base experiment, the methods that differ from it, and the seeds. All experiments and
+    their archives are checked before the first one starts, and what they cost is printed: how many images
+    they will train on and score. When the study is started again, finished runs are skipped, and one that
+    was stopped or killed is resumed; a run that fails does not stop the others. Signals and the time limit
+    stop the study as they stop `train`.
 
     \b
       mpirun -n 3 fedreid-mpi study jobs/experiments/findings-demo.toml studies/demo
-      fedreid-mpi results report studies/demo -o studies/demo/report
+      fedreid-mpi results report studies/demo
 
     Exit code: 0, or that of the first run that failed.
     """  # noqa: D301 (click needs the backspace)
-    from fedreid_mpi.config import load_suite
+    from fedreid_mpi.cli.experiments import read_suite
 
     if list_:
-        runs = load_suite(suite, overrides).runs
+        runs = read_suite(suite, overrides).runs
         click.echo("\n".join(run.name for run in runs))
         if member is None:  # a task of a job array asks for the names alone
             print_costs(runs)
@@ -103,7 +104,7 @@ def command(
         checkout = read_checkout()
         runner = ElasticRunner(connect(policy != "abort", lambda: stop.abandon_requested), policy)
         try:
-            runs = runner.run(partial(_prepare, suite, overrides, member))
+            runs = runner.run(partial(_prepare, suite, folder, overrides, member))
             code = _run(runner, runs, folder, checkout, stop)
         except BaseException as error:  # noqa: BLE001
             code = end_badly(runner.comm, folder, error)
@@ -111,17 +112,22 @@ def command(
 
 
 def _prepare(
-    path: Path, overrides: Sequence[str], member: int | None, comm: "Communicator", losses: "FailureLog"
+    path: Path,
+    folder: Path,
+    overrides: Sequence[str],
+    member: int | None,
+    comm: "Communicator",
+    losses: "FailureLog",
 ) -> "tuple[StudyRun, ...]":
     """Check and import on all ranks what the runs need; return the runs."""
-    from fedreid_mpi.config import load_suite
+    from fedreid_mpi.cli.experiments import read_suite, require_files
     from fedreid_mpi.errors import ConfigurationError
     from fedreid_mpi.run.consistency import require_same_program
 
     require_same_program(comm)
 
     def choose() -> "tuple[StudyRun, ...]":
-        runs = load_suite(path, overrides).runs
+        runs = read_suite(path, overrides).runs
         if member is None:
             return runs
         if member >= len(runs):
@@ -134,9 +140,29 @@ def _prepare(
     if comm.is_server:
         what = f"{len(runs)} run{'s' * (len(runs) > 1)} on {comm.size} ranks"
         click.echo(f"{path}: {what}, readable by {audience()}", err=True)
+    left = [run for run in runs if not _is_done(run, folder)] if comm.is_server else []
+    comm.decide("files", lambda: require_files((run.experiment, folder / run.name) for run in left))
     comm.phase("start", partial(import_module, "fedreid_mpi.run.study"))
-    comm.phase("cost", lambda: print_costs(runs, comm.heartbeat) if comm.is_server else None)
+
+    def count() -> None:
+        for method, error in print_costs(runs, comm.heartbeat).items():
+            if any(run.method == method for run in left):
+                raise type(error)(f"{method}: {error}")
+
+    comm.decide("cost", count)
     return runs
+
+
+def _is_done(run: "StudyRun", folder: Path) -> bool:
+    """Tell whether a run has nothing left to do, by the word of the job that ended it."""
+    from fedreid_mpi.errors import DataError
+    from fedreid_mpi.storage.run_directory import read_status
+
+    try:
+        status = read_status(folder / run.name)
+    except DataError:
+        return False
+    return status.state == "done" and status.rounds >= run.experiment.run.rounds
 
 
 def _run(

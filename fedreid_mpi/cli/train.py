@@ -57,7 +57,8 @@ ON_RANK_LOSS = click.option(
     "overrides",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Override a key of the experiment, e.g. --set run.rounds=20. May be repeated.",
+    help="Override a key of the experiment, e.g. --set run.rounds=20; paths are relative to the current "
+    "folder. May be repeated.",
 )
 @ON_RANK_LOSS
 @click.option("--resume", is_flag=True, help="Resume the run in --run-dir; start it if there is none.")
@@ -119,11 +120,12 @@ def _train(
     comm: "Communicator",
     losses: "FailureLog",
 ) -> None:
-    from fedreid_mpi.config import load_experiment
+    from fedreid_mpi.cli.experiments import read_experiment, require_files
     from fedreid_mpi.run.consistency import require_same_program
 
     require_same_program(comm)
-    experiment = comm.decide("experiment", partial(load_experiment, path, overrides))
+    experiment = comm.decide("experiment", partial(read_experiment, path, overrides))
+    comm.decide("files", partial(require_files, [(experiment, run_dir)]))
     if comm.is_server:
         ranks = f"{comm.size} rank{'s' * (comm.size > 1)}"
         click.echo(

@@ -1,7 +1,8 @@
 """The experiment: TOML read into frozen models.
 
 Precedence, weakest first: the defaults, the preset, the file, ``--set key=value``. Paths are relative to the
-folder of the TOML file. `Experiment.to_toml` is what the results archive stores.
+folder of the TOML file, and in ``--set`` to the current one. `Experiment.to_toml` is what the results archive
+stores.
 """
 
 from fedreid_mpi.config.backbones import BACKBONES

@@ -1,6 +1,8 @@
 """Reads an experiment file into an `Experiment`; every mistake is reported at once."""
 
 import difflib
+import glob
+import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +28,9 @@ EXPECTED = {
     "tuple_type": "a list",
 }
 """What a value of the wrong type should be, in TOML's terms instead of pydantic's."""
+
+PATHS = ("data.archives", "data.unseen", "data.public", "model.weights")
+"""Keys whose values are files."""
 
 LONGEST = 80
 """Characters of a wrong value that a message repeats."""
@@ -140,9 +145,15 @@ def _with_absolute_paths(experiment: Experiment, label: str, folder: Path) -> Ex
             ) from error
         return whole
 
+    def pattern(path: Path) -> Path:
+        """Keep brackets of the folder's name from being taken for part of a pattern."""
+        whole = absolute("data.archives", path)
+        literal = whole.exists() or not glob.has_magic(str(path))
+        return whole if literal else Path(glob.escape(str(folder)), path.expanduser())
+
     public, weights = experiment.data.public, experiment.model.weights
     data = {
-        "archives": tuple(absolute("data.archives", path) for path in experiment.data.archives),
+        "archives": tuple(pattern(path) for path in experiment.data.archives),
         "unseen": tuple(absolute("data.unseen", path) for path in experiment.data.unseen),
         "public": public and absolute("data.public", public),
     }
@@ -156,7 +167,7 @@ def _with_absolute_paths(experiment: Experiment, label: str, folder: Path) -> Ex
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:
-    """Apply one ``key=value`` to the parsed file, in place."""
+    """Apply one ``key=value`` to the parsed file, in place; its paths are relative to the current folder."""
     key, equals, text = override.partition("=")
     *tables, name = key.strip().split(".")
     if not equals or not name or not all(tables) or len(override.splitlines()) != 1:
@@ -165,11 +176,25 @@ def apply_override(content: dict[str, Any], override: str) -> None:
         value = tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
         value = text.strip()
+    value = _from_here(".".join([*tables, name]), value)
     for table in tables:
         content = content.setdefault(table, {})
         if not isinstance(content, dict):
             raise ConfigurationError(f"--set {override}: {table} is a value, not a section")
     content[name] = value
+
+
+def _from_here(key: str, value: Any) -> Any:  # noqa: ANN401 (a value of a file)
+    """Make the paths in a value absolute: whoever types one does not stand in the experiment's folder."""
+    if isinstance(value, dict):
+        return {name: _from_here(f"{key}.{name}", part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_from_here(key, part) for part in value]
+    if key not in PATHS or not isinstance(value, str) or not value or value.startswith("~"):
+        return value
+    here = Path.cwd()
+    is_pattern = glob.has_magic(value) and not (here / value).exists()
+    return os.path.join(glob.escape(str(here)) if is_pattern else str(here), value)  # noqa: PTH118 (keeps "..")
 
 
 def explain(error: ValidationError, root: type[BaseModel] = Experiment) -> Iterator[str]:

@@ -81,7 +81,7 @@ def run_cost(experiment: Experiment, opened: Sequence[DatasetArchive]) -> Cost:
 
 def method_costs(
     runs: Iterable[StudyRun], heartbeat: Callable[[], object] = lambda: None
-) -> dict[str, Cost | str]:
+) -> dict[str, Cost | FedReIDError]:
     """Count what the runs of each method cost together.
 
     Parameters
@@ -97,17 +97,17 @@ def method_costs(
         Method to the sum over its runs; where it cannot be told, to the error that such a run will end with.
     """
     archives: dict[Path, DatasetArchive] = {}
-    costs: dict[str, Cost | str] = {}
+    costs: dict[str, Cost | FedReIDError] = {}
     for run in runs:
         heartbeat()
         so_far = costs.get(run.method, Cost())
-        if isinstance(so_far, str):
+        if not isinstance(so_far, Cost):
             continue
         try:
             opened = [_opened(path, archives) for path in run.experiment.data.files]
             costs[run.method] = so_far + run_cost(run.experiment, opened)
         except FedReIDError as error:
-            costs[run.method] = str(error)
+            costs[run.method] = error
     return costs
 
 

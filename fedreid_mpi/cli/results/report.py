@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fedreid_mpi.cli.results.places import beside
 from fedreid_mpi.cli.results.wide_tables import print_blocks
 from fedreid_mpi.cli.sharing import SHARED
 
@@ -20,12 +21,12 @@ if TYPE_CHECKING:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    required=True,
     metavar="FOLDER",
-    help="Folder for the page and its files; files of the same names are replaced.",
+    help="Folder for the page and its files; files of the same names are replaced (default: report in the "
+    "first of PATHS, FILE-report beside a file).",
 )
 @SHARED
-def command(paths: tuple[Path, ...], output: Path) -> None:
+def command(paths: tuple[Path, ...], output: Path | None) -> None:
     """Report on runs: one HTML page, with PNG, CSV and LaTeX files beside it.
 
     PATHS are run directories, folders that hold some at any depth, and study files. Runs that differ in the
@@ -43,7 +44,7 @@ def command(paths: tuple[Path, ...], output: Path) -> None:
 
     study = load_study(paths)
     report = make_report(study)
-    files = write_report(report, output)
+    files = write_report(report, output or beside(paths[0], "report"))
     for answer in report.paper:
         _print(answer)
     for warning in study.warnings:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedreid_mpi.cli.console import output_console, print_table
+from fedreid_mpi.cli.results.places import beside
 from fedreid_mpi.cli.sharing import SHARED
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ _EVENTS_SHOWN = 10
     "--plots",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder for the plots (default: RUN_DIR/plots).",
+    help="Folder for the plots (default: RUN_DIR/plots, FILE-plots beside a file, STUDY-plots/RUN).",
 )
 @click.option(
     "--ledger",
@@ -85,8 +86,7 @@ def command(
     _print_privacy(results)
     _print_costs(results)
     _print_events(results)
-    folder = plots or (run_dir if run_dir.is_dir() else results.files[0].parent) / "plots"
-    files = write_plots(results, table, folder, standalone)
+    files = write_plots(results, table, plots or beside(run_dir, "plots"), standalone)
     click.echo(f"Results: {', '.join(map(str, results.files))}")
     if files:
         click.echo(f"Plots:   {files[0].parent}: {', '.join(path.name for path in files)}")

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from fedreid_mpi.cli.experiments import read_suite, require_files
 from fedreid_mpi.cli.submit.options import (
     environment_from,
     resources_from,
@@ -14,7 +15,6 @@ from fedreid_mpi.cli.submit.options import (
     submission_options,
     submit,
 )
-from fedreid_mpi.config import load_suite
 from fedreid_mpi.slurm import Job, Resources, fit
 
 
@@ -47,7 +47,8 @@ def command(
     \b
       fedreid-mpi submit study jobs/experiments/paper-study.toml studies/paper --gpus-per-node 4 --at-once 4
     """  # noqa: D301 (click needs the backspace)
-    loaded, folder = load_suite(suite, overrides), study_dir.resolve()
+    loaded, folder = read_suite(suite, overrides), study_dir.resolve()
+    require_files((run.experiment, folder / run.name) for run in loaded.runs)
     wanted = resources_from(options)
     sizes = [fit(run.experiment, wanted) for run in loaded.runs]
     resources: Resources = replace(

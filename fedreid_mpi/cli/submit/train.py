@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from fedreid_mpi.cli.experiments import read_experiment, require_files
 from fedreid_mpi.cli.submit.options import (
     environment_from,
     resources_from,
@@ -13,8 +14,8 @@ from fedreid_mpi.cli.submit.options import (
     submission_options,
     submit,
 )
-from fedreid_mpi.config import Experiment, load_experiment
-from fedreid_mpi.errors import ConfigurationError, DataError
+from fedreid_mpi.config import Experiment
+from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.slurm import Job, fit
 
 
@@ -67,9 +68,9 @@ def command(
       fedreid-mpi submit train paper.toml --run-dir runs/1 --gpus-per-node 4 --partition gpu --dry-run
       fedreid-mpi submit train paper.toml --run-dir runs/1 --prepare datasets --evaluate
     """  # noqa: D301 (click needs the backspace)
-    loaded, folder = load_experiment(experiment, overrides), run_dir.resolve()
-    if datasets is None:
-        _require_archives(loaded)
+    loaded, folder = read_experiment(experiment, overrides), run_dir.resolve()
+    if datasets is None:  # notice now, not when the job starts at night, that files are missing
+        require_files([(loaded, folder)], "Or in a job before this one: --prepare DATASETS")
     fault_tolerant = on_rank_loss != "abort"
     if fault_tolerant and options["launcher"] == "srun":
         raise ConfigurationError(f"--on-rank-loss {on_rank_loss} needs --launcher mpirun: srun has no ULFM")
@@ -96,13 +97,6 @@ def command(
     if collect is not None:
         jobs.append(side_job("collect", train, [folder, "-o", collect.resolve()], "train"))
     submit(jobs, folder, dry_run)
-
-
-def _require_archives(experiment: Experiment) -> None:
-    """Notice now, not when the job starts at night, that an archive is missing."""
-    for path in experiment.data.files:
-        if not path.is_file():
-            raise DataError(f"{path}: no such archive; prepare it before, or with --prepare DATASETS")
 
 
 def _common_folder(experiment: Experiment) -> Path:
