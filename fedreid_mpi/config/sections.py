@@ -39,7 +39,7 @@ class Data(Section):
     """The datasets: archives written by ``fedreid-mpi prepare``, from which clients are made."""
 
     archives: Annotated[tuple[File, ...], Listed] = Field(
-        min_length=1, description="dataset archives; clients are numbered in their order"
+        min_length=1, description="dataset archives, or patterns (`*.h5`): clients are numbered in this order"
     )
     unseen: Annotated[tuple[File, ...], Listed] = Field(
         (),
