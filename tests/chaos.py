@@ -10,6 +10,7 @@ import argparse
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from dataclasses import dataclass
 from importlib import import_module
@@ -43,7 +44,7 @@ class Trial:
 
 
 def main() -> int:
-    """Play campaigns, print a table, and return 1 if a promise was broken."""
+    """Play campaigns, say at once what was broken, print a table, and return 1 if a promise was broken."""
     from rich.console import Console
     from rich.table import Table
 
@@ -57,8 +58,16 @@ def main() -> int:
     for name in options.campaigns or CAMPAIGNS:
         module, count = CAMPAIGNS[name]
         began = time.monotonic()
+        trials: list[Trial] = []
         with tempfile.TemporaryDirectory(prefix="chaos") as folder:
-            trials = list(import_module(module).play(options.count or count, options.seed, Path(folder)))
+            try:
+                for trial in import_module(module).play(options.count or count, options.seed, Path(folder)):
+                    trials.append(trial)
+                    if trial.broken:
+                        print(f"{name}: {trial.moment}: {trial.broken}", flush=True)
+            except Exception as error:  # noqa: BLE001 (the other campaigns go on)
+                traceback.print_exc()
+                broken.append(f"{name}: the campaign did not come to its end: {error!r}")
         failed = [trial for trial in trials if trial.broken]
         moments = Counter(trial.moment for trial in trials).most_common()
         table.add_row(
@@ -69,6 +78,7 @@ def main() -> int:
             ", ".join(f"{moment} {number}" for moment, number in moments),
         )
         broken += [f"{name}: {trial.moment}: {trial.broken}" for trial in failed]
+        print(f"{name}: promises kept in {len(trials) - len(failed)} of {len(trials)}", flush=True)
     console = Console(width=140)
     console.print(table)
     for line in broken:

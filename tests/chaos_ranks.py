@@ -1,5 +1,6 @@
 """Ranks of a run killed at random moments, until two are left; the others go on, to the same bits."""
 
+import contextlib
 import os
 import random
 import re
@@ -41,6 +42,8 @@ def play(count: int, seed: int, folder: Path) -> Iterator[Trial]:
         broken = broken or _compare(run_dir, reference, killed)
         for where, rank in killed:
             yield Trial(f"{where}, {'server' if rank == 0 else 'client'}", broken)
+        if broken and not killed:
+            yield Trial("nothing was done", broken)
 
 
 def _launch(
@@ -59,10 +62,12 @@ def _launch(
             time.sleep(moments.uniform(0, max(came, last_round)))
             last_round = came
             where, processes = moment(run_dir), ranks_of(process)
+            if not set(left) <= set(processes):
+                break  # ranks have left by themselves: the run is at its end
             for _ in range(1 + (moments.random() < TOGETHER and len(killed) + 1 < victims)):
                 number = moments.randrange(len(left))
-                os.kill(processes[left.pop(number)], signal.SIGKILL)
-                killed.append((where, number))
+                if strike(processes[left.pop(number)]):
+                    killed.append((where, number))
             round = read_status(run_dir).round + moments.randrange(2)
         try:
             stdout, stderr = process.communicate(timeout=PATIENCE)
@@ -70,6 +75,14 @@ def _launch(
             return killed, f"the launch did not end within {PATIENCE:g} s"
     errors = [line for line in (stdout + stderr).splitlines() if line.startswith(ERROR)]
     return killed, f"exit code {process.returncode} {' '.join(errors)}" if process.returncode else ""
+
+
+def strike(process: int) -> bool:
+    """Kill a process; False: it has just gone by itself."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process, signal.SIGKILL)
+        return True
+    return False
 
 
 def _wait_for_round(run_dir: Path, round: int, process: subprocess.Popen[str]) -> float | None:

@@ -1,9 +1,43 @@
 """A small sample of each campaign; ``make chaos`` plays them in full."""
 
+import subprocess
+import sys
+
+import chaos
 import chaos_kill
 import chaos_ranks
 import chaos_study
 import pytest
+
+
+def test_a_victim_that_has_gone_is_no_error():
+    living = subprocess.Popen(["sleep", "60"])
+    assert chaos_ranks.strike(living.pid)
+    assert living.wait(10) == -9
+    assert not chaos_ranks.strike(living.pid)
+
+
+def test_what_campaigns_found_is_not_lost_where_one_ends_in_an_error(tmp_path, capsys, monkeypatch):
+    (tmp_path / "chaos_made_up.py").write_text(
+        "from chaos import Trial\n"
+        "def play(count, seed, folder):\n"
+        "    yield Trial('first')\n"
+        "    yield Trial('second', 'this broke')\n"
+        "    if count == 3: raise KeyError(2)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "chaos", chaos)
+    monkeypatch.setattr(chaos, "CAMPAIGNS", {"bad": ("chaos_made_up", 3), "good": ("chaos_made_up", 2)})
+    monkeypatch.setattr(sys, "argv", ["chaos.py"])
+    assert chaos.main() == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:4] == [
+        "bad: second: this broke",
+        "bad: promises kept in 1 of 2",
+        "good: second: this broke",
+        "good: promises kept in 1 of 2",
+    ]
+    assert "bad: the campaign did not come to its end: KeyError(2)" in lines
 
 
 @pytest.mark.timeout(600)
