@@ -300,9 +300,7 @@ def _by_method(runs: Sequence[Run], warnings: list[str]) -> Iterator[tuple[Run, 
         elif run.seed not in seeds:
             seeds[run.seed] = run
         else:
-            kept, other = seeds[run.seed], run
-            if run.results.rounds[-1] > kept.results.rounds[-1]:
-                kept, other = run, kept
+            other, kept = sorted((run, seeds[run.seed]), key=lambda each: int(each.results.rounds[-1]))
             seeds[run.seed] = kept
             warnings.append(f"{_label(other)} repeats {_label(kept)}: left out.")
     for seeds in (each for methods in found.values() for each in methods):
