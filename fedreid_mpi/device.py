@@ -8,6 +8,7 @@ import torch
 
 from fedreid_mpi import config
 from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.wording import counted
 
 # Read by cuBLAS once, when it starts; without it, its sums may be ordered differently from call to call. A
 # later run of this process may want them in order, so it is set before any work is done on a GPU.
@@ -43,7 +44,8 @@ def choose_device(settings: config.Compute, index: int, count: int, host: str) -
         return torch.device("cpu")
     if count > gpus > 1 and not settings.share_gpus:
         raise ConfigurationError(
-            f"{host} has {gpus} GPUs for {count} client ranks; start fewer, or set compute.share_gpus = true"
+            f"{host} has {counted(gpus, 'GPU')} for {counted(count, 'client rank')}; start fewer, "
+            "or set compute.share_gpus = true"
         )
     return torch.device("cuda", index % gpus)
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedreid_mpi.scores import CMC_RANKS, Evaluation, ModelKind, Scores, UnseenDataset, UnseenEvaluation
+from fedreid_mpi.wording import counted
 
 # What a record holds of a model's scores goes by these names here as well.
 __all__ = ["CMC_RANKS", "Evaluation", "ModelKind", "Scores", "UnseenDataset", "UnseenEvaluation"]
@@ -93,7 +94,10 @@ class ClientSpec:
     def __post_init__(self) -> None:
         """Refuse a client that cannot be trained."""
         if self.images < 2 or self.identities < 1:
-            raise ValueError(f"client {self.name}: {self.images} images of {self.identities} identities")
+            raise ValueError(
+                f"client {self.name}: {counted(self.images, 'image')} of "
+                f"{counted(self.identities, 'identity', 'identities')}"
+            )
 
 
 class Role(StrEnum):

@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from fedreid_mpi.algorithms.weighting import WeightRule, weigh
 from fedreid_mpi.errors import TooFewClientsError
 from fedreid_mpi.records import BatchNormMode, ClientReport, Group
+from fedreid_mpi.wording import counted
 
 
 def require_finite_models(reports: Sequence[ClientReport], min_clients: int = 1) -> None:
@@ -18,7 +19,8 @@ def require_finite_models(reports: Sequence[ClientReport], min_clients: int = 1)
     finite = sum(report.finite for report in reports)
     if finite < min_clients:
         raise TooFewClientsError(
-            f"after training, the models of {finite or 'none'} of {len(reports)} clients are finite, "
+            f"after training, the models of {finite or 'none'} of {counted(len(reports), 'client')} "
+            "are finite, "
             f"expected at least {'one' if min_clients == 1 else min_clients} "
             "(reliability.min_clients; a lower optimizer.lr may help)"
         )

@@ -15,6 +15,7 @@ from fedreid_mpi.comm import Communicator, PhaseError, SingleCommunicator, conne
 from fedreid_mpi.comm.mpi.launch import is_first, survives_losses
 from fedreid_mpi.doctor import Finding, Level, Report, examine, judge, look_around
 from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.wording import counted
 
 COLOURS = {Level.OK: "green", Level.WARNING: "yellow", Level.ERROR: "red"}
 GIB = 2**30
@@ -98,11 +99,11 @@ def _facts(report: Report) -> Iterator[tuple[str, str]]:
         if report.launcher:
             words.append("survives lost ranks" if mpi.fault_tolerant else "ends when a rank is lost")
         yield "MPI", ", ".join(words)
-    launched = f"{report.launcher}, {len(report.ranks)} ranks"
+    launched = f"{report.launcher}, {counted(len(report.ranks), 'rank')}"
     yield "launcher", launched if report.launcher else f"none; mpirun: {report.mpirun or 'not on the PATH'}"
     if report.job is not None:
         end = report.job.end or "unknown"
-        yield "SLURM job", f"{report.job.id}, {report.job.nodes} nodes, ends {end}"
+        yield "SLURM job", f"{report.job.id}, {counted(report.job.nodes, 'node')}, ends {end}"
     space = f"{storage.free / GIB:.0f} of {storage.total / GIB:.0f} GiB free"
     can = {
         "atomic rename": storage.renames,

@@ -13,6 +13,7 @@ from fedreid_mpi.data.archive import KIND, DatasetArchive, Node, read_tree, veri
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.storage.hdf5.container import open_archive
 from fedreid_mpi.storage.hdf5.tree import read_attributes
+from fedreid_mpi.wording import counted
 
 LONGEST = 72
 """Characters of an attribute's value that are shown; a configuration would fill the screen."""
@@ -105,7 +106,7 @@ def _print_dataset(archive: DatasetArchive) -> None:
     from rich.table import Table
 
     size = f"{archive.height}x{archive.width}"
-    table = Table(title=f"{archive.name}: {len(archive.pids):,} images of {size} pixels")
+    table = Table(title=f"{archive.name}: {counted(len(archive.pids), 'image')} of {size} pixels")
     for heading in ("split", "role"):
         table.add_column(heading)
     for heading in ("images", "identities", "cameras"):
@@ -125,7 +126,7 @@ def _print_index(path: Path) -> None:
     from fedreid_mpi.results.sources import read_index
 
     rows = read_index(path)
-    table = Table(title=f"{path}: {len(rows)} runs")
+    table = Table(title=f"{path}: {counted(len(rows), 'run')}")
     shown = ("label", "state", "round", "rounds", "source", "linked")
     for heading in shown:
         table.add_column(

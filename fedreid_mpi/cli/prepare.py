@@ -27,6 +27,7 @@ from fedreid_mpi.data.readers.base import BENCHMARK
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.storage.access import audience
 from fedreid_mpi.storage.atomic import make_folder
+from fedreid_mpi.wording import counted
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -145,7 +146,7 @@ def command(
             written = prepare(listed, archive, options, advance)
         left_out = f"; broken and left out: {', '.join(written.skipped)}" if written.skipped else ""
         images = len(listed.images) - len(written.skipped)
-        click.echo(f"{archive}: {images:,} images{left_out}; readable by {audience()}")
+        click.echo(f"{archive}: {counted(images, 'image')}{left_out}; readable by {audience()}")
         for note in written.notes:
             click.echo(f"{listed.name}: note: {note}")
 

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from fedreid_mpi.cli.console import is_seen_on_terminal, make_progress, plain_console
 from fedreid_mpi.records import ModelKind, RoundRecord, RunHeader
+from fedreid_mpi.wording import counted
 
 
 class RunPrinter:
@@ -44,7 +45,10 @@ class RunPrinter:
 
     def started(self, header: RunHeader, notes: Sequence[str]) -> None:
         """Print who is where, and what is special about this start."""
-        table = Table(title=f"{header.name}: {len(header.clients)} clients on {len(header.ranks)} ranks")
+        table = Table(
+            title=f"{header.name}: {counted(len(header.clients), 'client')} on "
+            f"{counted(len(header.ranks), 'rank')}"
+        )
         for column in ("rank", "host", "role", "device", "cores", "clients (training images)"):
             table.add_column(column, justify="right" if column in ("rank", "cores") else "left")
         for rank in header.ranks:

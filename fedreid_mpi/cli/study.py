@@ -24,6 +24,7 @@ from fedreid_mpi.cli.train import (
     tell_of_interrupt,
 )
 from fedreid_mpi.storage.access import audience
+from fedreid_mpi.wording import counted
 
 if TYPE_CHECKING:
     from fedreid_mpi.comm import Communicator, PhaseError
@@ -132,13 +133,13 @@ def _prepare(
             return runs
         if member >= len(runs):
             raise ConfigurationError(
-                f"--member {member}: {path} has {len(runs)} runs, expected 0 to {len(runs) - 1}"
+                f"--member {member}: {path} has {counted(len(runs), 'run')}, expected 0 to {len(runs) - 1}"
             )
         return runs[member : member + 1]
 
     runs = comm.decide("suite", choose)
     if comm.is_server:
-        what = f"{len(runs)} run{'s' * (len(runs) > 1)} on {comm.size} ranks"
+        what = f"{counted(len(runs), 'run')} on {counted(comm.size, 'rank')}"
         click.echo(f"{path}: {what}, readable by {audience()}", err=True)
     left = [run for run in runs if not _is_done(run, folder)] if comm.is_server else []
     comm.decide("files", lambda: require_files((run.experiment, folder / run.name) for run in left))

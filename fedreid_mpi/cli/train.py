@@ -16,6 +16,7 @@ from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.cli.streams import outlive_output, write_at_once
 from fedreid_mpi.storage.access import audience
 from fedreid_mpi.storage.atomic import atomic_write
+from fedreid_mpi.wording import counted
 
 if TYPE_CHECKING:
     from fedreid_mpi.comm import Communicator
@@ -127,9 +128,10 @@ def _train(
     experiment = comm.decide("experiment", partial(read_experiment, path, overrides))
     comm.decide("files", partial(require_files, [(experiment, run_dir)]))
     if comm.is_server:
-        ranks = f"{comm.size} rank{'s' * (comm.size > 1)}"
         click.echo(
-            f"{experiment.run.name}: starting {ranks}; {run_dir} is readable by {audience()}", err=True
+            f"{experiment.run.name}: starting {counted(comm.size, 'rank')}; {run_dir} is readable "
+            f"by {audience()}",
+            err=True,
         )
     federation = comm.phase("start", partial(import_module, "fedreid_mpi.run.loop"))
     with RunPrinter(experiment.run.rounds, experiment.federation.mode == "local") as printer:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from fedreid_mpi.records import GridSum
+from fedreid_mpi.wording import counted
 
 PACKAGE = __name__.partition(".")[0]
 
@@ -166,4 +167,4 @@ def _describe(value: object) -> str:
     kind = f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")
     if isinstance(value, np.ndarray):
         return f"{value.dtype} array of shape {value.shape}"
-    return f"{kind} of {len(value)} items" if isinstance(value, list | tuple | Mapping) else kind
+    return f"{kind} of {counted(len(value), 'item')}" if isinstance(value, list | tuple | Mapping) else kind

@@ -16,6 +16,7 @@ from fedreid_mpi.config.sections import Experiment, Model
 from fedreid_mpi.config.unused import unused_settings
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.storage.regular import read_text
+from fedreid_mpi.wording import counted
 
 EXPECTED = {
     "bool_type": "true or false",
@@ -210,7 +211,7 @@ def explain(error: ValidationError, root: type[BaseModel] = Experiment) -> Itera
             yield f"{key} is missing"
         elif mistake["type"] == "too_short":
             found, least = mistake["ctx"]["actual_length"], mistake["ctx"]["min_length"]
-            yield f"{key} has {found} entries, expected at least {least}"
+            yield f"{key} has {counted(found, 'entry', 'entries')}, expected at least {least}"
         elif mistake["type"] == "value_error":
             yield f"{key}: {mistake['ctx']['error']}" if location else str(mistake["ctx"]["error"])
         else:

@@ -12,6 +12,7 @@ from fedreid_mpi.data.readers.base import About
 from fedreid_mpi.data.readers.names import few
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.storage.regular import read_text
+from fedreid_mpi.wording import counted
 
 TESTED = frozenset({SplitRole.QUERY, SplitRole.GALLERY, SplitRole.MULTI_QUERY})
 """Roles whose people must not be trained on."""
@@ -167,11 +168,17 @@ def check_split(root: Path, records: Sequence[Record]) -> None:
     """
     uses = Counter(record.path for record in records)
     if repeated := sorted(path for path, number in uses.items() if number > 1):
-        raise DataError(f"{root}: {len(repeated)} images are in more than one split: {few(repeated)}")
+        raise DataError(
+            f"{root}: {counted(len(repeated), 'image is', 'images are')} in more than one split: "
+            f"{few(repeated)}"
+        )
     trained = {record.pid for record in records if record.role == SplitRole.TRAIN}
     tested = {record.pid for record in records if record.role in TESTED}
     if both := sorted(trained & tested):
-        raise DataError(f"{root}: {len(both)} people are both in training and in test: {few(both)}")
+        raise DataError(
+            f"{root}: {counted(len(both), 'person is', 'people are')} both in training and in "
+            f"test: {few(both)}"
+        )
 
 
 def find_duplicates(digests: Mapping[str, bytes], splits: Iterable[Sequence[Record]]) -> list[list[str]]:
@@ -203,11 +210,17 @@ def describe_duplicates(groups: Sequence[Sequence[str]], splits: Iterable[Sequen
     if not groups:
         return []
     repeats = sum(len(paths) - 1 for paths in groups)
-    notes = [f"{repeats} images repeat the content of others: {few([' = '.join(paths) for paths in groups])}"]
+    notes = [
+        f"{counted(repeats, 'image repeats', 'images repeat')} the content of others: "
+        f"{few([' = '.join(paths) for paths in groups])}"
+    ]
     uses = [{record.path: record.role == SplitRole.TRAIN for record in records} for records in splits]
     leaks = [paths for paths in groups if any(len({use[p] for p in paths if p in use}) > 1 for use in uses)]
     if leaks:
-        notes.append(f"{len(leaks)} contents are in training and in test: {few(paths[0] for paths in leaks)}")
+        notes.append(
+            f"{counted(len(leaks), 'content is', 'contents are')} in training and in test: "
+            f"{few(paths[0] for paths in leaks)}"
+        )
     return notes
 
 

@@ -33,6 +33,7 @@ from fedreid_mpi.data.soundness import DamageError, check
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.records import Advance
 from fedreid_mpi.storage.regular import read_bytes
+from fedreid_mpi.wording import counted
 
 CHUNK = 8
 """Images decoded in one task: 0.8 MB at 256x128."""
@@ -63,7 +64,7 @@ class BrokenImagesError(DataError):
     def __init__(self, root: Path, causes: dict[str, str], total: int) -> None:
         broken = ", ".join(f"{path} ({cause})" for path, cause in causes.items())
         super().__init__(
-            f"{root}: {len(causes)} of {total} images cannot be decoded: {broken} "
+            f"{root}: {len(causes)} of {counted(total, 'image')} cannot be decoded: {broken} "
             "(--skip-broken leaves them out)"
         )
         self.paths = tuple(causes)
@@ -150,8 +151,15 @@ def decode_images(
         raise BrokenImagesError(root, causes, len(paths))
     if notes is not None:
         notes.extend(
-            f"{len(names)} images {remark}: {few(names)}" for remark, names in sorted(noticed.items())
+            f"{counted(len(names), f'image {_of_one(remark)}', f'images {remark}')}: {few(names)}"
+            for remark, names in sorted(noticed.items())
         )
+
+
+def _of_one(remark: str) -> str:
+    """Return a remark on several images as it is said of one."""
+    verb, _, rest = remark.partition(" ")
+    return f"{ {'are': 'is', 'were': 'was', 'go': 'goes', 'have': 'has'}.get(verb, verb + 's') } {rest}"
 
 
 def _files_below(root: Path) -> Load:

@@ -38,6 +38,7 @@ from fedreid_mpi.data.readers.names import few, folders_in
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.records import Advance
 from fedreid_mpi.storage.regular import read_bytes
+from fedreid_mpi.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +192,8 @@ def survey(name: str, root: Path, choices: Choices, variant: str | None = None) 
         if unmatched := unmatched_queries(records):
             where = f" of split {number}" if len(listing.splits) > 1 else ""
             complaints.append(
-                f"{len(unmatched)} queries{where} without a match in another camera: {few(unmatched)}"
+                f"{counted(len(unmatched), 'query', 'queries')}{where} without a match in another "
+                f"camera: {few(unmatched)}"
             )
     return Survey(name, found, choices, listing, images, counts, tuple(complaints))
 
@@ -207,7 +209,10 @@ def _union(root: Path, listing: Listing) -> tuple[Image, ...]:
     images = {Image(record.path, record.pid, record.camid) for split in listing.splits for record in split}
     ordered = sorted(images)
     if torn := [one.path for one, other in pairwise(ordered) if one.path == other.path]:
-        raise DataError(f"{root}: {len(torn)} images are of several people or cameras: {few(torn)}")
+        raise DataError(
+            f"{root}: {counted(len(torn), 'image is', 'images are')} of several people or "
+            f"cameras: {few(torn)}"
+        )
     return tuple(ordered)
 
 

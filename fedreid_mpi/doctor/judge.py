@@ -6,6 +6,7 @@ from enum import StrEnum
 
 from fedreid_mpi.comm import Library
 from fedreid_mpi.doctor.facts import RankFacts, Report
+from fedreid_mpi.wording import counted
 
 GIB = 2**30
 LEAST_MEMORY = 2 * GIB
@@ -87,7 +88,7 @@ def _nodes(report: Report) -> Found:
     if report.job is not None and report.launcher and report.job.nodes > len(used):
         yield (
             Level.WARNING,
-            f"the job has {report.job.nodes} nodes, but all ranks are on {', '.join(used)}",
+            f"the job has {counted(report.job.nodes, 'node')}, but all ranks are on {', '.join(used)}",
             "mpirun --map-by slot, without PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe",
         )
 
@@ -123,7 +124,8 @@ def _cores(report: Report) -> Found:
                 bound = len(cores) < ranks[0].node_cores
                 yield (
                     Level.WARNING,
-                    f"{node}: {sharing} client ranks share {len(cores)} of {ranks[0].node_cores} cores",
+                    f"{node}: {sharing} client ranks share {len(cores)} of "
+                    f"{counted(ranks[0].node_cores, 'core')}",
                     "mpirun --bind-to none, or more --cpus-per-task"
                     if bound
                     else "start fewer ranks per node",
@@ -143,7 +145,12 @@ def _threads(report: Report) -> Found:
                 advice,
             )
         elif threads > max(cores, len(ranks)):
-            yield Level.WARNING, f"{node}: {threads} threads of {len(ranks)} ranks on {cores} cores", advice
+            yield (
+                Level.WARNING,
+                f"{node}: {counted(threads, 'thread')} of {counted(len(ranks), 'rank')} on "
+                f"{counted(cores, 'core')}",
+                advice,
+            )
 
 
 def _gpus(report: Report) -> Found:
@@ -154,7 +161,7 @@ def _gpus(report: Report) -> Found:
                 built = rank.versions["CUDA"]
                 yield (
                     Level.WARNING,
-                    f"{node} has {rank.node_gpus} GPUs, but torch sees none"
+                    f"{node} has {counted(rank.node_gpus, 'GPU')}, but torch sees none"
                     + ("" if built else ": it is built without CUDA"),
                     "ask the job for GPUs (--gpus-per-node), look at CUDA_VISIBLE_DEVICES and nvidia-smi"
                     if built
@@ -182,7 +189,10 @@ def _sharing(rank: RankFacts, workers: Sequence[RankFacts]) -> str:
         return f"ranks {ranks} share one GPU, {rank.gpu_id}" if len(same) > 1 else ""
     alike = len({other.visible_gpus for other in workers}) == 1
     if alike and len(workers) > len(rank.gpus):
-        return f"rank {rank.rank} sees {len(rank.gpus)} GPUs for {len(workers)} client ranks"
+        return (
+            f"rank {rank.rank} sees {counted(len(rank.gpus), 'GPU')} for "
+            f"{counted(len(workers), 'client rank')}"
+        )
     return ""
 
 

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fedreid_mpi.wording import counted
+
 STEPS = 1 << 30
 """Steps in a distance of 1: distances are whole numbers of steps."""
 
@@ -56,7 +58,9 @@ class Rows:
             torch.linalg.vector_norm(values[piece].double(), dim=1, keepdim=True, out=lengths[piece])
         broken = torch.nonzero(~torch.isfinite(lengths[:, 0]))
         if len(broken):
-            raise ValueError(f"{name} features are not finite in {len(broken)} rows, first {int(broken[0])}")
+            raise ValueError(
+                f"{name} features are not finite in {counted(len(broken), 'row')}, first {int(broken[0])}"
+            )
         return cls(values, lengths.masked_fill_(lengths == 0, 1.0))
 
     def __len__(self) -> int:

@@ -35,6 +35,7 @@ from fedreid_mpi.records import (
     no_heartbeat,
 )
 from fedreid_mpi.seeds import derive, generator
+from fedreid_mpi.wording import counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def describe_client(
     if part.images < 2:
         where = archives[part.sources[0][0]].path
         raise DataError(
-            f"{where}: {part.images} training images for client {part.name}, expected at least two"
+            f"{where}: {counted(part.images, 'training image')} for client {part.name}, expected at least two"
         )
     home = None if part.home is None else archives[part.home]
     test = [role for role in ("query", "gallery") if home is not None and home.has(role)]

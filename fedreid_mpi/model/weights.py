@@ -16,6 +16,7 @@ from fedreid_mpi.model.foreign import STATE_DICT, what_it_is
 from fedreid_mpi.model.layouts import layout_of
 from fedreid_mpi.model.network import ReIDNetwork
 from fedreid_mpi.storage.atomic import require_regular
+from fedreid_mpi.wording import counted
 
 WRAPPERS = (
     "state_dict_ema",
@@ -100,7 +101,7 @@ class Account:
     @property
     def summary(self) -> str:
         """What is done, in one line."""
-        parts = [f"{len(self.loaded)} tensors loaded"]
+        parts = [f"{counted(len(self.loaded), 'tensor')} loaded"]
         if self.way:
             parts[0] += f" from {' '.join(self.way)}"
         if self.layout:

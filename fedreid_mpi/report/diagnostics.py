@@ -10,6 +10,7 @@ from fedreid_mpi.report.findings import in_words
 from fedreid_mpi.report.study import Method, Run, mean_of_known
 from fedreid_mpi.report.tables import Picture, Table, comparison_table
 from fedreid_mpi.report.values import Floats, Spread, cluster_counts, compare, mean_curve, weight_shares
+from fedreid_mpi.wording import counted
 
 Said = tuple[list[str], list[Table | Picture]]
 """Claims and exhibits."""
@@ -36,7 +37,7 @@ def server_steps(methods: Sequence[Method]) -> Said:
             spread = Spread.of(gain.y.mean(axis=1), signed=True)
             claims.append(
                 f"{method.name}: the server's step changes the mean rank-1 by {in_words(spread)}, in the "
-                f"mean of {gain.x.size} rounds."
+                f"mean of {counted(gain.x.size, 'round')}."
             )
             sides = [
                 (f"{method.name} before the step", method, ModelKind.AGGREGATED),
@@ -174,7 +175,7 @@ def _members(method: Method, run: Run) -> str:
     last, names = run.results.group[-1], _names(run)
     groups = [np.flatnonzero(last == number) for number in np.unique(last[last >= 0])]
     if len(names) > _NAMED_CLIENTS:
-        words = f"{len(groups)} groups of {', '.join(str(len(group)) for group in groups)} clients"
+        words = f"{counted(len(groups), 'group')} of {', '.join(str(len(group)) for group in groups)} clients"
     else:
         words = "; ".join(" + ".join(names[client] for client in group) for group in groups)
     return f"{method.name}, seed {run.seed}, last round: {words}."

@@ -20,6 +20,7 @@ from fedreid_mpi.report.values import (
     mean_curve,
     signed,
 )
+from fedreid_mpi.wording import counted
 
 GLOBAL_MODELS, LOCAL_MODELS = "global models", "local models"
 
@@ -158,7 +159,7 @@ def in_words(spread: Spread) -> str:
     """Return a difference with its interval, and the number of seeds that agree in its sign."""
     if spread.seeds < 2:
         return str(spread)
-    words = f"{spread.agreeing} of {spread.seeds} seeds"
+    words = f"{spread.agreeing} of {counted(spread.seeds, 'seed')}"
     if not isnan(spread.margin):
         low, high = (signed(spread.mean + side * spread.margin) for side in (-1, 1))
         words += f", {PERCENT} interval {low} to {high}"

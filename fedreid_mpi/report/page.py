@@ -19,6 +19,7 @@ from fedreid_mpi.report.style import STYLE
 from fedreid_mpi.report.tables import Picture, Table, to_csv, to_html, to_latex
 from fedreid_mpi.report.values import LEVEL, PERCENT
 from fedreid_mpi.storage.atomic import atomic_write
+from fedreid_mpi.wording import counted
 
 _READING = (
     "Scores are percentages on the datasets' own query and gallery splits; differences are percentage "
@@ -142,7 +143,8 @@ def _page(report: Report, files: dict[str, bytes]) -> str:
     ]
     named += [(answer.title, answer) for answer in report.appendices]
     links = "".join(f'<li><a href="#{answer.key}">{escape(title)}</a></li>' for title, answer in named)
-    summary = f"{runs} runs of {methods} methods, seeds {', '.join(map(str, seeds))}."
+    summary = f"{counted(runs, 'run')} of {counted(methods, 'method')}, seed{'s' * (len(seeds) > 1)} "
+    summary += f"{', '.join(map(str, seeds))}."
     return "\n".join(
         [
             '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">',

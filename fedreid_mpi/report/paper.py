@@ -26,6 +26,7 @@ from fedreid_mpi.report.tables import Picture, Table, methods_table
 from fedreid_mpi.report.terms import CENTRALISED, FEDPAV, STANDALONE
 from fedreid_mpi.report.unseen import table_5
 from fedreid_mpi.report.values import Comparison, Spread, common_rounds, compare
+from fedreid_mpi.wording import counted
 
 _TABLE_4 = (FEDPAV, "FedNova", "FedProx", "CC", "CDW", "CC & CDW")
 _FIGURE_4 = (FEDPAV, "KD", "CDW", "KD & CDW")
@@ -209,7 +210,7 @@ def _in_words(comparison: Comparison, models: str) -> Iterable[str]:
         if max(spread.seeds for spread in spreads) > 1:
             yield (
                 f"{series.label}, {models}: clearly above {reference.label} for {above} of "
-                f"{comparison.datasets} datasets, clearly below for {len(clear) - above}; "
+                f"{counted(comparison.datasets, 'dataset')}, clearly below for {len(clear) - above}; "
                 f"{over} {mean}{'' if mean.clear else ', not clear'}."
             )
     if len(means) > 1:

@@ -17,6 +17,7 @@ from fedreid_mpi.report.terms import column, plain, row, term
 from fedreid_mpi.results import RunResults, read_run
 from fedreid_mpi.results.datasets import HeldDataset, mean_over_clients
 from fedreid_mpi.results.sources import find_runs
+from fedreid_mpi.wording import counted
 
 METRICS = ("rank-1", "mAP")
 
@@ -262,7 +263,9 @@ def make_study(runs: Sequence[Run]) -> Study:
     for run in runs:
         if not run.finished:
             fate = "used as it is" if run in used else "left out of all answers"
-            warnings.append(f"{_label(run)} has {run.results.rounds[-1]} of {run.planned} rounds: {fate}.")
+            warnings.append(
+                f"{_label(run)} has {run.results.rounds[-1]} of {counted(run.planned, 'round')}: {fate}."
+            )
     methods: list[Method] = []
     for ordered in _by_method(used, warnings):
         name, alike = _name(ordered[0]), [each for each in methods if _key(each.runs[0]) == _key(ordered[0])]

@@ -14,6 +14,7 @@ from scipy.special import stdtrit
 from fedreid_mpi.records import ModelKind
 from fedreid_mpi.report.study import Method, Run
 from fedreid_mpi.report.terms import is_large
+from fedreid_mpi.wording import counted
 
 Floats = NDArray[np.float64]
 
@@ -179,8 +180,12 @@ def compare(
 def moment(when: int | str, rounds: Sequence[int]) -> str:
     """Say in words what `compare` looks at; ``rounds`` are those that the best three are chosen from."""
     if when == "best":
-        return f"best {min(BEST_ROUNDS, len(rounds))} of {len(rounds)} rounds"
-    return f"{when.removeprefix('epochs:')} local epochs" if isinstance(when, str) else f"round {when}"
+        return f"best {min(BEST_ROUNDS, len(rounds))} of {counted(len(rounds), 'round')}"
+    return (
+        counted(int(when.removeprefix("epochs:")), "local epoch")
+        if isinstance(when, str)
+        else f"round {when}"
+    )
 
 
 def scores_at(

@@ -27,6 +27,7 @@ from fedreid_mpi.storage.hdf5.schema import (
     find_faults,
     scale_faults,
 )
+from fedreid_mpi.wording import counted
 
 _Arrays = Mapping[str, NDArray[Any]]
 
@@ -210,7 +211,7 @@ def _feature_faults(file: h5py.File, schema: Schema) -> Iterator[str]:
             for role in SplitRole:
                 rows = split[role][()] if role in split else np.zeros(0, np.int64)
                 if ((rows < 0) | (rows >= images)).any():
-                    yield f"/{name}/splits/{number}/{role} points outside of the {images} images"
+                    yield f"/{name}/splits/{number}/{role} points outside of the {counted(images, 'image')}"
             lengths = {len(split[score]) for score in ("query", "average_precision", "first_match")}
             if len(lengths) != 1:
                 yield f"/{name}/splits/{number}: scores and queries differ in length"

@@ -28,6 +28,7 @@ from fedreid_mpi.model import load_tensors, load_vectors, save_model, save_tenso
 from fedreid_mpi.records import ClientSpec
 from fedreid_mpi.storage.atomic import atomic_write, flush, make_folder, write_errors
 from fedreid_mpi.storage.regular import open_regular, read_bytes
+from fedreid_mpi.wording import counted
 
 FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
@@ -298,7 +299,7 @@ def _verify(folder: Path, manifest: Manifest) -> None:
         except OSError as error:
             raise _unreadable(path, error) from error
         if found.size != file.size:
-            raise DataError(f"{path}: has {found.size} bytes, expected {file.size}")
+            raise DataError(f"{path}: has {counted(found.size, 'byte')}, expected {file.size}")
         if found != file:
             raise DataError(f"{path}: is damaged: its SHA-256 is not the manifest's")
 

@@ -17,6 +17,7 @@ from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.device import choose_device, gpu_id
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.run.program import source_digest
+from fedreid_mpi.wording import counted
 
 LIBRARIES = ("torch", "numpy", "torchvision", "timm")
 """What must be of one version beside this package: another may build other networks, or compute other last
@@ -142,7 +143,8 @@ def require_own_gpus(comm: Communicator, device: torch.device, share: bool) -> N
                 most = max(used, key=used.count)
                 ranks = " and ".join(str(rank) for gpu, rank in found if gpu == most)
                 raise ConfigurationError(
-                    f"{node} has {len(set(used))} GPUs for {len(used)} client ranks; start fewer, or set "
+                    f"{node} has {counted(len(set(used)), 'GPU')} for "
+                    f"{counted(len(used), 'client rank')}; start fewer, or set "
                     f"compute.share_gpus = true (ranks {ranks} are on {most})"
                 )
 

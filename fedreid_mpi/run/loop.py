@@ -106,7 +106,7 @@ def run_federation(
         )
         losses.acquired = True
         if start.after >= experiment.run.rounds:
-            return RunResult(True, start.after, f"all {experiment.run.rounds} rounds are done already")
+            return RunResult(True, start.after, "all rounds are done already")
         try:
             require_same_files(comm, run_dir, experiment.data.files, opened)
             heartbeat = partial(heartbeat_or_abandon, comm.heartbeat, stop)

@@ -11,6 +11,7 @@ from fedreid_mpi.federated.plan import expected_clients, plan_round, sampling_pr
 from fedreid_mpi.federated.private_step import parts_of
 from fedreid_mpi.federated.rank_state import RankState
 from fedreid_mpi.records import ClientSpec, RoundPlan
+from fedreid_mpi.wording import counted
 
 LEAST_RANKS = 3
 """A server and two client ranks: the sum of one is that of a rank."""
@@ -76,7 +77,8 @@ def privacy_notes(state: RankState) -> Iterator[str]:
     sampling, multiplier = sampling_probability(experiment, specs), privacy.noise_multiplier
     spent = epsilon_after(experiment.run.rounds, sampling, multiplier, privacy.delta)
     yield (
-        f"privacy: ε = {spent:.2f} at δ = {privacy.delta:g} after {experiment.run.rounds} rounds, each of "
+        f"privacy: ε = {spent:.2f} at δ = {privacy.delta:g} after "
+        f"{counted(experiment.run.rounds, 'round')}, each of "
         f"which takes each client with probability {sampling:.3g}"
     )
     if not multiplier:

@@ -26,6 +26,7 @@ from fedreid_mpi.storage.run_directory import (
     make_run_dir,
     write_status,
 )
+from fedreid_mpi.wording import counted
 
 
 def acquire(
@@ -174,7 +175,8 @@ def _changes(
     lengths = [(key, len(getattr(experiment.data, key)), len(getattr(before.data, key))) for key in lists]
     if others := [length for length in lengths if length[1] != length[2]]:
         yield from (
-            f"data.{key} has {found} archives, expected {expected}" for key, found, expected in others
+            f"data.{key} has {counted(found, 'archive')}, expected {expected}"
+            for key, found, expected in others
         )
     elif (experiment.data.public is None) != (before.data.public is None):
         yield "data.public was set or unset"

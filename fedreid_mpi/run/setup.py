@@ -25,6 +25,7 @@ from fedreid_mpi.records import ClientSpec, Heartbeat, RankInfo
 from fedreid_mpi.run.checkpoint import folder_of, group_files, load_memory, load_private, load_server
 from fedreid_mpi.run.consistency import bind_device
 from fedreid_mpi.run.state import ResumePoint
+from fedreid_mpi.wording import counted
 
 
 def open_archives(experiment: Experiment, is_server: bool) -> tuple[DatasetArchive | DataError, ...]:
@@ -119,7 +120,9 @@ def describe_clients(experiment: Experiment, opened: Sequence[DatasetArchive]) -
         drops = federation.sampler == "shuffled" and federation.drop_last
         if drops and spec.images < federation.batch_size:
             raise ConfigurationError(
-                f"client {spec.name}: {spec.images} training images are less than federation.batch_size = "
+                f"client {spec.name}: "
+                f"{counted(spec.images, 'training image is', 'training images are')} less than "
+                "federation.batch_size = "
                 f"{federation.batch_size}, and federation.drop_last leaves partial batches out"
             )
     return specs

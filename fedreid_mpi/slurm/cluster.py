@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from fedreid_mpi.slurm.answers import rows
 from fedreid_mpi.slurm.job import Resources
+from fedreid_mpi.wording import counted
 
 SINFO = ("sinfo", "--noheader", "--exact", "--format=%P|%a|%l|%D|%c|%G")
 """The command whose output `parse_partitions` reads: a line a partition and kind of node."""
@@ -159,7 +160,8 @@ def _too_big(resources: Resources, kinds: list[Nodes], where: str) -> Iterator[s
     largest = max((kind.cpus for kind in with_gpus), default=0)
     if cpus > largest:
         yield (
-            f"--ranks {resources.ranks} on {resources.nodes} nodes need {cpus} CPUs per node, "
+            f"--ranks {resources.ranks} on {counted(resources.nodes or 1, 'node')} need "
+            f"{counted(cpus, 'CPU')} per node, "
             f"nodes of partition {where} have {largest}"
         )
         return

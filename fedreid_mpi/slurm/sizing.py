@@ -7,6 +7,7 @@ from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.partition import partition
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.slurm.job import Resources
+from fedreid_mpi.wording import counted
 
 
 def count_clients(experiment: Experiment) -> int:
@@ -44,7 +45,8 @@ def fit(experiment: Experiment, resources: Resources) -> Resources:
     if device == "cuda" and not gpus:
         raise ConfigurationError('compute.device is "cuda", expected --gpus-per-node as well')
     if device == "cpu" and gpus:
-        raise ConfigurationError(f'compute.device is "cpu", which leaves the {gpus} GPUs per node unused')
+        offered = counted(gpus, "GPU")
+        raise ConfigurationError(f'compute.device is "cpu", which leaves the {offered} per node unused')
     if resources.ranks is not None:
         return replace(resources, nodes=resources.nodes or 1)
     try:

@@ -7,6 +7,7 @@ import click
 from fedreid_mpi.cli.console import progress_bar
 from fedreid_mpi.cli.results.refusals import Refusals
 from fedreid_mpi.cli.sharing import SHARED
+from fedreid_mpi.wording import counted
 
 
 @click.command("collect")
@@ -41,5 +42,5 @@ def command(runs: tuple[Path, ...], output: Path, link: bool) -> None:
         )
     with progress_bar("collect", len(summaries)) as advance:
         count = collect(summaries, output, link, refuse, lambda: advance(1))
-    click.echo(f"{output}: {count} run{'s' * (count != 1)}")
+    click.echo(f"{output}: {counted(count, 'run')}")
     refuse.settle()

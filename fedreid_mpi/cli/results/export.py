@@ -12,6 +12,7 @@ from fedreid_mpi.cli.results.model_export import write_model
 from fedreid_mpi.cli.results.refusals import Refusals
 from fedreid_mpi.cli.results.run_selection import require_runs, takes_runs
 from fedreid_mpi.cli.sharing import SHARED
+from fedreid_mpi.wording import counted
 
 if TYPE_CHECKING:
     from fedreid_mpi.report.export import Row
@@ -95,7 +96,7 @@ def command(
         _write_events(summaries, output)
     else:
         _write_table(summaries, output, chosen, table)
-    click.echo(f"{output}: {len(summaries)} run{'s' * (len(summaries) != 1)}")
+    click.echo(f"{output}: {counted(len(summaries), 'run')}")
     refuse.settle()
 
 
@@ -117,7 +118,7 @@ def _write_latex(
     )
     with write_errors(output), atomic_write(output) as temporary:
         temporary.write_text(to_latex(table), encoding="utf-8", errors="replace")
-    click.echo(f"{output}: {len(comparison.series)} methods, {metric}, {comparison.when}")
+    click.echo(f"{output}: {counted(len(comparison.series), 'method')}, {metric}, {comparison.when}")
 
 
 def _write_events(summaries: list[RunSummary], output: Path) -> None:

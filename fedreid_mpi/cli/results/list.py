@@ -11,6 +11,7 @@ import click
 from fedreid_mpi.cli.console import print_table
 from fedreid_mpi.cli.results.refusals import Refusals
 from fedreid_mpi.cli.results.run_selection import chosen_runs, takes_runs
+from fedreid_mpi.wording import counted
 
 if TYPE_CHECKING:
     from fedreid_mpi.results.summary import RunSummary
@@ -35,9 +36,7 @@ def _print(summaries: list[RunSummary]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(
-        title=f"{len(summaries)} run{'s' * (len(summaries) != 1)}", box=box.SIMPLE_HEAD, padding=(0, 1)
-    )
+    table = Table(title=counted(len(summaries), "run"), box=box.SIMPLE_HEAD, padding=(0, 1))
     table.add_column("run", overflow="fold")
     table.add_column("seed", justify="right", no_wrap=True)
     for heading in ("mode", "state"):

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from fedreid_mpi.cli.sharing import SHARED
+from fedreid_mpi.wording import counted
 
 
 @click.command("merge")
@@ -29,4 +30,4 @@ def command(run: Path, output: Path | None) -> None:
     source = Source(run, list_segments(run))
     path = output or run.resolve().with_name(f"{run.resolve().name}.h5")
     merge(source, path)
-    click.echo(f"{path}: {len(source.segments)} file{'s' * (len(source.segments) != 1)} of {run}")
+    click.echo(f"{path}: {counted(len(source.segments), 'file')} of {run}")

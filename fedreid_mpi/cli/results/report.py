@@ -10,6 +10,7 @@ import click
 from fedreid_mpi.cli.results.places import beside
 from fedreid_mpi.cli.results.wide_tables import print_blocks
 from fedreid_mpi.cli.sharing import SHARED
+from fedreid_mpi.wording import counted
 
 if TYPE_CHECKING:
     from fedreid_mpi.report.findings import Answer
@@ -51,7 +52,7 @@ def command(paths: tuple[Path, ...], output: Path | None) -> None:
         click.echo(f"Note:   {warning}")
     used = sum(len(method.runs) for method in study.methods)
     click.echo(f"Runs:   {len(study.runs)}; {used} used, by method: {', '.join(map(str, study.methods))}")
-    click.echo(f"Report: {files[-1]} ({len(files)} files)")
+    click.echo(f"Report: {files[-1]} ({counted(len(files), 'file')})")
 
 
 def _print(answer: Answer) -> None:

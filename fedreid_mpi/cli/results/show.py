@@ -11,6 +11,7 @@ import click
 from fedreid_mpi.cli.console import output_console, print_table
 from fedreid_mpi.cli.results.places import beside
 from fedreid_mpi.cli.sharing import SHARED
+from fedreid_mpi.wording import counted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -230,7 +231,7 @@ def _print_costs(results: RunResults) -> None:
         click.echo(f"{heading} {total}" + (f" ({parts})" if parts else ""))
     if results.mode == "federated":
         rounds, model = int((results.rounds > 0).sum()), 4 * results.header.parameters
-        cost = f"{rounds} rounds × 2 × {_size(model)} = {_size(2 * rounds * model)}"
+        cost = f"{counted(rounds, 'round')} × 2 × {_size(model)} = {_size(2 * rounds * model)}"
         click.echo(f"         as the paper counts it, per client: {cost}")
 
 

@@ -15,6 +15,7 @@ from fedreid_mpi.records import Advance
 from fedreid_mpi.storage.hdf5.container import open_archive, plain, require_kind
 from fedreid_mpi.storage.hdf5.digest import source_digest
 from fedreid_mpi.storage.hdf5.schema import find_faults
+from fedreid_mpi.wording import counted
 
 BLOCK = 64
 """Images read at once: 6 MB at 256x128."""
@@ -101,7 +102,7 @@ def _split_faults(splits: _Splits, pids: NDArray[np.int32]) -> Iterator[str]:
         for role, indices in split.items():
             name = f"/splits/{number}/{role}"
             if len(indices) and not 0 <= indices.min() <= indices.max() < len(pids):
-                yield f"{name} points outside of the {len(pids)} images"
+                yield f"{name} points outside of the {counted(len(pids), 'image')}"
                 return
             if (np.diff(indices) <= 0).any():
                 yield f"{name} is not sorted, or names an image twice"
@@ -113,9 +114,12 @@ def _split_faults(splits: _Splits, pids: NDArray[np.int32]) -> Iterator[str]:
         if SplitRole.TRAIN in split and tested:
             shared = np.intersect1d(pids[split[SplitRole.TRAIN]], pids[np.concatenate(tested)])
             if len(shared):
-                yield f"/splits/{number}: {len(shared)} people are both in training and in test"
+                yield (
+                    f"/splits/{number}: {counted(len(shared), 'person is', 'people are')} both in "
+                    "training and in test"
+                )
     if not used.all():
-        yield f"{np.count_nonzero(~used)} images are in no split"
+        yield f"{counted(int((~used).sum()), 'image is', 'images are')} in no split"
 
 
 def _count_faults(

@@ -16,6 +16,7 @@ from fedreid_mpi.data.readers.names import few, match_folder
 from fedreid_mpi.data.readers.split_files import cite
 from fedreid_mpi.data.readers.views import View
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.wording import counted
 
 PROBE = re.compile(r"(?P<pid>(?!0000)\d{4})_(?P<cam>[1-8])(_-?\d+)+\.jpe?g", re.ASCII)
 GALLERY = re.compile(r"(?P<pid>\d{4})_(?P<cam>[1-8])(_-?\d+)+\.jpe?g", re.ASCII)
@@ -62,12 +63,14 @@ def _read_folds(path: Path, known: set[int], root: Path) -> list[frozenset[int]]
         people = require_integers(where, fields[PEOPLE]).ravel().tolist()
         if strangers := sorted(set(people) - known):
             raise DataError(
-                f"{where} lists {len(strangers)} people that {root}/probe lacks: {few(strangers)}"
+                f"{where} lists {counted(len(strangers), 'person', 'people')} that {root}/probe "
+                f"lacks: {few(strangers)}"
             )
         folds.append(frozenset(people))
         if len(folds[-1]) != len(people) or len(people) != len(folds[0]):
             raise DataError(
-                f"{where} lists {len(people)} people, {len(folds[-1])} of them different, expected "
+                f"{where} lists {counted(len(people), 'person', 'people')}, {len(folds[-1])} of "
+                "them different, expected "
                 f"{len(folds[0])}, each once, as in the first"
             )
     if not folds:

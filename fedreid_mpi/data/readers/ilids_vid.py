@@ -20,6 +20,7 @@ from fedreid_mpi.data.readers.names import few, list_folder, match_folder, match
 from fedreid_mpi.data.readers.split_files import cite, read_people_lists
 from fedreid_mpi.data.splits import draw_training
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.wording import counted
 
 FOLDER = re.compile(r"person(?P<pid>\d{3})", re.ASCII)
 NAME = re.compile(r"cam(?P<cam>[12])_person(?P<pid>\d{3})(?:_\d{5})?\.png", re.ASCII)
@@ -35,7 +36,9 @@ def read(kind: str, root: Path, choices: Choices) -> Listing:
     people = folders[0]
     if people != folders[1]:
         odd = sorted(set(people) ^ set(folders[1]))
-        raise DataError(f"{root / kind}: {len(odd)} people are in one camera only: {few(odd)}")
+        raise DataError(
+            f"{root / kind}: {counted(len(odd), 'person is', 'people are')} in one camera only: {few(odd)}"
+        )
     images = {(pid, camera): _read_track(root, kind, pid, camera) for camera in CAMERAS for pid in people}
     path, splits = _split_people(root, people, choices)
     notes = [] if path is None else [cite(path)]

@@ -30,6 +30,7 @@ from fedreid_mpi.data.readers.names import few, list_folder, list_images, match_
 from fedreid_mpi.data.readers.processed import pytorch_variant
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.storage.regular import read_text
+from fedreid_mpi.wording import counted
 
 _NAME = r"_\d{3,}_(?P<cam>0[1-9]|1[0-5])_\d{4}(morning|noon|afternoon)_\d+_\d+(_ex)?\.jpg"
 NAME = re.compile(r"(?P<pid>\d{4})" + _NAME, re.ASCII)
@@ -97,7 +98,9 @@ def _compare(root: Path, folder: str, records: list[Record]) -> None:
         f"{folder}/{person}/{image}" for person in people for image in list_images(root, f"{folder}/{person}")
     ]
     if unlisted := [path for path in found if path not in listed]:
-        raise DataError(f"{root}: {len(unlisted)} images are in no list file: {few(unlisted)}")
+        raise DataError(
+            f"{root}: {counted(len(unlisted), 'image is', 'images are')} in no list file: {few(unlisted)}"
+        )
     if missing := sorted(listed.difference(found)):
         raise DataError(f"{root}: {len(missing)} listed images are missing: {few(missing)}")
 

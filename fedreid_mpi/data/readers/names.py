@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.wording import counted
 
 EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
 """What counts as an image file; compared in lower case."""
@@ -50,7 +51,7 @@ def list_folder(root: Path, folder: str) -> list[Path]:
     names = sorted(entry.name for entry in kept)
     # Bytes that are not UTF-8 reach Python as lone surrogates.
     if foreign := [name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)]:
-        raise DataError(f"{path}: {len(foreign)} names are not UTF-8: {few(foreign)}")
+        raise DataError(f"{path}: {counted(len(foreign), 'name is', 'names are')} not UTF-8: {few(foreign)}")
     return [path / name for name in names]
 
 
@@ -136,7 +137,8 @@ def match_names(
             matches.append((name, match))
     if strangers:
         raise DataError(
-            f"{where}: {len(strangers)} of {len(strangers) + len(matches)} images are named otherwise: "
+            f"{where}: {len(strangers)} of {counted(len(strangers) + len(matches), 'image')} "
+            f"{'is' if len(strangers) == 1 else 'are'} named otherwise: "
             f"{few(strangers)}; expected {pattern.pattern}"
         )
     return matches

@@ -35,6 +35,7 @@ from fedreid_mpi.data.readers.split_files import assign_identities, read_identit
 from fedreid_mpi.data.readers.views import View, halve, people_and_images, people_in, reach_of_views
 from fedreid_mpi.data.splits import generator, sample
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.wording import counted
 
 VIEW = re.compile(r"cam_(?P<cam>[01])_(?P<pid>\d{5})_\d{5}\.(bmp|png|jpg)", re.ASCII)
 """Name of an image of a small dataset in the ``pytorch`` layout."""
@@ -242,7 +243,8 @@ def _require_same_training(root: Path) -> None:
     )
     if odd := sorted(whole ^ set().union(*parts)):
         raise DataError(
-            f"{root}: {len(odd)} images are not both in train_all and in train or val: {few(odd)}"
+            f"{root}: {counted(len(odd), 'image is', 'images are')} not both in train_all and in "
+            f"train or val: {few(odd)}"
         )
 
 
@@ -255,13 +257,16 @@ def _people(root: Path, folder: str) -> list[tuple[str, int]]:
         When something else lies there.
     """
     if strays := image_names(root / folder):
-        raise DataError(f"{root / folder}: {len(strays)} images in no person's folder: {few(strays)}")
+        raise DataError(
+            f"{root / folder}: {counted(len(strays), 'image')} in no person's folder: {few(strays)}"
+        )
     names = [entry.name for entry in list_folder(root, folder) if entry.is_dir()]
     if not names:
         raise DataError(f"{root / folder}: holds no images, expected one folder of them per person")
     if strangers := [name for name in names if not PERSON.fullmatch(name)]:
         raise DataError(
-            f"{root / folder}: {len(strangers)} folders are named otherwise: {few(strangers)}; "
+            f"{root / folder}: {counted(len(strangers), 'folder is', 'folders are')} named "
+            f"otherwise: {few(strangers)}; "
             f"expected {PERSON.pattern}"
         )
     return [(name, int(name)) for name in names]

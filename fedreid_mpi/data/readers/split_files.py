@@ -23,6 +23,7 @@ from fedreid_mpi.data.readers.names import few
 from fedreid_mpi.data.readers.views import View, people_in
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.storage.regular import read_bytes, read_text
+from fedreid_mpi.wording import counted
 
 LISTED_ROLES = (SplitRole.TRAIN, SplitRole.QUERY, SplitRole.GALLERY)
 SCRIPTED = re.compile(r"\d{5}_\d{5}", re.ASCII)
@@ -133,7 +134,9 @@ def read_image_lists(path: Path, folder: Path, views: Iterable[View]) -> tuple[t
                 labels[role == SplitRole.TRAIN].append((pid, view.pid))
                 records.append(Record(*view, role))
         if missing:
-            raise DataError(f"{where} lists {len(missing)} images that {folder} lacks: {few(missing)}")
+            raise DataError(
+                f"{where} lists {counted(len(missing), 'image')} that {folder} lacks: {few(missing)}"
+            )
         _require_numbers(where, split, records)
         for pairs in labels.values():
             _require_same_people(where, pairs)
@@ -148,7 +151,9 @@ def _require_numbers(where: str, split: Mapping[str, Any], records: Iterable[Rec
     for role in LISTED_ROLES:
         told = split.get(f"num_{role}_pids", people[role])
         if told != people[role]:
-            raise DataError(f"{where} says num_{role}_pids {told}, lists {people[role]} people")
+            raise DataError(
+                f"{where} says num_{role}_pids {told}, lists {counted(people[role], 'person', 'people')}"
+            )
 
 
 def _image_entry(where: str, entry: object) -> tuple[str, int | None, int | None]:
@@ -202,7 +207,10 @@ def read_people_lists(
         where = f"{path}: split {number}"
         train, test = ([_person(where, entry) for entry in split[part]] for part in ("train", "test"))
         if strangers := [pid for pid in train + test if pid not in known]:
-            raise DataError(f"{where} lists {len(strangers)} people that {folder} lacks: {few(strangers)}")
+            raise DataError(
+                f"{where} lists {counted(len(strangers), 'person', 'people')} that {folder} "
+                f"lacks: {few(strangers)}"
+            )
         _require_once(where, train + test)
         splits.append((frozenset(train), frozenset(test)))
     return tuple(splits)
@@ -251,7 +259,10 @@ def read_identity_split(path: Path) -> IdentitySplit:
         parts.append(frozenset(numbers))
     training, probes, gallery = parts
     if both := sorted(training & (probes | gallery)):
-        raise DataError(f"{path}: {len(both)} identities are both trained on and tested: {few(both)}")
+        raise DataError(
+            f"{path}: {counted(len(both), 'identity is', 'identities are')} both trained on and "
+            f"tested: {few(both)}"
+        )
     if lacking := sorted(probes - gallery):
         raise DataError(f"{path}: {len(lacking)} probes are not in test_gallery: {few(lacking)}")
     return IdentitySplit(
@@ -297,7 +308,9 @@ def assign_identities(split: IdentitySplit, folder: Path, views: Sequence[View])
     people = people_in(views)
     meta = split.path.with_name("meta.json")
     if len(people) != len(split.views):
-        raise DataError(f"{meta}: describes {len(split.views)} people, {folder} shows {len(people)}")
+        raise DataError(
+            f"{meta}: describes {counted(len(split.views), 'person', 'people')}, {folder} shows {len(people)}"
+        )
     numbers = {pid: number for number, pid in enumerate(people)}
     found = [[0, 0] for _ in people]
     for view in views:
@@ -305,7 +318,8 @@ def assign_identities(split: IdentitySplit, folder: Path, views: Sequence[View])
     for number, (here, there) in enumerate(zip(found, split.views, strict=True)):
         if tuple(here) != there:
             raise DataError(
-                f"{meta}: identity {number} has {there[0]} and {there[1]} images in the two cameras, "
+                f"{meta}: identity {number} has {there[0]} and {counted(there[1], 'image')} in "
+                "the two cameras, "
                 f"person {people[number]} of {folder} has {here[0]} and {here[1]}"
             )
     records: list[Record] = []

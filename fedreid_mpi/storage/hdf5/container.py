@@ -13,6 +13,7 @@ import numpy as np
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.storage.atomic import require_regular
 from fedreid_mpi.storage.hdf5.checksum import require_unbroken
+from fedreid_mpi.wording import counted
 
 KIND_PREFIX = "fedreid_mpi "
 """Every archive of this program has a ``kind`` that starts so."""
@@ -148,7 +149,9 @@ def _require_room(path: Path, group: h5py.Group) -> None:
 
     def look(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset) and item.size * item.dtype.itemsize > room:
-            raise DataError(f"{path}: damaged: /{name} would be {item.size:,} values in {room:,} bytes")
+            raise DataError(
+                f"{path}: damaged: /{name} would be {counted(item.size, 'value')} in {counted(room, 'byte')}"
+            )
 
     group.visititems(look)
 
