@@ -382,7 +382,7 @@ OF_CONFIGURATION = {
         sections={"federation": {"availability": {"nobody": [[1, 1]]}}},
     ),
     "more-than-all-clients": Bad(
-        "federation.clients_per_round is 2, expected at most the 1 clients",
+        "federation.clients_per_round is 2, expected at most 1, the number of clients",
         sections={"federation": {"clients_per_round": 2}},
     ),
     "less-than-a-batch": Bad(
@@ -464,7 +464,7 @@ OF_ARCHIVES = {
         "larger.h5: images are 64x32, expected 32x16 as in .*site.h5", DATA, archives=("site.h5", "larger.h5")
     ),
     "one-image": Bad(
-        "lone.h5: 1 training images for client lone, expected at least two", DATA, archives=("lone.h5",)
+        "lone.h5: 1 training image for client lone, expected at least two", DATA, archives=("lone.h5",)
     ),
     "public-missing": Bad("none.h5: no such file", DATA, sections=PUBLIC | {"data": {"public": "none.h5"}}),
     "public-without-public-split": Bad(

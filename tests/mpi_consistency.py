@@ -107,7 +107,7 @@ DIFFERENCES = {
     "gpus": Difference(
         None,
         lambda: mock.patch("torch.cuda.device_count", return_value=1),
-        r"\S+ has 1 GPUs for 2 client ranks; start fewer, or set compute.share_gpus = true",
+        r"\S+ has 1 GPU for 2 client ranks; start fewer, or set compute.share_gpus = true",
         overrides=("compute.device=cuda",),
     ),
 }

@@ -89,7 +89,7 @@ def test_training_that_diverges_everywhere(tmp_path, capsys):
     assert code == TOO_FEW_CLIENTS
     lines = err.splitlines()
     assert [line for line in lines if line.startswith(ERROR)] == [lines[-1]]
-    assert "of none of 1 clients are finite" in lines[-1]
+    assert "of none of 1 client are finite" in lines[-1]
     assert read_run(tmp_path / "run").rounds.tolist() == [0]  # the last commit stands
 
 

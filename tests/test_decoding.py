@@ -97,7 +97,7 @@ def test_images_are_turned_upright(tmp_path, orientation, suffix):
     notes = []
     (pixels,) = decode(tmp_path, f"a.{suffix}", notes=notes)
     assert np.abs(pixels.astype(int) - upright).max() <= (4 if suffix == "jpg" else 0)
-    turned = f"1 images were turned upright, as their EXIF data ask: 'a.{suffix}'"
+    turned = f"1 image was turned upright, as their EXIF data ask: 'a.{suffix}'"
     assert notes == ([turned] if orientation > 1 else [])
 
 
@@ -129,7 +129,7 @@ def test_content_counts_not_the_name_which_is_noted(tmp_path):
         np.testing.assert_array_equal(image, expected)
     assert notes == [
         "already there",
-        "1 images are BMP files by content, not by name: 'd.png'",
+        "1 image is BMP files by content, not by name: 'd.png'",
         "2 images are PNG files by content, not by name: 'a.jpg', 'c.bmp'",
     ]
 
@@ -300,7 +300,7 @@ def test_what_may_be_damage_is_told(tmp_path):
     notes = []
     decode(tmp_path, *files, notes=notes)
     assert notes == [
-        "1 images are not as long as they say: 'c.bmp'",
-        "1 images end in zeros, black pixels or lost blocks: 'd.bmp'",
+        "1 image is not as long as they say: 'c.bmp'",
+        "1 image ends in zeros, black pixels or lost blocks: 'd.bmp'",
         "2 images go on after the end of the image: 'a.png', 'b.jpg'",
     ]

@@ -83,7 +83,7 @@ def test_ranks_that_share_a_gpu_are_told_by_its_uuid():
     require_own_gpus(Ranks("", ""), CPU, share=False)
     require_own_gpus(Ranks("GPU-1", "GPU-1"), CPU, share=True)
     with pytest.raises(
-        PhaseError, match=r"^node1 has 1 GPUs for 2 client ranks; .*ranks 1 and 2 are on GPU-1\)$"
+        PhaseError, match=r"^node1 has 1 GPU for 2 client ranks; .*ranks 1 and 2 are on GPU-1\)$"
     ):
         require_own_gpus(Ranks("GPU-1", "GPU-1"), CPU, share=False)
 

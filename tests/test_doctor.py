@@ -128,7 +128,7 @@ HURTS = {
     "one GPU shown to all by an old torch": (
         launched(*ranks(3, gpus=("H100",), node_gpus=1)),
         "GPUs",
-        "n1: rank 1 sees 1 GPUs for 2 client ranks",
+        "n1: rank 1 sees 1 GPU for 2 client ranks",
     ),
     "folders are not flushed": (storage(flushes=False), "run directory", "nfs4 does not flush folders"),
     "little memory": (launched(*ranks(3, memory=4 * GIB)), "memory", "n1: 1.3 GiB of memory per rank"),

@@ -242,10 +242,10 @@ def test_prepare_checks_a_manifests_splits(folder, capsys):
     output = folder / "shop.h5"
     path = write(folder, [HEADER, "zero.jpg,1,1,train", "shop/a/1.jpg,1,2,gallery"])
     assert prepare("--dataset", "custom", "--name", "shop", path, output) == 3
-    assert "1 people are both in training and in test: 1" in capsys.readouterr().err
+    assert "1 person is both in training and in test: 1" in capsys.readouterr().err
     path = write(folder, [HEADER, "zero.jpg,1,1,train", "shop/a/1.jpg,2,2,query", "shop/a/2.jpg,2,2,gallery"])
     assert prepare("--dataset", "custom", "--name", "shop", path, output) == 3
-    assert "1 queries without a match in another camera: 'shop/a/1.jpg'" in capsys.readouterr().err
+    assert "1 query without a match in another camera: 'shop/a/1.jpg'" in capsys.readouterr().err
     assert not output.exists()
 
 

@@ -11,8 +11,11 @@ import pytest
 import runs
 
 from fedreid_mpi.cli import run as fedreid
+from fedreid_mpi.cli.progress import RunPrinter
+from fedreid_mpi.cli.results.places import beside
 from fedreid_mpi.cli.results.watch import sparkline
-from fedreid_mpi.records import ModelKind
+from fedreid_mpi.errors import DataError
+from fedreid_mpi.records import ClientReport, ModelKind
 from fedreid_mpi.report.score_table import Column, score_table
 from fedreid_mpi.report.tensorboard import FILE_NAME
 from fedreid_mpi.results import ResultsWriter, read_run
@@ -117,11 +120,68 @@ def test_comparisons_that_would_mislead_are_refused_or_told(folder, tmp_path, ca
     for arguments, code, message in (
         ([str(folder), str(wreck)], 3, "skipped"),
         ([str(folder), "--against", "local"], 2, "no such method, expected one of fedpav, cdw"),
-        ([str(folder), "--round", "7"], 2, "round 7: not evaluated by every run"),
+        ([str(folder), "--round", "7"], 2, "round 7: not evaluated by every run: cdw: 1, 2; fedpav: 1, 2"),
+        ([str(folder), "--round", "x"], 2, "--round x: expected the number of a round, or best"),
         ([str(folder), "--where", "run.seed=7"], 3, "no run that meets run.seed=7"),
     ):
         assert fedreid(["results", "compare", *arguments]) == code
         assert message in capsys.readouterr().err
+
+
+def test_methods_without_a_common_round_are_named_with_theirs(tmp_path, capsys):
+    for name, rounds in (("short", 2), ("long", 4)):
+        runs.write_run(tmp_path / name, name=name, rounds=rounds, first=rounds - 1)
+    assert fedreid(["results", "compare", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "no round was evaluated by every run (" in told
+    assert "short: 1, 2" in told
+    assert "long: 3, 4" in told
+    assert "compare some that share one (--method)" in told
+
+
+def test_watch_and_the_log_show_one_loss(tmp_path, capsys):
+    """Clients of 800 and 300 images, losses of 3 and 1; a third has diverged."""
+    losses = ((800, 3.0, True), (300, 1.0, True), (500, float("nan"), False))
+    reports = tuple(
+        ClientReport(k, images, 25, loss, finite, 2.0) for k, (images, loss, finite) in enumerate(losses)
+    )
+    writer = ResultsWriter(tmp_path, runs.header(clients=runs.CAMERAS, rounds=1))
+    with RunPrinter(1) as printer:
+        for round in (0, 1):
+            values = {ModelKind.GLOBAL: (0.5, 0.5, 0.5)}
+            record = runs.record(round, values, reports=reports if round else ())
+            writer.write(record)
+            printer.finished(record)
+    assert "loss 2.455" in capsys.readouterr().out  # (800 · 3 + 300 · 1) / 1100
+    assert fedreid(["results", "watch", "--once", str(tmp_path)]) == 0
+    assert "training loss 2.455" in capsys.readouterr().out
+    np.testing.assert_allclose(read_run(tmp_path).mean_loss, [np.nan, 2700 / 1100])
+
+
+def test_seconds_per_round_of_phases_that_not_every_round_has(tmp_path, capsys):
+    writer = ResultsWriter(tmp_path, runs.header(rounds=2))
+    for round, phases in enumerate(({"evaluate": 9.0}, {"train": 3.0}, {"train": 3.0, "evaluate": 1.0})):
+        writer.write(runs.record(round, {ModelKind.GLOBAL: (0.5, 0.5)}, phase_seconds=phases))
+    write_status(tmp_path, Status("done", round=2, rounds=2, attempt=1))
+    assert fedreid(["submit", "status", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "3.5" in told
+    assert "nan" not in told
+
+
+def test_plots_of_a_run_of_a_study_file_are_its_own(tmp_path):
+    (tmp_path / "run").mkdir()
+    for name in ("study.h5", "merged.h5"):
+        (tmp_path / name).touch()
+    for results, folder in (
+        ("run", "run/plots"),
+        ("merged.h5", "merged-plots"),
+        ("study.h5/fedpav-seed0", "study-plots/fedpav-seed0"),
+        ("study.h5/fedpav-seed1", "study-plots/fedpav-seed1"),
+    ):
+        assert beside(tmp_path / results, "plots") == tmp_path / folder
+    with pytest.raises(DataError, match=r"none/x: no such run directory or results file"):
+        beside(tmp_path / "none" / "x", "plots")
 
 
 def test_csv_and_parquet_hold_the_archives_figures(folder, tmp_path, capsys):

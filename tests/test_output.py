@@ -150,7 +150,7 @@ def test_names_of_prepare_evaluate_and_progress_are_shown_as_they_are(folder, tm
         assert name in captured.out
         assert name in captured.err
         assert run(["inspect", "[z].h5"]) == 0
-        assert f"{name}: 1 images" in re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+        assert f"{name}: 1 image" in re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
     model = folder / "run" / "models" / "global.safetensors"
     assert run(["evaluate", str(model), str(folder / "[x].h5")]) == 0
     assert "[x]" in capsys.readouterr().out

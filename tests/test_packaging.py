@@ -76,6 +76,7 @@ print(json.dumps([codes, heavy]), file=sys.stderr)
     codes, heavy = json.loads(ran.stderr)
     assert set(codes) == {0}
     assert heavy == []
+    assert "\\b" not in ran.stdout  # click's mark for text that must not be rewrapped
     for name in COMMANDS:
         assert f"Usage: fedreid-mpi {name}" in ran.stdout
 

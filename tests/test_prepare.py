@@ -257,7 +257,7 @@ def test_a_query_without_a_match_is_named(market, output, capsys):
     for path in (market / "bounding_box_test").glob("0001_*"):
         path.rename(path.with_name(path.name.replace("0001_c2", "0001_c5").replace("0001_c4", "0001_c5")))
     assert prepare_market(market, output) == 3
-    message = "1 queries without a match in another camera: 'query/0001_c5s1_001051_00.jpg'"
+    message = "1 query without a match in another camera: 'query/0001_c5s1_001051_00.jpg'"
     assert message in error_line(capsys)
     assert prepare_market(market, output, "--allow-subset") == 0
 
@@ -384,9 +384,9 @@ def test_checks_of_splits(tmp_path):
         "query_images": 1,
         "gallery_images": 3,
     }
-    with pytest.raises(DataError, match="1 images are in more than one split: 'c'"):
+    with pytest.raises(DataError, match="1 image is in more than one split: 'c'"):
         check_split(tmp_path, [*records, Record("c", 5, 0, "gallery")])
-    with pytest.raises(DataError, match="1 people are both in training and in test: 3"):
+    with pytest.raises(DataError, match="1 person is both in training and in test: 3"):
         check_split(tmp_path, [*records, Record("f", 3, 0, "train")])
 
 

@@ -231,7 +231,7 @@ def test_links_are_followed_and_those_that_lead_nowhere_are_named(tmp_path):
 def test_names_that_are_not_utf8_are_named(tmp_path):
     folder = trees.touch_tree(tmp_path, trees.CUHK03)
     os.close(os.open(os.fsencode(folder) + b"/query/\xff.png", os.O_CREAT))
-    with pytest.raises(DataError, match=r"query: 1 names are not UTF-8: '\\udcff\.png'"):
+    with pytest.raises(DataError, match=r"query: 1 name is not UTF-8: '\\udcff\.png'"):
         read("cuhk03-np", folder)
 
 
@@ -253,12 +253,12 @@ def test_junk_and_distractors_belong_in_markets_gallery_alone(tmp_path, place, n
         (
             "list_query.txt",
             "0000/../0000_000_15_0302noon_0001_0.jpg 0\n",
-            "list_query.txt: 1 of 1 images are named",
+            "list_query.txt: 1 of 1 image is named",
         ),
         (
             "list_gallery.txt",
             "0000/0000_001_03_0302noon_0001_0.jpg 0\n",
-            "1 images are in no list file: 'test/0001/",
+            "1 image is in no list file: 'test/0001/",
         ),
         (
             "list_query.txt",

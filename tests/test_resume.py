@@ -135,7 +135,7 @@ def test_a_finished_run_is_left_alone(experiment_path, reference, tmp_path, caps
     run_dir = shutil.copytree(reference, tmp_path / "run")
     before = {path: path.read_bytes() for path in run_dir.rglob("*.*5")}
     assert run(["train", str(experiment_path), "--run-dir", str(run_dir), "--resume"]) == 0
-    assert f"done (all {ROUNDS} rounds are done already): " in capsys.readouterr().out
+    assert "done (all rounds are done already): " in capsys.readouterr().out
     assert {path: path.read_bytes() for path in run_dir.rglob("*.*5")} == before
     assert (read_status(run_dir).state, read_status(run_dir).attempt) == ("done", 1)
 

@@ -158,7 +158,7 @@ def test_names_may_hold_anything(tmp_path, output):
 def test_notes_tell_what_was_noticed(market, output, capsys):
     trees.picture("any").save(market / QUERY, "PNG")
     assert prepare(market, output) == 0
-    note = f"1 images are PNG files by content, not by name: '{QUERY}'"
+    note = f"1 image is PNG files by content, not by name: '{QUERY}'"
     assert note in DatasetArchive.open(output).notes
     assert "are PNG files by content" in capsys.readouterr().out
 

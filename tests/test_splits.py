@@ -136,7 +136,7 @@ def changed(part, index, *place, value):
         ),
         (
             changed("query", 1, 0, value="/x/VIPeR/cam_a/010_0.bmp"),
-            "split 1 lists 1 images that .* lacks: '/x/VIPeR/cam_a/010_0.bmp'",
+            "split 1 lists 1 image that .* lacks: '/x/VIPeR/cam_a/010_0.bmp'",
         ),
         (
             changed("gallery", 1, 2, value=0),
@@ -173,7 +173,7 @@ def test_lists_of_people_by_number_and_by_folder(tmp_path):
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        ({"train": [1], "test": [4]}, "split 0 lists 1 people that .* lacks: 4"),
+        ({"train": [1], "test": [4]}, "split 0 lists 1 person that .* lacks: 4"),
         ({"train": [1, 2], "test": [2]}, "split 0 lists more than once: 2"),
         ({"train": [1.5], "test": [2]}, "split 0 has an entry 1.5, expected a number or a name"),
         ({"train": [True], "test": [2]}, "split 0 has an entry True"),
@@ -237,7 +237,7 @@ def test_numbers_of_identities(tmp_path):
         ([0], [-1], [1], "test_probe holds -1"),
         ([0], ["1"], [1], "test_probe holds '1'"),
         ([0], [1], [1, 1], "test_gallery lists more than once: 1"),
-        ([0, 2], [1], [1, 2], "1 identities are both trained on and tested: 2"),
+        ([0, 2], [1], [1, 2], "1 identity is both trained on and tested: 2"),
         ([0], [1, 2], [1], "1 probes are not in test_gallery: 2"),
     ],
 )

@@ -60,7 +60,7 @@ def test_a_client_without_test_split_has_no_test_images(tmp_path):
 def test_a_client_needs_two_images(tmp_path):
     path = write_site(tmp_path / "site.h5", images=1)
     opened, part = the_only(path)
-    with pytest.raises(DataError, match="1 training images for client site, expected at least two"):
+    with pytest.raises(DataError, match="1 training image for client site, expected at least two"):
         describe_client(0, part, opened, Federation())
 
 

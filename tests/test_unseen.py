@@ -152,7 +152,7 @@ def test_a_resumed_run_has_the_same_figures(experiment_path, run_dir, tmp_path):
         assert (mine.round, mine.group, mine.dataset) == (other.round, other.group, other.dataset)
         np.testing.assert_array_equal(mine.scores.cmc, other.scores.cmc)
     for changed, said in (
-        ('["folds.h5"]', "data.unseen has 1 archives, expected 2"),
+        ('["folds.h5"]', "data.unseen has 1 archive, expected 2"),
         ('["whole.h5", "folds.h5"]', "whole.h5 has other content than when the run was begun"),
     ):
         experiment = load_experiment(experiment_path, ["run.rounds=3"])

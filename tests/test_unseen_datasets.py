@@ -155,7 +155,7 @@ def test_other_names_in_grid_are_refused(tmp_path, name):
 @pytest.mark.parametrize(
     ("folds", "message"),
     [
-        (((1, 3), (2, 17)), r"trainIdxAll\{1\} lists 1 people that .*probe lacks: 3"),
+        (((1, 3), (2, 17)), r"trainIdxAll\{1\} lists 1 person that .*probe lacks: 3"),
         (((1, 2), (2, 17, 1)), r"trainIdxAll\{2\} lists 3 people, 3 of them different, expected 2"),
         (((1, 2), (2, 2)), r"trainIdxAll\{2\} lists 2 people, 1 of them different, expected 2"),
         (((1, 2), (2, 1.5)), r"trainIdxAll\{2\}: found float64 of shape \(1, 2\), expected whole numbers"),

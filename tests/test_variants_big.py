@@ -303,7 +303,7 @@ def test_cuhk03_needs_its_protocol(tmp_path):
         ({"filelist": np.array([[1, 2]])}, "filelist: found .* expected a cell array of texts"),
         ({"filelist": big._column([np.array([[1]])])}, "filelist: found .* expected a cell array of texts"),
         ({"filelist": big._column([np.array(["1_001_1_05.png"])])}, "lacks 1 of its images"),
-        ({"filelist": big._column([np.array(["1_001_3_01.png"])])}, "1 of 1 images are named otherwise"),
+        ({"filelist": big._column([np.array(["1_001_3_01.png"])])}, "1 of 1 image is named otherwise"),
     ],
 )
 def test_a_protocol_of_other_images_is_refused(tmp_path, changes, message):
@@ -401,7 +401,7 @@ def test_training_images_that_contradict_each_other_are_refused(tmp_path, stray)
     assert read("market1501", tmp_path)[0] == "processed"
     trees.touch_tree(tmp_path / stray, ["0002/0002_c3s1_000999_03.jpg"])
     with pytest.raises(
-        DataError, match="1 images are not both in train_all and in train or val: '0002/0002_c3s1"
+        DataError, match="1 image is not both in train_all and in train or val: '0002/0002_c3s1"
     ):
         read("market1501", tmp_path)
 
@@ -527,8 +527,8 @@ def test_the_processed_public_set_has_no_cameras(tmp_path):
     ("path", "message"),
     [
         ("query/0001/0002_c1s1_001051_00.jpg", "'0002_c1s1_001051_00.jpg' is of person 2"),
-        ("query/0001_c1s1_001051_00.jpg", "1 images in no person's folder"),
-        ("gallery/other/0001_c2s1_001976_01.jpg", "1 folders are named otherwise: 'other'"),
+        ("query/0001_c1s1_001051_00.jpg", "1 image in no person's folder"),
+        ("gallery/other/0001_c2s1_001976_01.jpg", "1 folder is named otherwise: 'other'"),
         ("gallery/0001/0001_c7s1_001976_01.jpg", "images are named otherwise: '0001_c7s1_001976_01.jpg'"),
     ],
 )
@@ -731,7 +731,7 @@ def test_the_same_content_twice_is_reported(tmp_path, capsys):
     names = [str(path.relative_to(root)) for path in (copy, leaked, query)]
     notes = [
         f"2 images repeat the content of others: '{' = '.join(names)}'",
-        f"1 contents are in training and in test: '{names[0]}'",
+        f"1 content is in training and in test: '{names[0]}'",
     ]
     archive = DatasetArchive.open(output)
     assert archive.attributes["duplicate_files"] == 2

@@ -333,7 +333,7 @@ def test_prid_video_by_lists_of_folders(tmp_path):
     assert people(by_role(second)["train"]) == {3}
     content[0]["test"] = ["person_0201"]
     trees_small.write_json(path, content)
-    with pytest.raises(DataError, match=r"split 0 lists 1 people that .* lacks: 201"):
+    with pytest.raises(DataError, match=r"split 0 lists 1 person that .* lacks: 201"):
         read("prid2011", folder, splits="video", split_file=path)
 
 
@@ -448,7 +448,7 @@ def test_a_damaged_ilids_vid_is_refused(tmp_path):
     with pytest.raises(DataError, match="person005: holds no images"):
         read("ilids-vid", folder)
     (folder / "images/cam2/person005").rmdir()
-    with pytest.raises(DataError, match="1 people are in one camera only: 5"):
+    with pytest.raises(DataError, match="1 person is in one camera only: 5"):
         read("ilids-vid", folder)
     (folder / "images/cam2/five").mkdir()
     with pytest.raises(DataError, match="named otherwise: 'five'"):

@@ -155,6 +155,13 @@ class RunResults:
             return None
         return weighted_mean([found[number] for number in numbers.tolist()], members)
 
+    @property
+    def mean_loss(self) -> NDArray[np.float64]:
+        """Return each round's training loss over all images seen: shape (R,), NaN where nothing is finite."""
+        images = np.where(self.finite, self.images, 0)
+        total, seen = (np.where(self.finite, self.loss, 0) * images).sum(axis=1), images.sum(axis=1)
+        return np.where(seen > 0, total / np.maximum(seen, 1), np.nan)
+
     def scores(self, round: int, model: ModelKind) -> tuple[Scores | None, ...]:
         """Return the scores of one model on every client's test split, in id order."""
         return tuple(self.score(round, client, model) for client in range(len(self.header.clients)))

@@ -108,8 +108,8 @@ def describe_clients(experiment: Experiment, opened: Sequence[DatasetArchive]) -
     federation, names = experiment.federation, [spec.name for spec in specs]
     if federation.clients_per_round > len(specs):
         raise ConfigurationError(
-            f"federation.clients_per_round is {federation.clients_per_round}, expected at most the "
-            f"{len(specs)} clients that there are"
+            f"federation.clients_per_round is {federation.clients_per_round}, expected at most "
+            f"{len(specs)}, the number of clients"
         )
     for name in federation.availability:
         if name not in names:

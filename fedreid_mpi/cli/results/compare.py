@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MODELS = {"global": "global models", "local": "local models"}
 """Models that are compared, and what they are called."""
 
+MOST_ROUNDS = 6
+"""Evaluated rounds that a message lists."""
+
 
 @click.command("compare")
 @takes_runs
@@ -161,7 +164,10 @@ def compare_methods(
     kind = ModelKind.LOCAL if model == "local" else None
     at = choose_round(methods, when)
     if not shared_datasets(methods):
-        raise ConfigurationError("no dataset is tested by every method; compare fewer of them (--method)")
+        tested = "; ".join(f"{method.name}: {', '.join(method.datasets) or 'none'}" for method in methods)
+        raise ConfigurationError(
+            f"no dataset is tested by every method ({tested}); compare some that share one (--method)"
+        )
     return compare([(method.name, method, kind) for method in methods], at, metric, MODELS[model])
 
 
@@ -177,12 +183,31 @@ def choose_round(methods: Sequence[Method], when: str | None) -> int | str:
 
     rounds = common_rounds(methods)
     if when not in (None, "best"):
-        evaluated = [set(run.results.evaluations.tolist()) for method in methods for run in method.runs]
-        if not str(when).isdecimal() or not all(int(str(when)) in each for each in evaluated):
-            raise ConfigurationError(f"--round {when}: not evaluated by every run")
+        if not str(when).isdecimal():
+            raise ConfigurationError(f"--round {when}: expected the number of a round, or best")
+        if without := [each for each in methods if int(str(when)) not in _evaluated_rounds(each)]:
+            raise ConfigurationError(f"--round {when}: not evaluated by every run: {_rounds_of(without)}")
     elif not rounds:
-        raise ConfigurationError("no round was evaluated by every run; compare fewer of them (--method)")
+        raise ConfigurationError(
+            f"no round was evaluated by every run ({_rounds_of(methods)}); compare some that share one "
+            "(--method)"
+        )
     return "best" if when == "best" else rounds[-1] if when is None else int(when)
+
+
+def _evaluated_rounds(method: Method) -> list[int]:
+    """Return the rounds that all runs of a method evaluated."""
+    return sorted(set.intersection(*(set(run.results.evaluations.tolist()) for run in method.runs)))
+
+
+def _rounds_of(methods: Sequence[Method]) -> str:
+    """Name methods with the rounds that they evaluated, of many the first and the last ones."""
+    named = []
+    for method in methods:
+        rounds = [str(round) for round in _evaluated_rounds(method) if round]
+        shown = rounds if len(rounds) <= MOST_ROUNDS else [*rounds[:2], "…", rounds[-1]]
+        named.append(f"{method.name}: {', '.join(shown) or 'none'}")
+    return "; ".join(named)
 
 
 def shared_datasets(methods: Sequence[Method]) -> set[str]:

@@ -66,7 +66,7 @@ def command(
     metric: str,
     model: str,
 ) -> None:
-    r"""Write the results of the runs under PATHS for other programs.
+    """Write the results of the runs under PATHS for other programs.
 
     \b
       csv, parquet  all rounds in one long table: a row for each run, round, client and model (scores),
@@ -78,7 +78,7 @@ def command(
 
     \b
       fedreid-mpi results export runs/1 --model fastreid -o fastreid.pth
-    """
+    """  # noqa: D301 (click needs the backspace)
     from fedreid_mpi.errors import ConfigurationError
 
     if model in PROJECTS:

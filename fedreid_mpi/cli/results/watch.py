@@ -148,11 +148,8 @@ def _render(results: RunResults, state: str | None) -> RenderableType:
                 cells += [f"{last:.1f}" if isfinite(last) else "–", sparkline(curve.tolist(), 0)]
             table.add_row(dataset.name, *cells)
     parts: list[RenderableType] = [Text(title), table]
-    losses = results.loss.copy()
-    losses[~np.isfinite(losses)] = np.nan
-    known = losses[np.isfinite(losses).any(axis=1)]
-    if known.size:
-        means = np.nanmean(known, axis=1).tolist()
+    losses = results.mean_loss
+    if means := losses[np.isfinite(losses)].tolist():
         parts.append(Text(f"  training loss {means[-1]:.3f}  {sparkline(means)}"))
     seconds = np.nansum(results.phase_seconds, axis=1)[results.rounds > 0]
     if seconds.size:

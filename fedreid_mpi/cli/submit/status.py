@@ -84,13 +84,16 @@ def _ended(number: str, step: str) -> Iterator[str]:
 
 def _standing(run_dir: Path) -> Sequence[str]:
     """Fill a row of the table."""
+    import numpy as np
+
     from fedreid_mpi.results import read_run
 
     status = read_status(run_dir)
     last, rate, end = status.round, "", ""
     if last > 0:
         results = read_run(run_dir)
-        seconds = float(results.phase_seconds[results.rounds > 0].sum(axis=1)[-RECENT:].mean())
+        recent = results.phase_seconds[results.rounds > 0][-RECENT:]  # NaN: a round without such a phase
+        seconds = float(np.nansum(recent, axis=1).mean())
         last, rate = int(results.rounds[-1]), f"{seconds:.1f}"
         if status.state == "running":
             left = seconds * (status.rounds - last)

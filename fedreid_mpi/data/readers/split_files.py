@@ -318,7 +318,7 @@ def assign_identities(split: IdentitySplit, folder: Path, views: Sequence[View])
     for number, (here, there) in enumerate(zip(found, split.views, strict=True)):
         if tuple(here) != there:
             raise DataError(
-                f"{meta}: identity {number} has {there[0]} and {counted(there[1], 'image')} in "
+                f"{meta}: identity {number} has {there[0]} and {there[1]} images in "
                 "the two cameras, "
                 f"person {people[number]} of {folder} has {here[0]} and {here[1]}"
             )
