@@ -263,9 +263,8 @@ def make_study(runs: Sequence[Run]) -> Study:
     for run in runs:
         if not run.finished:
             fate = "used as it is" if run in used else "left out of all answers"
-            warnings.append(
-                f"{_label(run)} has {run.results.rounds[-1]} of {counted(run.planned, 'round')}: {fate}."
-            )
+            played = f"{run.results.rounds[-1]} of {counted(run.planned, 'round')}"
+            warnings.append(f"{_label(run)} has {played}: {fate}.")
     methods: list[Method] = []
     for ordered in _by_method(used, warnings):
         name, alike = _name(ordered[0]), [each for each in methods if _key(each.runs[0]) == _key(ordered[0])]
@@ -312,11 +311,9 @@ def _by_method(runs: Sequence[Run], warnings: list[str]) -> Iterator[tuple[Run, 
 
 def _repeats(run: Run, other: Run) -> bool:
     """Tell whether a run is a copy of another of its method, earlier or later, or has its figures."""
-    one, two = run.results, other.results
-    if one.run_id == two.run_id and len(one.rounds) != len(two.rounds):
-        return True
-    names = ("rounds", "loss", "evaluations", "cmc", "mean_ap")
-    return all(np.array_equal(getattr(one, name), getattr(two, name), equal_nan=True) for name in names)
+    one, two, names = run.results, other.results, ("rounds", "loss", "evaluations", "cmc", "mean_ap")
+    same = all(np.array_equal(getattr(one, name), getattr(two, name), equal_nan=True) for name in names)
+    return same or (one.run_id == two.run_id and len(one.rounds) != len(two.rounds))
 
 
 def _difference(run: Run, other: Run) -> str:
