@@ -120,7 +120,7 @@ def test_comparisons_that_would_mislead_are_refused_or_told(folder, tmp_path, ca
     for arguments, code, message in (
         ([str(folder), str(wreck)], 3, "skipped"),
         ([str(folder), "--against", "local"], 2, "no such method, expected one of fedpav, cdw"),
-        ([str(folder), "--round", "7"], 2, "round 7: not evaluated by every run: cdw: 1, 2; fedpav: 1, 2"),
+        ([str(folder), "--round", "7"], 2, "round 7: not evaluated by every run: fedpav: 1, 2; cdw: 1, 2"),
         ([str(folder), "--round", "x"], 2, "--round x: expected the number of a round, or best"),
         ([str(folder), "--where", "run.seed=7"], 3, "no run that meets run.seed=7"),
     ):
