@@ -23,7 +23,7 @@ COMMANDS = {
     "study": "Run a suite of methods with several seeds.",
     "stop": "Stop a run cleanly, to be resumed later.",
     "evaluate": "Score trained models on dataset archives, and compare them.",
-    "search": "Find the images of a folder that are most like others.",
+    "search": "Find the images in a folder that are most similar to given ones.",
     "doctor": "Check what this machine or allocation offers, and list likely problems.",
     "results": "Show, compare and export the results of runs.",
     "submit": "Submit runs and studies to SLURM, and follow them.",

@@ -66,13 +66,13 @@ def command(
     threads: int,
     jobs: int,
 ) -> None:
-    """Find the images of GALLERY that MODEL takes for the person in each image of QUERIES.
+    """For each image in QUERIES, find the images in GALLERY that MODEL considers most similar.
 
-    Nothing is known of who is in the images: QUERIES and GALLERY are folders of image files (JPEG, PNG, BMP),
-    those in folders below included; QUERIES may be a single image. Each is a crop of one person, as in the
+    No labels are needed. QUERIES and GALLERY are folders of image files (JPEG, PNG, BMP), with all their
+    subfolders; QUERIES may be a single image. Each is a crop of one person, as in the
     training data. Images are read, checked and resized as by `fedreid-mpi prepare`, and ranked by the cosine
-    similarity that `fedreid-mpi evaluate` ranks by; equal ones by name. There is always a first rank: whether
-    it is the same person is for you to see.
+    similarity that `fedreid-mpi evaluate` ranks by; equal ones by name. There is always a first rank: judge for
+    yourself whether it shows the same person.
 
     The table has one row per query and rank: query, rank, image, similarity. The pictures have one row per
     query; a folder gets one picture for every 20.
