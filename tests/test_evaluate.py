@@ -259,7 +259,7 @@ def test_public_archives_are_passed_over_by_saying_so(refused, model, archives, 
     public = write_public(tmp_path / "public.h5")
     assert run(["evaluate", str(model), str(public), str(archives[0]), "--device", "cpu"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith(f"passed over: {public}: public, without test images\n")
+    assert printed.startswith(f"skipped: {public}: public, without test images\n")
     rows = [words[0] for line in printed.splitlines() if "│" in line and (words := figures(line))]
     assert rows == ["harbour"]
     line = refused(3, model, public)

@@ -391,7 +391,7 @@ def test_inspect_says_what_would_become_of_each_tensor(tmp_path, capsys):
     assert "state_dict > module.encoder_q.*" in printed
     assert "loaded │ 318: " in printed
     assert "left out: other half of a contrastive training │ 319: " in printed
-    assert "passed over │ 3: epoch, arch, optimizer" in printed
+    assert "ignored │ 3: epoch, arch, optimizer" in printed
     assert run(["inspect", str(tmp_path / "w.pth"), "--backbone", "resnet18"]) == 3
     assert "does not fit resnet18: " in capsys.readouterr().err
     assert run(["inspect", str(tmp_path / "w.pth"), "--verify"]) == 2

@@ -103,12 +103,12 @@ def command(
 ) -> None:
     """Score one or more models on the test splits of one or more dataset archives.
 
-    MODEL is a .safetensors file from a run's folder models/, DATA.h5 an archive; public archives are
-    skipped. Features are the embedding of an image plus that of its mirror image; galleries are ranked by cosine
+    MODEL is a .safetensors file from a run's folder models/, DATA.h5 an archive; public archives are skipped.
+    Features are the embedding of an image plus that of its mirror image; galleries are ranked by cosine
     similarity. An archive with several splits is scored on all: mean ± sample deviation. (A run's own scores,
     taken while it trains, are of split 0.)
 
-    Several models are compared in a table for rank-1 and one for mAP: one row per dataset, one column per model.
+    Several models are compared in two tables, rank-1 and mAP: one row per dataset, one column per model.
     Each is scored on the archives of its own image size, so a dataset may be there once for each size.
     -o writes all scores, one row per model, dataset and split.
 
@@ -200,7 +200,7 @@ def _tested(paths: Sequence[Path]) -> "list[DatasetArchive]":
             f"{_listed(paths)}: public, without test images; expected a dataset that is tested on"
         )
     for archive in public:
-        click.echo(f"passed over: {archive.path}: public, without test images")
+        click.echo(f"skipped: {archive.path}: public, without test images")
     return [archive for archive in archives if not is_public(archive)]
 
 

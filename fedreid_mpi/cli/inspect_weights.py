@@ -47,7 +47,7 @@ def inspect_weights(path: Path, backbone: str | None, size: tuple[int, int]) -> 
     for why in Counter(account.left_out.values()):
         table.add_row(f"left out: {why}", _shown(tuple(n for n, w in account.left_out.items() if w == why)))
     if account.beside:
-        table.add_row("passed over", _shown(account.beside))
+        table.add_row("ignored", _shown(account.beside))
     for words, names in (
         ("missing", account.missing),
         ("unexpected", account.unexpected),

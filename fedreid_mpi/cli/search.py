@@ -69,10 +69,10 @@ def command(
     """For each image in QUERIES, find the images in GALLERY that MODEL considers most similar.
 
     No labels are needed. QUERIES and GALLERY are folders of image files (JPEG, PNG, BMP), with all their
-    subfolders; QUERIES may be a single image. Each is a crop of one person, as in the
-    training data. Images are read, checked and resized as by `fedreid-mpi prepare`, and ranked by the cosine
-    similarity that `fedreid-mpi evaluate` ranks by; equal ones by name. There is always a first rank: judge for
-    yourself whether it shows the same person.
+    subfolders; QUERIES may be a single image. Each is a crop of one person, as in the training data. Images
+    are read, checked and resized as by `fedreid-mpi prepare`, and ranked by the same cosine similarity as in
+    `fedreid-mpi evaluate`, equal ones by name. There is always a first rank; you must judge whether it shows
+    the same person.
 
     The table has one row per query and rank: query, rank, image, similarity. The pictures have one row per
     query; a folder gets one picture for every 20.

@@ -114,7 +114,7 @@ class Account:
             )
         if self.beside:
             shown = ", ".join(self.beside[:4])
-            parts.append(f"passed over: {shown}{', …' * (len(self.beside) > 4)}")
+            parts.append(f"ignored: {shown}{', …' * (len(self.beside) > 4)}")
         return "; ".join(parts)
 
 
