@@ -88,7 +88,9 @@ class Federation(Section):
     availability: dict[str, Annotated[tuple[Annotated[tuple[int, int], Listed], ...], Listed]] = Field(
         {}, description="rounds in which a client is away: its name to pairs of the first and the last"
     )
-    clients_per_round: int = Field(0, ge=0, description="clients sampled each round; 0 = all")
+    clients_per_round: int = Field(
+        0, ge=0, description="clients sampled each round; 0 = all; with privacy.clip: on average"
+    )
     local_epochs: int = Field(1, ge=1, description="epochs over the client's images in one round")
     local_iterations: int = Field(
         0, ge=0, lt=2**31, description="batches in one round, instead of epochs; 0 = epochs"

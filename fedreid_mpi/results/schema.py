@@ -216,7 +216,8 @@ FIELDS = (
     Field("messages/kind", ("message",), TEXT, "",
           "What it carries: models, features, controls, or the type of a small value.", volatile=True),
     Field("messages/dtype", ("message",), TEXT, "",
-          "float32; pickle for a small value; int64 for a sign of life.", volatile=True),
+          "float32; int64 for sums of updates and signs of life; uint64 for masked sums; pickle for a small "
+          "value.", volatile=True),
     Field("messages/shape", ("message",), INTEGERS, "1", "Shape of an array.", volatile=True),
     Field("messages/bytes", ("message",), np.int64, "byte", "Size of one such message.", volatile=True),
     Field("messages/count", ("message",), np.int64, "1", "How often it was sent.", volatile=True),
