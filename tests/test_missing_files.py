@@ -110,7 +110,7 @@ def test_all_that_is_missing_is_named_with_what_makes_it(folder, tmp_path, capsy
     for command in commands:  # nothing is wrong with them but that the folders are not there
         assert run(shlex.split(command)[1:]) == 3
     prefix, _, setting = advice.partition("--set ")
-    assert prefix == "To train on those that are there: "
+    assert prefix == "To train on the available ones: "
     (setting,) = shlex.split(setting)
     there = ["data.unseen=[]", "model.backbone=small"]
     chosen, _ = with_files(load_experiment(path, [setting, *there]), {})

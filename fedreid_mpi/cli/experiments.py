@@ -74,7 +74,7 @@ def require_files(experiments: Iterable[tuple[Experiment, Path]], advice: str = 
         if there and len(there) < len(trained):
             folder = glob.escape(_from_here(there[0].parent))
             setting = f'data.archives=["{folder}/*.h5"]'
-            click.echo(f"To train on those that are there: --set {shlex.quote(setting)}")
+            click.echo(f"To train on the available ones: --set {shlex.quote(setting)}")
         if advice:
             click.echo(advice)
     lines = [f"{path}: no such file" for path in missing]
@@ -96,7 +96,7 @@ def _print_commands(missing: Sequence[Path], there: Sequence[Path]) -> None:
         except FedReIDError:
             pass  # it is named when the run opens it
     option = [] if size == USUAL_SIZE else ["--size", f"{size[0]}x{size[1]}"]
-    click.echo("What is missing is made by:")
+    click.echo("Make the missing archives with:")
     for path in missing:
         words = _source(path.stem, READERS)
         click.echo(f"  {shlex.join(['fedreid-mpi', 'prepare', *words, _from_here(path), *option])}")
