@@ -104,7 +104,7 @@ def test_same_rounds_and_same_epochs(report, page):
     epochs = read_csv(report / "3-same-epochs-rank-1.csv")["viper"]
     assert figures(epochs, "fedpav") == pytest.approx((62, 2, 3))
     assert figures(epochs, "epochs_2 − fedpav")[0] == pytest.approx(28 - 60)
-    assert "One seed alone: no spread is known." in page
+    assert "Only one seed: no spread is known." in page
     assert "two methods that differ in federation.batch_size alone" in page
 
 

@@ -44,7 +44,7 @@ def choice_of_round(study: Study) -> Answer:
     claims = [
         "The last round is what a user gets. The paper's figures are the mean of the three best evaluated "
         f"rounds, here those with the best mean rank-1 on {basis}, by the scores of the model that is "
-        "reported: they select on test data, so they are too good.",
+        "reported: they select on test data, so they are optimistic.",
     ]
     for methods in _by_rounds(study.methods).values():
         claims += rounds_in_words(methods)

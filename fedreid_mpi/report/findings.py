@@ -150,7 +150,7 @@ def differences_in_words(comparison: Comparison) -> Iterable[str]:
                 agreeing = f" ({spread.agreeing} of {spread.seeds})" if spread.seeds > 1 else ""
                 kinds[kind].append(f"{name} {spread}{agreeing}")
         parts = [f" {kind}: {', '.join(names)}." for kind, names in kinds.items() if names]
-        single = " One seed alone: no spread is known." if seeds == 1 else ""
+        single = " Only one seed: no spread is known." if seeds == 1 else ""
         parts = [f" {means}."] * bool(means) + parts
         yield f"{opening}{''.join(parts)}{single}"
 

@@ -25,7 +25,7 @@ _READING = (
     "Scores are percentages on the datasets' own query and gallery splits; differences are percentage "
     "points. The <i>global model</i> is the server's average (its group's where clients are grouped), "
     "<i>local models</i> are the clients' after their local epochs, before upload; <i>standalone</i> is a "
-    "client that was trained by itself. “±” is the sample standard deviation over seeds (n − 1); a figure "
+    "client that was trained alone. “±” is the sample standard deviation over seeds (n − 1); a figure "
     "without it comes from one seed. Differences are taken seed by seed, then averaged. One is called "
     f"<i>clear</i>, and is bold in the tables, where the {PERCENT} t interval of its mean leaves out 0: "
     f"about one in {round(1 / (1 - LEVEL))} comparisons in which nothing differs is called clear by chance, "

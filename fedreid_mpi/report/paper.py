@@ -2,7 +2,7 @@
 
 Source: Zhuang et al., ACM TOMM 19(1s), 2023: tables 2 to 5, figures 2 and 4. The global model is the server's
 average, local models are the clients' after their local epochs, before upload; standalone is a client that
-was trained by itself. What is not there is named with the settings that give it.
+was trained alone. What is missing is named with the settings that give it.
 """
 
 from collections.abc import Callable, Iterable, Sequence

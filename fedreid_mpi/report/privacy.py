@@ -27,7 +27,7 @@ def seen_of_clients(study: Study) -> Answer:
         rows += [(method.name, what, values, bits, how) for what, values, bits, how in kinds]
         names = {what for what, *_ in kinds}
         if number and (more := sorted(names - plain)):
-            claims.append(f"{method.name} tells the server also: {'; '.join(more)}.")
+            claims.append(f"{method.name} also reveals to the server: {'; '.join(more)}.")
         plain = plain or names
     caption = "What the server sees of a client, of the first seed; sums are of the clients of one rank"
     columns = ("method", "what", "values", "bits each", "how")
