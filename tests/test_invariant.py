@@ -1,5 +1,6 @@
 """A run gives the same bits on any number of ranks: every byte of the models, every stable figure."""
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -124,13 +125,20 @@ def test_the_ledger_holds_models_features_and_small_records_alone(variant, toget
 
 
 def test_the_command_line_gives_the_same_bits_under_mpirun(experiments, alone, tmp_path):
-    ended = fedreid(4, "train", experiments["plain"], "--run-dir", "run", cwd=tmp_path)
+    ended = fedreid(4, "train", experiments["plain"], "--run-dir", "run", "--verbose", cwd=tmp_path)
     assert ended.code == 0, ended.stderr
     assert ended.errors == []
     assert_same_run(tmp_path / "run", alone["plain"])
     printed = ended.stdout.splitlines()
-    assert len([line for line in printed if line.startswith("round ")]) == 3
-    assert [line for line in printed if line.startswith("done: ")] == [printed[-1]]
+    said = [re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d rank (\d)  (.*)", line) for line in printed]
+    assert all(said), printed
+    by_rank = {rank: [match[2] for match in said if match[1] == str(rank)] for rank in range(4)}
+    assert len([line for line in by_rank[0] if line.startswith("round ") and "rank-1" in line]) == 3
+    assert [line for line in by_rank[0] if line.startswith("done: ")] == [by_rank[0][-1]]
+    trained = re.compile(r"round \d: .*: loss [\d.]+, \d+ steps, [\d.]+ s")
+    assert not any(trained.fullmatch(line) for line in by_rank[0])  # the server hosts no client
+    assert any(map(trained.fullmatch, by_rank[1]))
+    assert all(trained.fullmatch(line) for rank in (1, 2, 3) for line in by_rank[rank])
     results = read_run(tmp_path / "run")
     hosted = [rank.clients for rank in results.header.ranks]
     assert hosted[0] == ()

@@ -19,7 +19,7 @@ from fedreid_mpi.config import Experiment, load_experiment
 from fedreid_mpi.config.changes import may_change
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.results import read_run
-from fedreid_mpi.run.checkpoint import list_checkpoints, newest_whole
+from fedreid_mpi.run.checkpoint import _digest, list_checkpoints, newest_whole
 from fedreid_mpi.run.loop import run_federation
 from fedreid_mpi.storage.run_directory import read_status
 
@@ -128,6 +128,26 @@ def test_archives_may_move(experiment_path, archives, reference, run_dir, tmp_pa
     moved = [shutil.copy(path, tmp_path / path.name) for path in archives[:2]]
     paths = json.dumps([str(path) for path in moved])
     assert play(experiment_path, run_dir, f"data.archives={paths}", resume=True).done
+    assert_same_run(run_dir, reference)
+
+
+def test_stored_paths_are_relative_and_those_of_before_are_taken(
+    experiment_path, archives, reference, run_dir, tmp_path, monkeypatch
+):
+    manifest_path = list_checkpoints(run_dir)[-1] / "manifest.json"
+    stored = json.loads(manifest_path.read_text())["configuration"]["data"]["archives"]
+    settings = read_run(reference).settings["data"]["archives"]
+    for folder, paths in ((reference, settings), (reference, stored)):
+        assert not any(Path(path).is_absolute() for path in paths)
+        assert [(folder / path).resolve() for path in paths] == [path.resolve() for path in archives[:2]]
+    content = json.loads(manifest_path.read_text())
+    del content["digest"]
+    content["configuration"]["data"]["archives"] = [
+        str(path) for path in archives[:2]
+    ]  # as it was stored once
+    manifest_path.write_text(json.dumps(content | {"digest": _digest(content)}))
+    monkeypatch.chdir(tmp_path)  # from another working directory
+    assert play(experiment_path, run_dir.relative_to(tmp_path), resume=True).done
     assert_same_run(run_dir, reference)
 
 

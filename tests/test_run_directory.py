@@ -71,7 +71,7 @@ def test_run_directories_are_private_or_shared_with_the_group(experiment, tmp_pa
     run_dir.mkdir(mode=0o755, parents=True)
     command = ["train", str(experiment), "--run-dir", str(run_dir)]
     assert run(command) == 0
-    assert f"{run_dir} is readable by you alone" in capsys.readouterr().err
+    assert f"{run_dir} is readable by you alone" in capsys.readouterr().out
     assert mode(run_dir) == 0o700
     assert modes_below(run_dir) == {(True, 0o700), (False, 0o600)}
     assert run([*command, "--resume", "--share-with-group", "--set", "run.rounds=2"]) == 0

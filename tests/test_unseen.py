@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import shutil
 
 import h5py
@@ -12,6 +13,7 @@ from mpi_runs import VARIANTS
 from small import Silent, write_experiment, write_folds, write_public
 
 from fedreid_mpi import cli
+from fedreid_mpi.cli.log import run_log
 from fedreid_mpi.cli.progress import RunPrinter
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
@@ -244,7 +246,7 @@ def test_compare_has_a_table_of_them(run_dir, results, capsys):
 
 
 def test_they_are_printed_while_the_run_goes_on(experiment_path, tmp_path, capsys):
-    with RunPrinter(1) as printer:
+    with run_log(logging.INFO, lambda: 0) as console, RunPrinter(1, console) as printer:
         play(experiment_path, tmp_path / "run", "run.rounds=1", observer=printer)
     printed = capsys.readouterr().out
     assert "unseen: folds, whole" in printed

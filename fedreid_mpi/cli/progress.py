@@ -1,17 +1,25 @@
 """What a person sees of a run while it goes: who is where, then a bar on a terminal or one line per round."""
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
 
-from fedreid_mpi.cli.console import is_seen_on_terminal, make_progress, plain_console
+from fedreid_mpi.cli.console import make_progress
+from fedreid_mpi.cli.log import log_table
 from fedreid_mpi.records import ModelKind, RoundRecord, RunHeader
 from fedreid_mpi.wording import counted
+
+if TYPE_CHECKING:
+    from fedreid_mpi.report.tensorboard import LiveEvents
+
+_LOG = logging.getLogger(__name__)
 
 
 class RunPrinter:
@@ -21,16 +29,22 @@ class RunPrinter:
     ----------
     rounds
         Number of rounds that the run has.
+    console
+        On which the log appears (`fedreid_mpi.cli.log.run_log`).
     standalone
         Whether each client trains alone, so that its own model is no local model of a federation.
+    events
+        Is told of all as well, if there is one.
     """
 
-    def __init__(self, rounds: int, standalone: bool = False) -> None:
+    def __init__(
+        self, rounds: int, console: Console, standalone: bool = False, events: "LiveEvents | None" = None
+    ) -> None:
         self._rounds = rounds
         self._own = "standalone" if standalone else ModelKind.LOCAL
-        seen = is_seen_on_terminal()
-        self._console = plain_console(force_terminal=seen, width=None if seen else 120)
-        self._progress = make_progress(self._console, seen)
+        self._console, self._events = console, events
+        shown = console.is_terminal and _LOG.isEnabledFor(logging.INFO)
+        self._progress = make_progress(self._console, shown)
         self._bar = self._progress.add_task("round", total=rounds)
         self._began = time.monotonic()
         self._played = 0
@@ -42,6 +56,8 @@ class RunPrinter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+        if self._events is not None:
+            self._events.close()
 
     def started(self, header: RunHeader, notes: Sequence[str]) -> None:
         """Print who is where, and what is special about this start."""
@@ -55,13 +71,15 @@ class RunPrinter:
             clients = [header.clients[id] for id in rank.clients]
             names = ", ".join(f"{client.name} ({client.images:,})" for client in clients)
             table.add_row(str(rank.rank), rank.host, rank.role, rank.device, str(len(rank.cores)), names)
-        self._console.print(table)
+        log_table(self._console, table)
         size = 4 * header.parameters / 1e6
         if header.unseen:
-            self._console.print(f"unseen: {', '.join(dataset.name for dataset in header.unseen)}")
-        self._console.print(f"shared model: {header.parameters:,} values, {size:.1f} MB per message")
+            _LOG.info("unseen: %s", ", ".join(dataset.name for dataset in header.unseen))
+        _LOG.info("shared model: %s values, %.1f MB per message", f"{header.parameters:,}", size)
         for note in notes:
-            self._console.print(note)
+            _LOG.info("%s", note)
+        if self._events is not None:
+            self._events.started(header, notes)
         self._began = time.monotonic()
         self._progress.start()
 
@@ -93,8 +111,12 @@ class RunPrinter:
         if 0 < round < self._rounds:
             left = (time.monotonic() - self._began) / self._played * (self._rounds - round)
             words.append(f"{left / 60:.0f} min left" if left >= 120 else f"{left:.0f} s left")
-        words += [f"{event.kind}: {event.text}" for event in record.events if event.kind != "resumed"]
-        self._console.print("  ".join(words))
+        unusual = [f"{event.kind}: {event.text}" for event in record.events if event.kind != "resumed"]
+        _LOG.log(logging.WARNING if unusual else logging.INFO, "%s", "  ".join((*words, *unusual)))
+        phases = (f"{phase} {seconds:.2f} s" for phase, seconds in record.phase_seconds.items())
+        _LOG.debug("round %d: %s", round, ", ".join(phases))
+        if self._events is not None:
+            self._events.finished(record)
         self._progress.update(self._bar, completed=round)
 
 

@@ -1,5 +1,6 @@
 """``fedreid-mpi study``: a suite of runs, on one machine or as a job array."""
 
+import logging
 import shlex
 import sys
 from collections.abc import Sequence
@@ -13,13 +14,17 @@ import click
 
 from fedreid_mpi.cli.console import print_error
 from fedreid_mpi.cli.costs import print_costs
+from fedreid_mpi.cli.log import level_of, run_log, verbosity
 from fedreid_mpi.cli.progress import RunPrinter
 from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.cli.streams import outlive_output
 from fedreid_mpi.cli.train import (
+    LIVE,
     ON_RANK_LOSS,
     TIME_LIMIT,
     end_badly,
+    live_events,
+    require_live,
     stop_for,
     tell_of_interrupt,
 )
@@ -27,12 +32,16 @@ from fedreid_mpi.storage.access import audience
 from fedreid_mpi.wording import counted
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from fedreid_mpi.comm import Communicator, PhaseError
     from fedreid_mpi.config import StudyRun
     from fedreid_mpi.run.program import Checkout
     from fedreid_mpi.run.recovery import ElasticRunner, FailureLog, Policy
     from fedreid_mpi.run.state import RunResult
     from fedreid_mpi.run.stopping import StopController
+
+_LOG = logging.getLogger(__name__)
 
 
 @click.command("study")
@@ -61,6 +70,8 @@ if TYPE_CHECKING:
 )
 @ON_RANK_LOSS
 @TIME_LIMIT
+@LIVE
+@verbosity
 @SHARED
 def command(
     suite: Path,
@@ -70,6 +81,9 @@ def command(
     overrides: tuple[str, ...],
     policy: "Policy",
     time_limit: str | None,
+    live: str | None,
+    verbose: bool,
+    quiet: bool,
 ) -> None:
     """Run all methods and seeds of SUITE.toml, each run in a folder of its own in FOLDER.
 
@@ -99,14 +113,17 @@ def command(
     from fedreid_mpi.run.program import read_checkout
     from fedreid_mpi.run.recovery import ElasticRunner
 
+    level = level_of(verbose, quiet)
     outlive_output()
     stop = stop_for(time_limit)
     with stop.listening(tell_of_interrupt):
         checkout = read_checkout()
         runner = ElasticRunner(connect(policy != "abort", lambda: stop.abandon_requested), policy)
         try:
-            runs = runner.run(partial(_prepare, suite, folder, overrides, member))
-            code = _run(runner, runs, folder, checkout, stop)
+            with run_log(level, lambda: runner.comm.rank) as console:
+                runs = runner.run(partial(_prepare, suite, folder, overrides, member, live))
+                printer = StudyPrinter(len(runs), folder, runner, console, live)
+                code = _run(runner, runs, printer, checkout, stop)
         except BaseException as error:  # noqa: BLE001
             code = end_badly(runner.comm, folder, error)
     sys.exit(code)
@@ -117,6 +134,7 @@ def _prepare(
     folder: Path,
     overrides: Sequence[str],
     member: int | None,
+    live: str | None,
     comm: "Communicator",
     losses: "FailureLog",
 ) -> "tuple[StudyRun, ...]":
@@ -140,9 +158,10 @@ def _prepare(
     runs = comm.decide("suite", choose)
     if comm.is_server:
         what = f"{counted(len(runs), 'run')} on {counted(comm.size, 'rank')}"
-        click.echo(f"{path}: {what}, readable by {audience()}", err=True)
+        _LOG.info("%s: %s, readable by %s", path, what, audience())
     left = [run for run in runs if not _is_done(run, folder)] if comm.is_server else []
     comm.decide("files", lambda: require_files((run.experiment, folder / run.name) for run in left))
+    comm.phase("log", partial(require_live, live))
     comm.phase("start", partial(import_module, "fedreid_mpi.run.study"))
 
     def count() -> None:
@@ -169,16 +188,16 @@ def _is_done(run: "StudyRun", folder: Path) -> bool:
 def _run(
     runner: "ElasticRunner",
     runs: "Sequence[StudyRun]",
-    folder: Path,
+    printer: "StudyPrinter",
     checkout: "Checkout",
     stop: "StopController",
 ) -> int:
     from fedreid_mpi.run.study import run_study
 
-    with StudyPrinter(len(runs), folder, runner) as printer:
-        code = run_study(runner, runs, folder, printer, checkout, stop)
+    with printer:
+        code = run_study(runner, runs, printer.folder, printer, checkout, stop)
     if runner.comm.is_server and not printer.is_stopped:
-        click.echo(f"done: fedreid-mpi results report {shlex.quote(str(folder))}")
+        _LOG.info("done: fedreid-mpi results report %s", shlex.quote(str(printer.folder)))
     return code
 
 
@@ -193,10 +212,17 @@ class StudyPrinter:
         The study's.
     runner
         The ranks, of which the server speaks.
+    console
+        On which the log appears.
+    live
+        What to log each run by while it goes on.
     """
 
-    def __init__(self, runs: int, folder: Path, runner: "ElasticRunner") -> None:
-        self._runs, self._folder, self._runner = runs, folder, runner
+    def __init__(
+        self, runs: int, folder: Path, runner: "ElasticRunner", console: "Console", live: str | None
+    ) -> None:
+        self._runs, self.folder, self._runner = runs, folder, runner
+        self._console, self._live = console, live
         self._begun: list[str] = []
         self.is_stopped = False
         self._printer: RunPrinter | None = None
@@ -211,9 +237,11 @@ class StudyPrinter:
 
     def starts(self, run: "StudyRun") -> RunPrinter:
         """Print which run starts."""
-        self._next(run, str(self._folder / run.name))
-        settings = run.experiment
-        self._printer = RunPrinter(settings.run.rounds, settings.federation.mode == "local")
+        run_dir, settings = self.folder / run.name, run.experiment
+        self._next(run, str(run_dir))
+        events = live_events(self._live, run_dir)
+        standalone = settings.federation.mode == "local"
+        self._printer = RunPrinter(settings.run.rounds, self._console, standalone, events)
         return self._printer
 
     def skipped(self, run: "StudyRun") -> None:
@@ -225,7 +253,7 @@ class StudyPrinter:
         self._close()
         self.is_stopped = True
         if self._runner.comm.is_server:
-            click.echo(f"stopped in {run.name} ({outcome.reason}); the same command resumes it")
+            _LOG.info("stopped in %s (%s); the same command resumes it", run.name, outcome.reason)
 
     def failed(self, run: "StudyRun", error: "PhaseError") -> None:
         """Print why a run failed."""
@@ -238,7 +266,7 @@ class StudyPrinter:
         if run.name not in self._begun:  # else it starts again, as ranks were lost
             self._begun.append(run.name)
         if self._runner.comm.is_server:
-            click.echo(f"[{len(self._begun)}/{self._runs}] {run.name}: {what}")
+            _LOG.info("[%d/%d] %s: %s", len(self._begun), self._runs, run.name, what)
 
     def _close(self) -> None:
         if self._printer is not None:

@@ -1,5 +1,6 @@
 """``fedreid-mpi train``: the main job, under mpirun or alone."""
 
+import logging
 import os
 import shlex
 import sys
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedreid_mpi.cli.console import print_error
+from fedreid_mpi.cli.log import level_of, run_log, verbosity
 from fedreid_mpi.cli.progress import RunPrinter
 from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.cli.streams import outlive_output, write_at_once
@@ -19,10 +21,15 @@ from fedreid_mpi.storage.atomic import atomic_write
 from fedreid_mpi.wording import counted
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from fedreid_mpi.comm import Communicator
+    from fedreid_mpi.report.tensorboard import LiveEvents
     from fedreid_mpi.run.program import Checkout
     from fedreid_mpi.run.recovery import FailureLog, Policy
     from fedreid_mpi.run.stopping import StopController
+
+_LOG = logging.getLogger(__name__)
 
 TRACE_FILE = "error.txt"
 
@@ -42,6 +49,14 @@ ON_RANK_LOSS = click.option(
     help="If ranks die: end all; or continue from the last checkpoint, with their clients on other ranks "
     "(the same results to the last bit), or without their clients. replace and drop need mpirun --with-ft "
     "ulfm of Open MPI 5.",
+)
+
+LIVE = click.option(
+    "--log",
+    "live",
+    type=click.Choice(("tensorboard",)),
+    help="Write the curves of a run while it goes on, for `tensorboard --logdir RUN_DIR/tensorboard`; needs "
+    "the extra `tensorboard`.",
 )
 
 
@@ -65,6 +80,8 @@ ON_RANK_LOSS = click.option(
 @click.option("--resume", is_flag=True, help="Resume the run in --run-dir; start it if there is none.")
 @TIME_LIMIT
 @click.option("--weights", type=click.Path(path_type=Path), help="Same as --set model.weights=FILE.")
+@LIVE
+@verbosity
 @SHARED
 def command(
     experiment: Path,
@@ -74,6 +91,9 @@ def command(
     resume: bool,
     time_limit: str | None,
     weights: Path | None,
+    live: str | None,
+    verbose: bool,
+    quiet: bool,
 ) -> None:
     """Train a federation as EXPERIMENT.toml says.
 
@@ -98,6 +118,7 @@ def command(
     from fedreid_mpi.run.program import read_checkout
     from fedreid_mpi.run.recovery import ElasticRunner
 
+    level = level_of(verbose, quiet)
     outlive_output()
     stop = stop_for(time_limit)
     with stop.listening(tell_of_interrupt):
@@ -106,7 +127,11 @@ def command(
         if weights is not None:
             overrides = (*overrides, f"model.weights={weights.resolve()}")
         try:
-            runner.run(partial(_train, experiment, run_dir, overrides, checkout, resume, stop))
+            with run_log(level, lambda: runner.comm.rank) as console:
+                start = partial(
+                    _train, experiment, run_dir, overrides, checkout, resume, stop, console, live
+                )
+                runner.run(start)
         except BaseException as error:  # noqa: BLE001
             sys.exit(end_badly(runner.comm, run_dir, error))
 
@@ -118,6 +143,8 @@ def _train(
     checkout: "Checkout",
     resume: bool,
     stop: "StopController",
+    console: "Console",
+    live: str | None,
     comm: "Communicator",
     losses: "FailureLog",
 ) -> None:
@@ -128,13 +155,13 @@ def _train(
     experiment = comm.decide("experiment", partial(read_experiment, path, overrides))
     comm.decide("files", partial(require_files, [(experiment, run_dir)]))
     if comm.is_server:
-        click.echo(
-            f"{experiment.run.name}: starting {counted(comm.size, 'rank')}; {run_dir} is readable "
-            f"by {audience()}",
-            err=True,
-        )
+        ranks = counted(comm.size, "rank")
+        _LOG.info("%s: starting %s; %s is readable by %s", experiment.run.name, ranks, run_dir, audience())
     federation = comm.phase("start", partial(import_module, "fedreid_mpi.run.loop"))
-    with RunPrinter(experiment.run.rounds, experiment.federation.mode == "local") as printer:
+    comm.phase("log", partial(require_live, live))
+    standalone = experiment.federation.mode == "local"
+    events = live_events(live, run_dir)
+    with RunPrinter(experiment.run.rounds, console, standalone, events) as printer:
         outcome = federation.run_federation(
             comm, experiment, run_dir, printer, checkout, resume, stop, losses
         )
@@ -142,10 +169,27 @@ def _train(
         where = shlex.quote(str(run_dir))
         if outcome.done:
             reason = f" ({outcome.reason})" * bool(outcome.reason)
-            click.echo(f"done{reason}: fedreid-mpi results show {where}")
+            _LOG.info("done%s: fedreid-mpi results show %s", reason, where)
         else:
             after = f"round {outcome.after} is committed" if outcome.after >= 0 else "no round is committed"
-            click.echo(f"stopped ({outcome.reason}): {after}; continue with --run-dir {where} --resume")
+            _LOG.info("stopped (%s): %s; continue with --run-dir %s --resume", outcome.reason, after, where)
+
+
+def require_live(live: str | None) -> None:
+    """Refuse to log where the library is missing, before the run begins."""
+    if live is not None:
+        from fedreid_mpi.report.tensorboard import require_library
+
+        require_library()
+
+
+def live_events(live: str | None, run_dir: Path) -> "LiveEvents | None":
+    """Return what writes the curves of a run while it goes on, where that was asked for."""
+    if live is None:
+        return None
+    from fedreid_mpi.report.tensorboard import LiveEvents
+
+    return LiveEvents(run_dir, _LOG.warning)
 
 
 def stop_for(time_limit: str | None) -> "StopController":

@@ -2,12 +2,12 @@
 
 Precedence, weakest first: the defaults, the preset, the file, ``--set key=value``. Paths are relative to the
 folder of the TOML file, and in ``--set`` to the current one. `Experiment.to_toml` is what the results archive
-stores.
+stores, with paths relative to the run directory (`with_relative_paths`).
 """
 
 from fedreid_mpi.config.backbones import BACKBONES
 from fedreid_mpi.config.changes import refused_changes
-from fedreid_mpi.config.loading import load_experiment, model_settings, stored_experiment
+from fedreid_mpi.config.loading import load_experiment, model_settings, stored_experiment, with_relative_paths
 from fedreid_mpi.config.presets import PRESETS
 from fedreid_mpi.config.privacy import Privacy
 from fedreid_mpi.config.renamed import RENAMED, settings_of
@@ -60,4 +60,5 @@ __all__ = [
     "refused_changes",
     "settings_of",
     "stored_experiment",
+    "with_relative_paths",
 ]

@@ -115,6 +115,28 @@ def resolve(content: Mapping[str, Any], label: str, path: Path) -> Experiment:
     return _with_absolute_paths(experiment, label, path.resolve().parent)
 
 
+def with_relative_paths(experiment: Experiment, run_dir: Path) -> Experiment:
+    """Make an experiment as a run stores it: its paths are relative to the run directory.
+
+    A stored configuration may be passed on, and need not tell how somebody's home is called. A path that has
+    nothing but the root in common with the run directory stays as it is.
+    """
+    base = run_dir.resolve()
+
+    def relative(path: str) -> str:
+        if not Path(path).is_absolute() or os.path.commonpath((base, path)) == base.root:
+            return path
+        return os.path.relpath(path, base)
+
+    content = experiment.model_dump(mode="json")
+    data, model = content["data"], content["model"]
+    for key in ("archives", "unseen"):
+        data[key] = [relative(path) for path in data[key]]
+    data["public"] = data["public"] and relative(data["public"])
+    model["weights"] = model["weights"] and relative(model["weights"])
+    return Experiment.model_validate(content)
+
+
 def model_settings(**keys: Any) -> Model:  # noqa: ANN401 (values of a file)
     """Make a ``[model]`` section of some keys.
 

@@ -1,5 +1,6 @@
 """A client: its images and what it keeps to itself, and its local training in the rank's working model."""
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -36,6 +37,8 @@ from fedreid_mpi.records import (
 )
 from fedreid_mpi.seeds import derive, generator
 from fedreid_mpi.wording import counted
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +258,10 @@ def train(
         loss=descent.loss,
         finite=finite,
         seconds=time.perf_counter() - began,
+    )
+    _LOG.debug(
+        "round %d: %s: loss %.4f, %d steps, %.2f s",
+        *(plan.round, client.spec.name, report.loss, report.steps, report.seconds),
     )
     return Trained(report, remembered)
 

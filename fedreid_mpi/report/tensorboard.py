@@ -1,17 +1,43 @@
-"""Results as TensorBoard event files."""
+"""Results as TensorBoard event files: of runs that are over, and of one that goes on."""
 
-from collections.abc import Iterator
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.records import ModelKind
+from fedreid_mpi.records import ModelKind, RoundRecord, RunHeader
 from fedreid_mpi.report.score_table import METRICS, dataset_scores
-from fedreid_mpi.results import RunResults
+from fedreid_mpi.results import RunResults, results_of
 from fedreid_mpi.storage.atomic import atomic_write, write_errors
 
 FILE_NAME = "events.out.tfevents.0.fedreid_mpi"
+
+LIVE_FOLDER = "tensorboard"
+"""Of a run directory, with the events of a run that goes on."""
+
+PATIENCE = 5.0
+"""Seconds that a run waits at its end for events that are still to be written."""
+
+
+def require_library() -> None:
+    """Import what writes TensorBoard's files.
+
+    Raises
+    ------
+    ConfigurationError
+        tensorboardX is not installed.
+    """
+    try:
+        import tensorboardX.record_writer  # noqa: F401
+    except ImportError as error:
+        raise ConfigurationError(
+            "TensorBoard's files need tensorboardX: pip install 'fedreid_mpi[tensorboard]', or choose CSV"
+        ) from error
 
 
 def write_events(results: RunResults, folder: Path) -> Path:
@@ -33,29 +59,94 @@ def write_events(results: RunResults, folder: Path) -> Path:
     FedReIDError
         The file cannot be written.
     """
-    try:
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import Summary
-        from tensorboardX.record_writer import RecordWriter
-    except ImportError as error:
-        raise ConfigurationError(
-            "TensorBoard's files need tensorboardX: pip install 'fedreid_mpi[tensorboard]', or choose CSV"
-        ) from error
+    require_library()
     seconds = np.nansum(results.phase_seconds, axis=1).cumsum().tolist()
     path = folder / FILE_NAME
     with write_errors(path):
         folder.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as temporary:
-            writer = RecordWriter(str(temporary))
-            writer.write(Event(wall_time=0.0, file_version="brain.Event:2").SerializeToString())
-            for round, time in zip(results.rounds.tolist(), seconds, strict=True):
-                values = [
-                    Summary.Value(tag=tag, simple_value=value) for tag, value in _scalars(results, round)
-                ]
-                event = Event(wall_time=time, step=round, summary=Summary(value=values))
-                writer.write(event.SerializeToString())
+            writer = _open(temporary, 0.0)
+            for round, time_ in zip(results.rounds.tolist(), seconds, strict=True):
+                writer.write(_event(results, round, time_))
             writer.close()
     return path
+
+
+class LiveEvents:
+    """Writes the curves of a run round by round, to be seen while it goes on; an observer of a run.
+
+    A thread of its own writes, so that a slow disk slows no round; whatever goes wrong is told once, and the
+    run goes on without. An attempt writes a file of its own, and lets TensorBoard forget the rounds of
+    earlier ones that it plays again.
+
+    Parameters
+    ----------
+    run_dir
+        Its folder `LIVE_FOLDER` is for ``tensorboard --logdir``.
+    warn
+        Is told in one line what went wrong.
+    """
+
+    def __init__(self, run_dir: Path, warn: Callable[[str], None]) -> None:
+        self._folder, self._warn = run_dir / LIVE_FOLDER, warn
+        self._records: queue.SimpleQueue[tuple[RoundRecord, float] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def started(self, header: RunHeader, notes: Sequence[str]) -> None:
+        """Begin; the file is made with the first round."""
+        self._thread = threading.Thread(target=self._write, args=(header,), name="tensorboard", daemon=True)
+        self._thread.start()
+
+    def finished(self, record: RoundRecord) -> None:
+        """Hand a round over to be written."""
+        self._records.put((record, time.time()))
+
+    def close(self) -> None:
+        """Wait a little for what is still to be written."""
+        if self._thread is not None:
+            self._records.put(None)
+            self._thread.join(PATIENCE)
+            self._thread = None
+
+    def _write(self, header: RunHeader) -> None:
+        writer = None
+        try:
+            while (entry := self._records.get()) is not None:
+                record, now = entry
+                round = record.plan.round
+                if writer is None:
+                    self._folder.mkdir(exist_ok=True)
+                    path = self._folder / f"events.out.tfevents.{int(now)}.attempt{header.attempt:03d}"
+                    writer = _open(path, now, round)
+                writer.write(_event(results_of(header, [record]), round, now))
+                writer.flush()
+            if writer is not None:
+                writer.close()
+        except Exception as error:  # noqa: BLE001 (never the end of a run)
+            reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
+            self._warn(f"--log tensorboard: {self._folder}: cannot be written: {reason}; the run goes on")
+
+
+def _open(path: Path, now: float, first: int | None = None) -> Any:  # noqa: ANN401 (tensorboardX has no types)
+    """Begin a file of events; those of other files from the first step on are to be forgotten."""
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.record_writer import RecordWriter
+
+    writer = RecordWriter(str(path))
+    writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
+    if first is not None:
+        session = SessionLog(status=SessionLog.START)
+        writer.write(Event(wall_time=now, step=first, session_log=session).SerializeToString())
+    return writer
+
+
+def _event(results: RunResults, round: int, now: float) -> bytes:
+    """Return the curves' values in a round."""
+    from tensorboardX.proto.event_pb2 import Event
+    from tensorboardX.proto.summary_pb2 import Summary
+
+    values = [Summary.Value(tag=tag, simple_value=value) for tag, value in _scalars(results, round)]
+    return bytes(Event(wall_time=now, step=round, summary=Summary(value=values)).SerializeToString())
 
 
 def _scalars(results: RunResults, round: int) -> Iterator[tuple[str, float]]:

@@ -33,7 +33,7 @@ RESULTS = Schema(
         Attribute("description", "text", "What the file is, for whoever opens it"),
         Attribute("name", "text", "Name of the run"),
         Attribute("seed", "integer", "Of the run"),
-        Attribute("configuration", "text", "All settings, as TOML"),
+        Attribute("configuration", "text", "All settings, as TOML; paths relative to the run directory"),
         Attribute("git_commit", "text", "Commit of the program's source; empty where there is none"),
         Attribute(
             "git_dirty",

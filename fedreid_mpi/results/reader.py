@@ -1,7 +1,7 @@
 """A run's results as values, whether the run is finished or still going on."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from fedreid_mpi.records import (
     Message,
     ModelKind,
     RankInfo,
+    RoundRecord,
     RunHeader,
     Scores,
     UnseenDataset,
@@ -25,6 +26,7 @@ from fedreid_mpi.records import (
 from fedreid_mpi.results.datasets import HeldDataset, datasets_of, weighted_mean
 from fedreid_mpi.results.schema import FIELDS
 from fedreid_mpi.results.segments import list_segments, read_joined
+from fedreid_mpi.results.writer import tabulate
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +184,22 @@ def read_run(path: Path) -> RunResults:
     """
     segments = list_segments(path)
     attributes, arrays = read_joined(segments)
+    files = tuple(segment.path for segment in segments)
+    return _results(_header(attributes, arrays), attributes["run_id"], files, arrays)
+
+
+def results_of(header: RunHeader, records: Sequence[RoundRecord]) -> RunResults:
+    """Return rounds as they would be read, though they were never written; without an identity."""
+    return _results(header, "", (), tabulate(header, records))
+
+
+def _results(
+    header: RunHeader, run_id: str, files: tuple[Path, ...], arrays: Mapping[str, NDArray[Any]]
+) -> RunResults:
     return RunResults(
-        header=_header(attributes, arrays),
-        run_id=attributes["run_id"],
-        files=tuple(segment.path for segment in segments),
+        header=header,
+        run_id=run_id,
+        files=files,
         rounds=arrays["rounds/round"],
         learning_rate=arrays["rounds/learning_rate"],
         evaluated=arrays["rounds/evaluated"],

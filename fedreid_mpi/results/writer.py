@@ -98,11 +98,11 @@ def _segment(header: RunHeader, run_id: str, records: Sequence[RoundRecord]) -> 
     }
     memory = io.BytesIO()
     with h5py.File(memory, "w", **HDF5_OPTIONS) as file:
-        write_archive(file, attributes, _tabulate(header, records))
+        write_archive(file, attributes, tabulate(header, records))
     return memory.getvalue()
 
 
-def _tabulate(header: RunHeader, records: Sequence[RoundRecord]) -> dict[str, NDArray[Any]]:
+def tabulate(header: RunHeader, records: Sequence[RoundRecord]) -> dict[str, NDArray[Any]]:
     """Lay header and records out as arrays, one for each line of the schema."""
     evaluations = [evaluation for record in records for evaluation in record.evaluations]
     events = [event for record in records for event in record.events]

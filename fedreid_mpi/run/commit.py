@@ -5,6 +5,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from fedreid_mpi.config import with_relative_paths
 from fedreid_mpi.federated.client import load_client
 from fedreid_mpi.federated.plan import trainers
 from fedreid_mpi.federated.rank_state import RankState
@@ -176,7 +177,7 @@ class CheckpointWriter:
                 round=round,
                 groups=state.progress.groups,
                 untrained=tuple(sorted(state.progress.untrained)),
-                configuration=experiment.model_dump(mode="json"),
+                configuration=with_relative_paths(experiment, self._run_dir).model_dump(mode="json"),
                 clients=tuple(spec.name for spec in state.specs),
                 datasets=self._datasets,
                 models=tuple(name for name in names if name not in (*private, SERVER_FILE)),

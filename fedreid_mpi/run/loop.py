@@ -11,7 +11,7 @@ from typing import Protocol
 
 from fedreid_mpi.comm.contract import Communicator
 from fedreid_mpi.comm.errors import PhaseError, RanksLost
-from fedreid_mpi.config import Experiment
+from fedreid_mpi.config import Experiment, with_relative_paths
 from fedreid_mpi.errors import FedReIDError, TooFewClientsError
 from fedreid_mpi.evaluation import describe_unseen
 from fedreid_mpi.federated.plan import plan_round, trainers
@@ -148,7 +148,7 @@ def _run_rounds(
     ranks = comm.gather(rank_info(state))
     writer = None
     if ranks is not None:
-        header = _header(state, ranks, checkout, start.attempt)
+        header = _header(state, run_dir, ranks, checkout, start.attempt)
         writer = ResultsWriter(run_dir, header)
         notes = (*lost, *start.warnings, *start.notes, *state.notes, *privacy_notes(state))
         observer.started(header, notes)
@@ -211,12 +211,14 @@ def _next_turn(
     return Directive(plan, "", stop.seconds_left())
 
 
-def _header(state: RankState, ranks: Sequence[RankInfo], checkout: Checkout, attempt: int) -> RunHeader:
+def _header(
+    state: RankState, run_dir: Path, ranks: Sequence[RankInfo], checkout: Checkout, attempt: int
+) -> RunHeader:
     experiment = state.experiment
     return RunHeader(
         name=experiment.run.name,
         seed=experiment.run.seed,
-        configuration=experiment.to_toml(),
+        configuration=with_relative_paths(experiment, run_dir).to_toml(),
         clients=state.specs,
         ranks=tuple(ranks),
         versions={library: version_of(library) for library in LIBRARIES},
