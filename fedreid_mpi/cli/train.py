@@ -128,9 +128,7 @@ def command(
             overrides = (*overrides, f"model.weights={weights.resolve()}")
         try:
             with run_log(level, lambda: runner.comm.rank) as console:
-                start = partial(
-                    _train, experiment, run_dir, overrides, checkout, resume, stop, console, live
-                )
+                start = partial(_train, experiment, run_dir, overrides, checkout, resume, stop, console, live)
                 runner.run(start)
         except BaseException as error:  # noqa: BLE001
             sys.exit(end_badly(runner.comm, run_dir, error))
