@@ -211,10 +211,39 @@ def test_latex_has_the_tables_figures_and_escapes_names(folder, tmp_path):
     path = tmp_path / "t.tex"
     assert fedreid(["results", "export", str(folder), str(more), "-o", str(path)]) == 0
     lines = path.read_text(encoding="utf-8").splitlines()
-    assert r"dataset & fedpav & 50\%\_e\&5 & cdw \\" in lines
-    assert r"market & 52.0 $\pm$ 2.0 & 10.0 & 53.0 $\pm$ 2.8 \\" in lines
-    assert r"mean of 2 & 39.0 $\pm$ 1.0 & 15.0 & 46.0 $\pm$ 0.7 \\" in lines
-    assert (lines[2], lines[-1]) == (r"\begin{tabular}{lrrr}", r"\end{tabular}")
+    assert r"method & viper & market & mean of 2 \\" in lines
+    assert r"50\%\_e\&5 & 20.0 & 10.0 & 15.0 \\" in lines
+    assert any(
+        line.startswith(r"cdw & \textbf{39.0 $\pm$ 1.4} & \textbf{53.0 $\pm$ 2.8} & ") for line in lines
+    )
+    assert any(line.startswith(r"fedpav & \underline{26.0 $\pm$ 4.0} & ") for line in lines)
+    assert lines[2].startswith("% Bold: the highest of those compared; underlined: not clearly below it")
+    assert (lines[3], lines[-1]) == (r"\begin{tabular}{lrrr}", r"\end{tabular}")
+
+
+def test_all_metrics_stand_in_one_table_of_latex(folder, tmp_path, capsys):
+    path = tmp_path / "t.tex"
+    metrics = [word for metric in ("rank-1", "mAP", "mINP") for word in ("--metric", metric)]
+    assert fedreid(["results", "compare", str(folder), *metrics, "--latex", str(path)]) == 0
+    means = rows_of(capsys.readouterr().out, "mean of 2 datasets in percent, global models, round 2")
+    assert means["fedpav"][:2] == ["39.0 ± 1.0", "19.5 ± 0.5"]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    begin = lines.index(r"\begin{tabular}{lrrrrrrrrr}")
+    assert lines[begin + 2] == (
+        r" & \multicolumn{3}{c}{viper} & \multicolumn{3}{c}{market} & \multicolumn{3}{c}{mean of 2} \\"
+    )
+    assert lines[begin + 3] == r"\cmidrule(lr){2-4} \cmidrule(lr){5-7} \cmidrule(lr){8-10}"
+    assert lines[begin + 4] == "method" + " & rank-1 & mAP & mINP" * 3 + r" \\"
+    assert [line.partition(" &")[0] for line in lines[begin + 6 : begin + 8]] == ["fedpav", "cdw"]
+
+
+def test_a_narrow_terminal_lists_paths_in_one_piece(folder, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    assert fedreid(["results", "list", str(folder)]) == 0
+    table, *paths = re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).rpartition("\n  1  ")
+    assert max(map(len, table.splitlines())) <= 80
+    assert f"{folder}/cdw-seed0, written 20" in "".join(paths)
 
 
 def fields(data):

@@ -21,7 +21,7 @@ from fedreid_mpi.records import (
     RunHeader,
     Scores,
 )
-from fedreid_mpi.report.plots import write_plots
+from fedreid_mpi.report.plots import plot_scores_by_dataset, write_plots
 from fedreid_mpi.report.score_table import Column, mean_over_datasets, score_table, shares
 from fedreid_mpi.results import ResultsWriter, read_run
 
@@ -255,6 +255,13 @@ def test_plots_are_png_files_that_show_something(runs, tmp_path):
     files = write_plots(federated, score_table(federated, local), tmp_path / "plots", local)
     assert sorted(path.name for path in files) == sorted(path.name for path in (tmp_path / "plots").iterdir())
     assert len(files) == 5
+    (bars,) = plot_scores_by_dataset("run", score_table(federated, local)).legends
+    names = {text.get_text() for text in bars.get_texts()}
+    assert {"global model", "local models", "standalone"} <= names
+    drawn = write_plots(federated, score_table(federated), tmp_path / "vector", formats=("pdf", "svg"))
+    assert {path.suffix for path in drawn} == {".pdf", ".svg"}
+    assert len(drawn) == 10
+    assert all(path.read_bytes().startswith((b"%PDF-", b"<?xml")) for path in drawn)
     for path in files:
         pixels = matplotlib.image.imread(path)
         assert min(pixels.shape[:2]) > 300, path.name

@@ -7,12 +7,20 @@ import matplotlib.image
 import numpy as np
 import pytest
 from made_up import write_run
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from fedreid_mpi.cli import run as fedreid
 from fedreid_mpi.records import Event, ModelKind
+from fedreid_mpi.report.charts import Grid, draw_shares
+from fedreid_mpi.report.findings import differences_in_words
+from fedreid_mpi.report.highest import Mark, marks, meaning
+from fedreid_mpi.report.page import make_report
 from fedreid_mpi.report.study import load_study
-from fedreid_mpi.report.tables import Table, to_csv, to_html, to_latex
-from fedreid_mpi.report.values import Series, Spread, best_rows, fluctuation, weight_shares
+from fedreid_mpi.report.style import STYLE, legend_below, small_multiples
+from fedreid_mpi.report.tables import Picture, Table, to_csv, to_html, to_latex
+from fedreid_mpi.report.values import Comparison, Series, Spread, best_rows, fluctuation, weight_shares
 
 SITES = {"market1501": 1200, "viper": 60}
 FEDPAV = {0: (0.50, 0.60), 1: (0.52, 0.64), 2: (0.54, 0.62)}
@@ -134,7 +142,101 @@ def test_both_choices_of_round(report, page):
     assert (chosen["models"], chosen["chosen from"]) == ("global", "4")
     assert chosen["best three rounds, by seed"] == "2, 3, 4; 2, 3, 4; 2, 3, 4"
     assert read_csv(report / "a-choice.csv")["local"]["models"] == "standalone"
-    assert "they select on test data" in page
+    assert "They select on test data" in page
+    assert "above the last round for 0 of 8 models." in page  # all rise to the last
+
+
+def test_the_page_opens_with_settings_and_one_table_of_all_methods(report, page):
+    box = page.partition("<dl>")[2].partition("</dl>")[0]
+    assert "<dt>Runs</dt><dd>12 of 8 methods, seeds 0, 1, 2</dd>" in box
+    assert "<dt>Rounds</dt><dd>T = 4; FedPav (epochs_2): T = 2</dd>" in box
+    assert "batch size B = 32, E = 1, learning rate 0.05; FedPav (epochs_2): batch size B = 32, E = 2" in box
+    assert "<dt>Program</dt><dd>fedreid_mpi 0.1.0</dd>" in box
+    assert (
+        page.index("</dl>") < page.index('id="main"') < page.index('id="table-3"') < page.index('id="open"')
+    )
+    main = read_csv(report / "main.csv")
+    fedpav, alone = main["FedPav"], main["standalone (local)"]
+    assert (fedpav["round"], main["FedPav (epochs_2)"]["round"]) == ("4", "2")  # each after its own last
+    assert figures(fedpav, "global models: rank-1")[0] == pytest.approx((55 + 58 + 58) / 3)
+    assert figures(alone, "local models: mINP")[0] == pytest.approx((50 + 55 + 54) / 3 / 4)
+    assert math.isnan(figures(alone, "global models: mAP")[0])
+    assert "versions" not in (report / "e-runs.csv").read_text(encoding="utf-8")  # all runs have the same
+
+
+def test_no_words_of_a_figure_are_cut_off(study):
+    """Of a heat map with a single row too, whose scale of colours has a label beside it."""
+    answers = make_report(load_study([study]))
+    narrow = draw_shares([Grid("", np.array([[1.5]]), ("viper",), ("a-long-name",))], "seconds per round")
+    exhibits = [
+        each for part in (answers.answered, answers.appendices) for one in part for each in one.exhibits
+    ]
+    figures = {each.name: each.figure for each in exhibits if isinstance(each, Picture)}
+    assert len(figures) > 15
+    with matplotlib.rc_context(STYLE):
+        for name, figure in {**figures, "narrow": narrow}.items():
+            canvas = FigureCanvasAgg(figure)
+            canvas.draw()
+            paper = figure.bbox.padded(2)
+            for words in figure.findobj(Text):
+                drawn = words.get_visible() and (words.axes is None or words.axes.get_visible())
+                if drawn and re.search("[a-z]", words.get_text()):  # ticks outside of the axes are not drawn
+                    box = words.get_tightbbox(canvas.get_renderer())
+                    assert paper.x0 <= box.x0 < box.x1 <= paper.x1, (name, words.get_text())
+                    assert paper.y0 <= box.y0 < box.y1 <= paper.y1, (name, words.get_text())
+
+
+def test_heat_maps_write_all_values_alike():
+    figure = draw_shares([Grid("", np.array([[0.95, 1.4], [-0.001, np.nan]]), ("a", "b"), ("c", "d"))], "x")
+    written = [text.get_text() for text in figure.axes[0].texts]
+    assert written == ["0.95", "1.40", "0.00"]
+    assert min(text.get_fontsize() for text in figure.axes[0].texts) >= 7
+
+
+def test_legends_are_read_row_by_row():
+    figure = Figure(figsize=(3, 2))
+    axes = figure.subplots()
+    for name in "abcde":
+        axes.plot([0, 1], label=name * 10)
+    legend_below(figure, [axes])
+    (legend,) = figure.legends
+    shown = [text.get_text()[0] for text in legend.get_texts()]
+    assert legend._ncols == 2  # which matplotlib fills one after the other
+    assert shown == ["a", "c", "e", "b", "d"]
+
+
+@pytest.mark.parametrize(
+    ("count", "rows", "columns"), [(1, 1, 1), (6, 2, 3), (13, 3, 5), (15, 3, 5), (16, 4, 4)]
+)
+def test_panels_make_a_rectangle_and_name_their_axes(count, rows, columns):
+    _, panels = small_multiples([str(n) for n in range(count)], "round", "mAP (%)", 5, (2, 2))
+    grid = panels[0].get_gridspec()
+    assert (grid.nrows, grid.ncols) == (rows, columns)
+    assert [n for n, axes in enumerate(panels) if axes.get_ylabel()] == list(range(0, count, columns))
+    assert all(axes.get_xlabel() == "round" for axes in panels[(rows - 1) * columns :])
+
+
+def test_highest_and_what_is_not_clearly_below_it():
+    best = Series("a", {0: np.array([50.0, 9]), 1: np.array([52.0, 9]), 2: np.array([54.0, 9])})
+    near = Series("b", {0: np.array([49.0, 9.04]), 1: np.array([53.0, 8]), 2: np.array([51.0, 10])})
+    far = Series("c", {0: np.array([40.0, 1]), 1: np.array([42.5, 1]), 2: np.array([44.0, 1])})
+    none = Series("d", {0: np.array([np.nan, 2])})
+    # a - b: 1, -1, 3: 1 ± 4.303 · 2 / √3; a - c: 10, 9.5, 10: clear. In the second a and b are 9.0 both,
+    # and a - c is 8 of all seeds alike, which is not called clear; d has one seed in common, of which nothing
+    # is known.
+    assert marks([best, near, far, none]) == {
+        (0, 1): Mark.HIGHEST, (1, 1): Mark.CLOSE,
+        (0, 2): Mark.HIGHEST, (1, 2): Mark.HIGHEST, (2, 2): Mark.CLOSE,
+    }  # fmt: skip
+    assert marks([best]) == {}
+    assert meaning([], False) == ""
+    assert meaning([Mark.HIGHEST], False) == "Bold: the highest of those compared."
+
+
+def test_a_tie_is_neither_higher_nor_lower():
+    one, other = Series("a", {0: np.array([50.0, 40])}), Series("b", {0: np.array([50.0, 39.98])})
+    (words,) = differences_in_words(Comparison(("viper", "grid"), 2, (one, other), "round 4", "rank-1"))
+    assert words.endswith("round 4: The same: viper 0.0, grid 0.0. One seed alone: no spread is known.")
 
 
 def test_costs_events_and_runs(report, page):
@@ -182,10 +284,11 @@ def test_latex_is_balanced_and_escaped(report):
         alignment = re.fullmatch(r"\\begin\{tabular\}\{([lr]+)\}", lines[0])[1]
         assert lines[-1] == r"\end{tabular}"
         for line in lines[1:-1]:
-            if line in (r"\toprule", r"\midrule", r"\bottomrule"):
+            if line in (r"\toprule", r"\midrule", r"\bottomrule") or line.startswith(r"\cmidrule(lr)"):
                 continue
             assert line.endswith(r" \\")
-            assert len(re.findall(r"(?<!\\)&", line)) == len(alignment) - 1
+            spanned = sum(int(width) - 1 for width in re.findall(r"\\multicolumn\{(\d+)\}", line))
+            assert len(re.findall(r"(?<!\\)&", line)) + spanned == len(alignment) - 1
             assert not re.search(r"(?<!\\)[%#_]|[^\x00-\x7f]", line)
             assert line.count("$") % 2 == 0
     assert r"epochs\_2" in (report / "3-same-rounds-rank-1.tex").read_text(encoding="utf-8")
@@ -204,7 +307,9 @@ def test_every_figure_shows_something(report):
 def test_a_lone_run_says_what_is_missing(study, tmp_path):
     assert fedreid(["results", "report", str(study / "camera-seed0"), "-o", str(tmp_path)]) == 0
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert page.count('class="missing"') == 13
+    assert page.index('id="main"') < page.index("Not answered</h2>") < page.index('id="choice"')
+    unanswered = page.partition("Not answered</h2>")[2].partition("</section>")[0]
+    assert unanswered.count("<dt>") + page.count('class="missing"') == 13
     assert "Not answerable: add standalone (federation.mode = &quot;local&quot;); FedNova (" in page
     assert "Not answerable: add two methods that differ in distillation alone." in page
     assert "methods that differ in federation.mode alone (local, federated, centralised)" in page

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from fedreid_mpi.cli.computing import JOBS
-from fedreid_mpi.cli.console import print_table, progress_bar
+from fedreid_mpi.cli.console import progress_bar
 from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.cli.sizes import parse_size
+from fedreid_mpi.cli.wide_tables import print_blocks
 from fedreid_mpi.data.archive.format import is_plain
 from fedreid_mpi.data.checks import Count
 from fedreid_mpi.data.prepare import (
@@ -167,19 +168,13 @@ def _print_variants(surveys: Iterable[Survey]) -> None:
 
 def _print_counts(surveys: Iterable[Survey]) -> None:
     """Print the found counts, each with the expected one where they differ; a table a set of counts."""
-    from rich.table import Table
-
-    tables: dict[tuple[str, ...], Table] = {}
+    tables: dict[tuple[str, ...], list[Survey]] = {}
     for listed in surveys:
-        keys = tuple(each.key for each in listed.counts)
-        if keys not in tables:
-            tables[keys] = Table(title="Counts found (expected, where they differ)")
-            tables[keys].add_column("dataset")
-            for key in keys:
-                tables[keys].add_column(key.replace("_", " "), justify="right")
-        tables[keys].add_row(listed.name, *map(_cell, listed.counts))
-    for table in tables.values():
-        print_table(table)
+        tables.setdefault(tuple(each.key for each in listed.counts), []).append(listed)
+    for keys, alike in tables.items():
+        cells = zip(*(map(_cell, listed.counts) for listed in alike), strict=True)
+        columns = [(key.replace("_", " "), column) for key, column in zip(keys, cells, strict=True)]
+        print_blocks("Counts found (expected, where they differ)", [each.name for each in alike], columns)
 
 
 def _cell(each: Count) -> "str | Text":

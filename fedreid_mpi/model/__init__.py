@@ -4,6 +4,7 @@ from fedreid_mpi.model.batch_norm import batch_norms, batch_statistics
 from fedreid_mpi.model.export import for_project
 from fedreid_mpi.model.files import (
     StoredModel,
+    image_size,
     is_own_model,
     load_model,
     load_shared,
@@ -33,6 +34,7 @@ __all__ = [
     "build_network",
     "features_of",
     "for_project",
+    "image_size",
     "initial_classifier",
     "is_own_model",
     "load_backbone_weights",

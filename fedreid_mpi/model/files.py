@@ -191,6 +191,17 @@ def is_own_model(path: Path) -> bool:
         return False
 
 
+def image_size(path: Path) -> tuple[int, int] | None:
+    """Return height and width of the images that a model of ours was trained on; None of any other file."""
+    try:
+        require_regular(path)
+        with safe_open(path, framework="pt") as file:
+            about = json.loads((file.metadata() or {}).get(ABOUT, "{}"))
+        return int(about["height"]), int(about["width"])
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def load_model(path: Path) -> StoredModel:
     """Read a model that `save_model` wrote.
 

@@ -10,11 +10,17 @@ from matplotlib.colors import BoundaryNorm, ListedColormap, Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from fedreid_mpi.report.style import BEHIND, COLOURS, MARKERS
+from fedreid_mpi.report.style import BEHIND, COLOURS, MARKERS, legend_below, small_multiples
 from fedreid_mpi.report.values import Comparison, Floats, Spread
 
-_WRITTEN = 200
-"""Cells up to which a heat map has its values written in."""
+_WRITTEN, _WRITTEN_COLUMNS = 200, 14
+"""Cells and columns up to which a heat map has its values written in."""
+
+_CELL, _NARROW_CELL = (0.42, 0.25), (0.2, 0.21)
+"""Width and height of a heat map's cells, inches: with a value written in, and without."""
+
+_LEAST_HEIGHT = 1.3
+"""Of a heat map, inches: its scale of colours has a label beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +75,7 @@ def draw_comparison(comparison: Comparison) -> Figure:
     left.set_xlim(left=0)
     left.set_xlabel(f"{comparison.metric} (%), {comparison.when}")
     right.set_xlabel(f"difference from {reference.label} (percentage points)")
-    figure.legend(loc="outside lower center", ncols=min(count, 4))
+    legend_below(figure, [left])
     return figure
 
 
@@ -87,30 +93,17 @@ def draw_curves(panels: Sequence[Panel]) -> Figure:
             axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel(panel.x_label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    handles = {line.get_label(): line for axes in grid for line in axes.get_lines()}
-    figure.legend([handles[label] for label in labels], list(labels), loc="outside lower center", ncols=3)
+    legend_below(figure, grid)
     return figure
 
 
 def draw_each(bands: Sequence[Band], x_label: str, y_label: str) -> Figure:
     """Draw a panel a band, the others' means in grey behind it, on common scales."""
-    columns = min(4, len(bands))
-    rows = ceil(len(bands) / columns)
-    figure = Figure(figsize=(0.6 + 2.3 * columns, 0.8 + 1.75 * rows))
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
-    for number, axes in enumerate(grid):
-        if number >= len(bands):
-            axes.set_visible(False)
-            continue
+    figure, panels = small_multiples([band.label for band in bands], x_label, y_label, 5, (2.1, 1.7))
+    for axes, band in zip(panels, bands, strict=True):
         for other in bands:
             axes.plot(other.x, _mean(other.y), color=BEHIND, linewidth=0.9, zorder=1)
-        _band(axes, bands[number], 0)
-        axes.set_title(bands[number].label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        if number + columns >= len(bands):
-            axes.tick_params(labelbottom=True)
-            axes.set_xlabel(x_label)
-    figure.supylabel(y_label, fontsize="medium")
+        _band(axes, band, 0)
     return figure
 
 
@@ -132,11 +125,13 @@ def draw_shares(
     """
     top = max(np.nanmax(grid.values, initial=0) for grid in grids) if highest is None else highest
     norm = PowerNorm(0.5, 0, top or 1) if faint else Normalize(0, top or 1)
-    figure, panels = _grid_panels(grids)
+    written = all(grid.values.size <= _WRITTEN and len(grid.columns) <= _WRITTEN_COLUMNS for grid in grids)
+    figure, panels = _grid_panels(grids, written)
+    decimals = 2 if top < 2 else 1 if top < 100 else 0
     for axes, grid in zip(panels, grids, strict=True):
         image = axes.imshow(grid.values, cmap="viridis", norm=norm, aspect="auto", interpolation="nearest")
-        if grid.values.size <= _WRITTEN and len(grid.columns) <= 14:
-            _write_cells(axes, grid.values, norm)
+        if written:
+            _write_cells(axes, grid.values, norm, decimals)
     figure.colorbar(image, ax=panels, label=label, pad=0.02)
     return figure
 
@@ -146,7 +141,7 @@ def draw_groups(grids: Sequence[Grid]) -> Figure:
     highest = int(max(np.nanmax(grid.values, initial=0) for grid in grids))
     colours = [COLOURS[number % len(COLOURS)] for number in range(highest + 1)]
     norm = BoundaryNorm(np.arange(-0.5, highest + 1), max(highest + 1, 1)) if highest else Normalize(0, 1)
-    figure, panels = _grid_panels(grids)
+    figure, panels = _grid_panels(grids, False)
     for axes, grid in zip(panels, grids, strict=True):
         axes.imshow(
             grid.values, cmap=ListedColormap(colours), norm=norm, aspect="auto", interpolation="nearest"
@@ -154,7 +149,7 @@ def draw_groups(grids: Sequence[Grid]) -> Figure:
         if grid.values.size <= _WRITTEN:
             for row, column in np.argwhere(~np.isnan(grid.values)):
                 number = int(grid.values[row, column])
-                axes.text(column, row, str(number), color="white", ha="center", va="center", fontsize=6)
+                axes.text(column, row, str(number), color="white", ha="center", va="center", fontsize=7)
     return figure
 
 
@@ -176,7 +171,7 @@ def draw_stacks(stacks: Mapping[str, Mapping[str, float]], x_label: str) -> Figu
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(x_label)
-    figure.legend(loc="outside lower center", ncols=min(len(parts), 6))
+    legend_below(figure, [axes])
     return figure
 
 
@@ -217,32 +212,37 @@ def _mean(curves: Floats) -> Floats:
     return np.asarray(curves.mean(axis=0))
 
 
-def _grid_panels(grids: Sequence[Grid]) -> tuple[Figure, list[Axes]]:
+def _grid_panels(grids: Sequence[Grid], written: bool) -> tuple[Figure, list[Axes]]:
     """Make a panel a heat map; the rows are named once where all panels have the same."""
     rows = max(len(grid.rows) for grid in grids)
+    columns = max(len(grid.columns) for grid in grids)
     same = all(grid.rows == grids[0].rows for grid in grids)
-    width = min(max(1.8, 0.19 * max(len(grid.columns) for grid in grids)), 5.5)
+    cell, high = _CELL if written else _NARROW_CELL
+    width = min(max(1.8, cell * columns), 5.9)
     longest = max(len(name) for grid in grids for name in grid.rows)
-    names = 0.075 * longest * (1 if same else len(grids))
-    figure = Figure(figsize=(1.4 + names + width * len(grids), 1.3 + 0.19 * rows))
+    names = 0.085 * longest * (1 if same else len(grids))
+    words = max(len(name) for grid in grids for name in grid.columns)
+    below = 0.085 * words if words > 3 else 0.2
+    size = (1.4 + names + width * len(grids), 0.9 + below + max(_LEAST_HEIGHT, high * rows))
+    figure = Figure(figsize=size)
     panels = figure.subplots(1, len(grids), squeeze=False)[0].tolist()
     for number, (axes, grid) in enumerate(zip(panels, grids, strict=True)):
         axes.set_title(grid.title)
         axes.set_xlabel(grid.x_label)
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
-        axes.tick_params(length=0, labelsize=7)
+        axes.tick_params(length=0, labelsize=8)
         axes.set_yticks(range(len(grid.rows)), grid.rows if number == 0 or not same else [])
-        step = ceil(len(grid.columns) / (width / 0.19))
-        words = max(map(len, grid.columns), default=0) > 3
-        axes.set_xticks(range(0, len(grid.columns), step), grid.columns[::step], rotation=90 if words else 0)
+        step = ceil(len(grid.columns) / (width / 0.2))
+        turned = 90 if max(map(len, grid.columns), default=0) > 3 else 0
+        axes.set_xticks(range(0, len(grid.columns), step), grid.columns[::step], rotation=turned)
     return figure, panels
 
 
-def _write_cells(axes: Axes, values: Floats, norm: Normalize) -> None:
-    """Write each value into its cell, light on dark."""
+def _write_cells(axes: Axes, values: Floats, norm: Normalize, decimals: int) -> None:
+    """Write each value into its cell, light on dark, all with as many decimals."""
     for row, column in np.argwhere(~np.isnan(values)):
         value = values[row, column]
-        text = f"{value:.2f}".lstrip("0") if value < 0.995 else f"{value:.3g}"
+        text = f"{round(float(value), decimals) + 0.0:.{decimals}f}"  # + 0.0: no -0.00
         colour = "white" if norm(value) < 0.6 else "black"
-        axes.text(column, row, text, color=colour, ha="center", va="center", fontsize=5.5)
+        axes.text(column, row, text, color=colour, ha="center", va="center", fontsize=7)

@@ -142,11 +142,13 @@ def differences_in_words(comparison: Comparison) -> Iterable[str]:
         named = list(zip(comparison.rows, spreads, strict=True))
         means = ", ".join(f"{name} {in_words(spread)}" for name, spread in named[comparison.datasets :])
         clearly = ("Clearly higher", "Clearly lower") if seeds > 1 else ("Higher", "Lower")
-        kinds: dict[str, list[str]] = {clearly[0]: [], clearly[1]: [], "Not clear": []}
+        kinds: dict[str, list[str]] = {clearly[0]: [], clearly[1]: [], "Not clear": [], "The same": []}
         for name, spread in named[: comparison.datasets]:
             if not isnan(spread.mean):
                 unclear = seeds > 1 and not spread.clear
                 kind = "Not clear" if unclear else clearly[0] if spread.mean > 0 else clearly[1]
+                if not unclear and round(spread.mean, 1) == 0:
+                    kind = "The same"
                 agreeing = f" ({spread.agreeing} of {spread.seeds})" if spread.seeds > 1 else ""
                 kinds[kind].append(f"{name} {spread}{agreeing}")
         parts = [f" {kind}: {', '.join(names)}." for kind, names in kinds.items() if names]

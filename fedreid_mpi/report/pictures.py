@@ -1,5 +1,6 @@
 """Figures as files of their own: PNG, PDF or SVG, by the ending of the name."""
 
+import io
 from pathlib import Path
 
 import matplotlib
@@ -28,6 +29,14 @@ def picture_format(path: Path) -> str:
     return name
 
 
+def rendered(figure: Figure, name: str) -> bytes:
+    """Return a figure in one of the formats; the same figure gives the same bytes."""
+    memory = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "fedreid_mpi"}):
+        figure.savefig(memory, format=name, metadata=UNDATED[name])
+    return memory.getvalue()
+
+
 def save_picture(figure: Figure, path: Path) -> None:
     """Write a figure in the format of the file's name; the file appears when it is whole.
 
@@ -38,7 +47,7 @@ def save_picture(figure: Figure, path: Path) -> None:
     """
     name = picture_format(path)
     try:
-        with atomic_write(path) as temporary, matplotlib.rc_context({"svg.hashsalt": "fedreid_mpi"}):
-            figure.savefig(temporary, format=name, metadata=UNDATED[name])
+        with atomic_write(path) as temporary:
+            temporary.write_bytes(rendered(figure, name))
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be written: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""Plots of a run, as PNG files: scores, training loss and time."""
+"""Plots of a run, as files: scores, training loss and time."""
 
 from collections.abc import Sequence
 from math import ceil, sqrt
@@ -7,15 +7,14 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.records import ModelKind
+from fedreid_mpi.report.pictures import rendered
 from fedreid_mpi.report.score_table import Column, ScoreTable, shares
-from fedreid_mpi.report.style import STYLE
+from fedreid_mpi.report.style import STYLE, legend_below, small_multiples
 from fedreid_mpi.results import RunResults
 from fedreid_mpi.results.datasets import mean_over_clients
 from fedreid_mpi.storage.atomic import atomic_write
@@ -43,7 +42,11 @@ _NAMES = {
 
 
 def write_plots(
-    results: RunResults, table: ScoreTable, directory: Path, baseline: RunResults | None = None
+    results: RunResults,
+    table: ScoreTable,
+    directory: Path,
+    baseline: RunResults | None = None,
+    formats: Sequence[str] = ("png",),
 ) -> tuple[Path, ...]:
     """Write all plots for which the run has figures.
 
@@ -54,9 +57,11 @@ def write_plots(
     table
         Its scores, for the bars.
     directory
-        Folder for the PNG files, made if need be; earlier plots in it are replaced.
+        Folder for the files, made if need be; earlier plots in it are replaced.
     baseline
         The standalone run.
+    formats
+        Of `fedreid_mpi.report.pictures.UNDATED`: a file each.
 
     Returns
     -------
@@ -72,21 +77,23 @@ def write_plots(
     with matplotlib.rc_context(STYLE):
         figures: dict[str, Figure] = {}
         if np.isfinite(results.cmc).any():
-            figures["rank1_by_round.png"] = plot_scores_by_round(results, "rank-1", baseline)
+            figures["rank1_by_round"] = plot_scores_by_round(results, "rank-1", baseline)
         if table.scores:
-            figures["rank1_by_dataset.png"] = plot_scores_by_dataset(results.header.name, table)
+            figures["rank1_by_dataset"] = plot_scores_by_dataset(results.header.name, table)
         if np.isfinite(results.mean_ap).any():
-            figures["map_by_round.png"] = plot_scores_by_round(results, "mAP", baseline)
+            figures["map_by_round"] = plot_scores_by_round(results, "mAP", baseline)
         if np.isfinite(results.loss).any():
-            figures["loss.png"] = plot_losses(results)
+            figures["loss"] = plot_losses(results)
         if np.isfinite(results.seconds).any():
-            figures["seconds.png"] = plot_seconds(results)
+            figures["seconds"] = plot_seconds(results)
         try:
             directory.mkdir(parents=True, exist_ok=True)
             for name, figure in figures.items():
-                with atomic_write(directory / name) as temporary:
-                    figure.savefig(temporary, format="png")
-                written.append(directory / name)
+                for ending in formats:
+                    path = directory / f"{name}.{ending}"
+                    with atomic_write(path) as temporary:
+                        temporary.write_bytes(rendered(figure, ending))
+                    written.append(path)
         except OSError as error:
             raise ConfigurationError(f"{directory}: plots cannot be written: {error.strerror}") from error
     return tuple(written)
@@ -97,7 +104,7 @@ def plot_scores_by_round(results: RunResults, metric: str, baseline: RunResults 
     scored = [
         dataset for dataset in results.datasets if (results.queries[:, list(dataset.clients)] >= 0).any()
     ]
-    figure, panels = _panels([dataset.name for dataset in scored])
+    figure, panels = _panels([dataset.name for dataset in scored], f"{metric} (%)")
     curves = [(results, ModelKind.GLOBAL, Column.GLOBAL)]
     curves.append((results, ModelKind.LOCAL, Column.STANDALONE if results.mode == "local" else Column.LOCAL))
     if baseline is not None:
@@ -117,8 +124,7 @@ def plot_scores_by_round(results: RunResults, metric: str, baseline: RunResults 
                 )
     panels[0].set_ylim(bottom=0)
     figure.suptitle(f"{results.header.name}: {metric} by round", fontsize="large")
-    figure.supylabel(f"{metric} (%)", fontsize="medium")
-    _legend(figure, panels)
+    legend_below(figure, panels)
     return figure
 
 
@@ -141,13 +147,13 @@ def plot_scores_by_dataset(name: str, table: ScoreTable) -> Figure:
     _order_bars(axes, len(table.datasets))
     axes.set_xlabel("rank-1 (%)")
     figure.suptitle(f"{name}: rank-1 after round {table.round}", fontsize="large")
-    _legend(figure, [axes])
+    legend_below(figure, [axes])
     return figure
 
 
 def plot_losses(results: RunResults) -> Figure:
     """Draw training loss by round, one panel per client, the other clients in grey behind it."""
-    figure, panels = _panels([client.name for client in results.header.clients])
+    figure, panels = _panels([client.name for client in results.header.clients], "mean training loss")
     losses = np.where(np.isfinite(results.loss), results.loss, np.nan)
     for client, axes in enumerate(panels):
         others = np.delete(losses, client, axis=1)
@@ -157,7 +163,6 @@ def plot_losses(results: RunResults) -> Figure:
     figure.suptitle(
         f"{results.header.name}: training loss by round (grey: the other clients)", fontsize="large"
     )
-    figure.supylabel("mean training loss", fontsize="medium")
     return figure
 
 
@@ -194,22 +199,9 @@ def plot_seconds(results: RunResults) -> Figure:
     return figure
 
 
-def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    """Make a figure with a titled panel each, by round, on common scales."""
-    columns = ceil(sqrt(len(titles)))
-    rows = ceil(len(titles) / columns)
-    figure = Figure(figsize=(0.6 + 2.5 * columns, 1.1 + 1.65 * rows))
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel().tolist()
-    panels, unused = grid[: len(titles)], grid[len(titles) :]
-    for axes in unused:
-        axes.set_visible(False)
-    for axes in panels[-columns:]:
-        axes.tick_params(labelbottom=True)
-        axes.set_xlabel("round")
-    for axes, title in zip(panels, titles, strict=True):
-        axes.set_title(title)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return figure, panels
+def _panels(titles: Sequence[str], y_label: str) -> tuple[Figure, list[Axes]]:
+    """Make a panel each, by round, in about as many rows as columns."""
+    return small_multiples(titles, "round", y_label, ceil(sqrt(len(titles))) + 1, (2.5, 1.65))
 
 
 def _order_bars(axes: Axes, rows: int) -> None:
@@ -217,12 +209,3 @@ def _order_bars(axes: Axes, rows: int) -> None:
     axes.set_ylim(rows - 0.4, -0.6)
     axes.grid(visible=False, axis="y")
     axes.tick_params(axis="y", length=0)
-
-
-def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """Put one legend for all panels below them, where it hides no data."""
-    entries: dict[str, Artist] = {}
-    for axes in panels:
-        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-            entries.setdefault(label, handle)
-    figure.legend(list(entries.values()), list(entries), loc="outside lower center", ncols=len(entries))

@@ -17,6 +17,7 @@ from fedreid_mpi.report.terms import column, plain, row, term
 from fedreid_mpi.results import RunResults, read_run
 from fedreid_mpi.results.datasets import HeldDataset, mean_over_clients
 from fedreid_mpi.results.sources import find_runs
+from fedreid_mpi.results.summary import written_at
 from fedreid_mpi.wording import counted
 
 METRICS = ("rank-1", "mAP")
@@ -49,12 +50,15 @@ class Run:
         did not exist when the run was made have their defaults.
     tested
         The D datasets that have a test split, in the paper's order, others behind them as they come.
+    written
+        When its archive was written: UTC, ISO 8601; empty where that is not known.
     """
 
     folder: Path
     results: RunResults
     settings: Mapping[str, Any]
     tested: tuple[HeldDataset, ...]
+    written: str = ""
 
     @property
     def datasets(self) -> tuple[str, ...]:
@@ -99,7 +103,7 @@ class Run:
         kind
             Which model; by default the one that the run is judged by.
         metric
-            ``"mAP"`` or ``"rank-N"``.
+            ``"mAP"``, ``"mINP"`` or ``"rank-N"``.
 
         Returns
         -------
@@ -108,9 +112,8 @@ class Run:
             is no mean where they share a model. NaN where nothing was scored.
         """
         results, models = self.results, list(ModelKind)
-        scores = (
-            results.mean_ap if metric == "mAP" else results.cmc[..., int(metric.removeprefix("rank-")) - 1]
-        )
+        means = {"mAP": results.mean_ap, "mINP": results.mean_inp}
+        scores = means[metric] if metric in means else results.cmc[..., int(metric.removeprefix("rank-")) - 1]
         scored = scores[..., models.index(kind or self.kind)]
         if kind is None and self.kind is ModelKind.LOCAL:  # before round 1 all start from the global one
             scored = np.where(np.isnan(scored), scores[..., models.index(ModelKind.GLOBAL)], scored)
@@ -128,8 +131,11 @@ class Run:
         for place in np.ndindex(curve.shape):
             scores = results.unseen_score(int(results.evaluations[place[0]]), place[1])
             if scores is not None:
-                rank = 0 if metric == "mAP" else int(metric.removeprefix("rank-"))
-                curve[place] = 100 * (scores.cmc[rank - 1] if rank else scores.mean_ap)
+                means = {"mAP": scores.mean_ap, "mINP": scores.mean_inp}
+                score = (
+                    means[metric] if metric in means else scores.cmc[int(metric.removeprefix("rank-")) - 1]
+                )
+                curve[place] = 100 * score
         return curve
 
 
@@ -238,11 +244,11 @@ def load_study(paths: Sequence[Path]) -> Study:
     def refuse(error: DataError) -> None:
         raise error  # a report without it would mislead
 
-    found = dict.fromkeys(source.path.resolve() for source in find_runs(paths, refuse))
-    return make_study([make_run(path, read_run(path)) for path in found])
+    found = {source.path.resolve(): written_at(source) for source in find_runs(paths, refuse)}
+    return make_study([make_run(path, read_run(path), written) for path, written in found.items()])
 
 
-def make_run(folder: Path, results: RunResults) -> Run:
+def make_run(folder: Path, results: RunResults, written: str = "") -> Run:
     """Look up in a run's configuration and clients what belongs where."""
     return Run(
         folder=folder,
@@ -253,6 +259,7 @@ def make_run(folder: Path, results: RunResults) -> Run:
                 (each for each in results.datasets if each.test_images), key=lambda each: column(each.name)
             )
         ),
+        written=written,
     )
 
 

@@ -1,6 +1,13 @@
-"""How all figures look: sizes, and colours that everyone can tell apart."""
+"""How all figures look: sizes, colours that everyone can tell apart, legends and panels."""
 
+from collections.abc import Iterable, Sequence
+from math import ceil
 from typing import Any
+
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 STYLE: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
@@ -29,3 +36,66 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
 BEHIND = "#d0d0d0"
 """Colour of what stands behind for comparison."""
+
+_LETTER = 0.075
+"""Inches of a letter, on average and at most."""
+
+
+def legend_below(figure: Figure, panels: Iterable[Axes]) -> None:
+    """Put one legend for all panels below them, as many columns as fit, to be read row by row.
+
+    Parameters
+    ----------
+    figure
+        Drawn with constrained layout, which makes room.
+    panels
+        A label that several of them have is listed once.
+    """
+    entries: dict[str, Artist] = {}
+    for axes in panels:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    if not entries:
+        return
+    fitting = int(figure.get_figwidth() / (_LETTER * max(map(len, entries)) + 0.5))
+    rows = ceil(len(entries) / max(1, min(fitting, len(entries))))
+    columns = ceil(len(entries) / rows)
+    order = [label for column in range(columns) for label in list(entries)[column::columns]]
+    handles = [entries[label] for label in order]
+    figure.legend(handles, order, loc="outside lower center", ncols=columns)  # which are filled one by one
+
+
+def small_multiples(
+    titles: Sequence[str], x_label: str, y_label: str, most: int, size: tuple[float, float]
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure with a titled panel each, on common scales, as near to a full rectangle as can be.
+
+    Parameters
+    ----------
+    titles
+        At least one.
+    x_label, y_label
+        Of the panels at the bottom, over whole numbers, and of those at the left.
+    most
+        Columns that there may be.
+    size
+        Width and height of a panel, inches.
+    """
+    least = min(len(titles), max(1, most - 2))
+    columns = min(range(min(most, len(titles)), least - 1, -1), key=lambda n: -len(titles) % n)
+    rows = ceil(len(titles) / columns)
+    figure = Figure(figsize=(0.6 + size[0] * columns, 1.0 + size[1] * rows))
+    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for number, axes in enumerate(grid.ravel().tolist()):
+        if number >= len(titles):
+            axes.set_visible(False)
+            continue
+        axes.set_title(titles[number])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        if number % columns == 0:
+            axes.set_ylabel(y_label)
+        if number + columns >= len(titles):
+            axes.tick_params(labelbottom=True)
+        if number // columns == rows - 1:
+            axes.set_xlabel(x_label)
+    return figure, grid.ravel().tolist()[: len(titles)]

@@ -32,8 +32,8 @@ _NO_SPREAD = 1e-9
 
 
 def signed(difference: float) -> str:
-    """Return a difference with its sign and one decimal."""
-    return f"{difference:+.1f}".replace("-", "−")
+    """Return a difference with its sign and one decimal; none of them where that is 0."""
+    return "0.0" if abs(round(difference, 1)) == 0 else f"{difference:+.1f}".replace("-", "−")
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ def summarise(source: Source) -> RunSummary:
         attempt=int(attributes["attempt"]),
         rank_1=rank_1,
         mean_ap=mean_ap,
-        written=source.written or _written(source),
+        written=written_at(source),
     )
 
 
@@ -135,8 +135,16 @@ def read_state(run_dir: Path) -> str | None:
         return None
 
 
-def _written(source: Source) -> str:
-    """Say when the last file of a run was written."""
+def written_at(source: Source) -> str:
+    """Say when the last file of a run was written: UTC, ISO 8601.
+
+    Raises
+    ------
+    DataError
+        The file has gone.
+    """
+    if source.written:
+        return source.written
     try:
         changed = source.segments[-1].path.stat().st_mtime
     except OSError as error:

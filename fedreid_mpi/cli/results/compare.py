@@ -10,12 +10,16 @@ import click
 
 from fedreid_mpi.cli.results.refusals import Refusals
 from fedreid_mpi.cli.results.run_selection import require_runs, takes_runs
-from fedreid_mpi.cli.results.wide_tables import print_blocks
+from fedreid_mpi.cli.wide_tables import print_blocks
 from fedreid_mpi.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from rich.text import Text
+
+    from fedreid_mpi.report.highest import Mark
     from fedreid_mpi.report.study import Method, Study
-    from fedreid_mpi.report.values import Comparison
+    from fedreid_mpi.report.tables import Table
+    from fedreid_mpi.report.values import Comparison, Spread
 
 MODELS = {"global": "global models", "local": "local models"}
 """Models that are compared, and what they are called."""
@@ -29,7 +33,7 @@ MOST_ROUNDS = 6
 @click.option(
     "--metric",
     "metrics",
-    type=click.Choice(["rank-1", "mAP"]),
+    type=click.Choice(["rank-1", "rank-5", "rank-10", "mAP", "mINP"]),
     multiple=True,
     default=("rank-1", "mAP"),
     show_default=True,
@@ -51,6 +55,12 @@ MOST_ROUNDS = 6
 )
 @click.option("--against", metavar="NAME", help="Add differences from this method, paired by seed.")
 @click.option(
+    "--latex",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Writes the scores as well, for a document with booktabs: one table per model, all metrics in it.",
+)
+@click.option(
     "--round",
     "round_",
     metavar="N|best",
@@ -63,12 +73,16 @@ def command(
     models: tuple[str, ...],
     chosen: tuple[str, ...],
     against: str | None,
+    latex: Path | None,
     round_: str | None,
 ) -> None:
     """Compare the methods under PATHS: run directories, folders that hold some, archives and study files.
 
-    Runs that differ in seed alone are one method. A table per metric and model, in percent, has one row per
-    dataset and one column per method: mean ± sample deviation over the seeds; a single seed has no deviation.
+    Runs that differ in seed alone are one method, called by the label of its suite and in its order. One
+    table per model has the means over the datasets by all metrics; one per metric and model, in percent, has
+    one row per dataset and one column per method: mean ± sample deviation over the seeds; a single seed has
+    no deviation. On a terminal the highest is bold, and what is not clearly below it (95 % t interval of the
+    difference over the seeds) is underlined.
     The global model is the server's average; local models are the clients' after their local epochs, before
     upload. A standalone method (mode "local") has its clients' models in both tables. The best three rounds
     are chosen by the scores of the reported model, which selects on test data. Scores of global models on
@@ -79,6 +93,7 @@ def command(
     which the methods differ are listed below. As in `results report`, unfinished runs are left out if there
     are finished ones.
     """
+    from fedreid_mpi.report.tables import metrics_table
     from fedreid_mpi.report.values import compare_unseen
 
     study = read_methods(paths, where)
@@ -90,7 +105,13 @@ def command(
                     f"{option} {name}: no such method, expected one of {', '.join(found)}"
                 )
     methods = [each for each in study.methods if not chosen or each.name in (*chosen, against)]
+    tables = []
     for model in models or [model for model in MODELS if scored(methods, model)]:
+        if shared_datasets(methods) or not any(run.unseen for method in methods for run in method.runs):
+            compared = [compare_methods(methods, round_, metric, model) for metric in metrics]
+            tables.append(metrics_table("compared", compared))
+            if len(metrics) > 1:
+                _print_means(compared)
         for metric in metrics:
             unseen = None
             if model == "global":
@@ -100,24 +121,72 @@ def command(
                 _print_comparison(compare_methods(methods, round_, metric, model), against)
             if unseen is not None:
                 _print_comparison(unseen, against)
+    if latex is not None:
+        write_latex(latex, tables)
     _print_settings(methods)
     for note in (*(f"Note: {warning}" for warning in study.warnings), *_evaluated(methods)):
         click.echo(note)
 
 
 def _print_comparison(comparison: Comparison, against: str | None) -> None:
-    metric = comparison.metric
-    columns = [(each.label, [str(spread) for spread in each.spreads()]) for each in comparison.series]
+    from fedreid_mpi.report.highest import marks, transposed
+
+    metric, marked = comparison.metric, transposed(marks(comparison.series))
+    columns = []
+    for number, each in enumerate(comparison.series, start=1):
+        spreads = enumerate(each.spreads())
+        columns.append((each.label, [_styled(spread, marked.get((row, number))) for row, spread in spreads]))
     print_blocks(f"{metric} in percent, {comparison.when}", comparison.rows, columns)
     if against is None:
         return
     reference = comparison.series[[each.label for each in comparison.series].index(against)]
-    columns = [
+    differences = [
         (each.label, [f"{spread}{' *' if spread.clear else ''}" for spread in each.minus(reference)])
         for each in comparison.series
         if each is not reference
     ]
-    print_blocks(f"{metric} minus {against}, {comparison.when}, by seed", comparison.rows, columns)
+    print_blocks(f"{metric} minus {against}, {comparison.when}, by seed", comparison.rows, differences)
+
+
+def _print_means(compared: Sequence[Comparison]) -> None:
+    """Print the means over the datasets: one row per method, one column per metric."""
+    from fedreid_mpi.report.highest import marks
+
+    first = compared[0]
+    place = first.datasets  # of the mean over all datasets, behind these
+    columns = []
+    for comparison in compared:
+        marked = marks(comparison.series)
+        spreads = [series.spreads()[place] for series in comparison.series]
+        cells = [_styled(spread, marked.get((row, place + 1))) for row, spread in enumerate(spreads)]
+        columns.append((comparison.metric, cells))
+    names = [series.label for series in first.series]
+    print_blocks(f"{first.rows[place]} datasets in percent, {first.when}", names, columns)
+
+
+def _styled(spread: Spread, mark: Mark | None) -> Text:
+    """Return a figure in bold or underlined, as it is marked; see `fedreid_mpi.report.highest`."""
+    from rich.text import Text
+
+    from fedreid_mpi.report.highest import Mark
+
+    styles = {Mark.HIGHEST: "bold", Mark.CLOSE: "underline"}
+    return Text(str(spread), style=styles[mark] if mark else "")
+
+
+def write_latex(path: Path, tables: Sequence[Table]) -> None:
+    """Write tables for a document with booktabs, one after the other.
+
+    Raises
+    ------
+    FedReIDError
+        The file cannot be written.
+    """
+    from fedreid_mpi.report.tables import to_latex
+    from fedreid_mpi.storage.atomic import atomic_write, write_errors
+
+    with write_errors(path), atomic_write(path) as temporary:
+        temporary.write_text("\n".join(map(to_latex, tables)), encoding="utf-8", errors="replace")
 
 
 def read_methods(paths: tuple[Path, ...], where: tuple[str, ...]) -> Study:
@@ -132,9 +201,9 @@ def read_methods(paths: tuple[Path, ...], where: tuple[str, ...]) -> Study:
     from fedreid_mpi.results import read_run
 
     refuse = Refusals()
-    found = [summary.source.path for summary in require_runs(paths, where, refuse)]
+    found = [(summary.source.path, summary.written) for summary in require_runs(paths, where, refuse)]
     refuse.settle()
-    return make_study([make_run(path, read_run(path)) for path in found])
+    return make_study([make_run(path, read_run(path), written) for path, written in found])
 
 
 def compare_methods(
@@ -149,7 +218,7 @@ def compare_methods(
     when
         A round, ``"best"`` or None.
     metric
-        ``"rank-1"`` or ``"mAP"``.
+        ``"rank-N"``, ``"mAP"`` or ``"mINP"``.
     model
         One of `MODELS`.
 

@@ -43,10 +43,12 @@ FORMATS = {".csv": "csv", ".parquet": "parquet", ".tex": "latex"}
 )
 @click.option(
     "--metric",
-    type=click.Choice(["rank-1", "mAP"]),
-    default="rank-1",
+    "metrics",
+    type=click.Choice(["rank-1", "rank-5", "rank-10", "mAP", "mINP"]),
+    multiple=True,
+    default=("rank-1",),
     show_default=True,
-    help="Of LaTeX.",
+    help="Of LaTeX; may be repeated: all are in one table.",
 )
 @click.option(
     "--model",
@@ -63,7 +65,7 @@ def command(
     output: Path,
     format_: str | None,
     table: str,
-    metric: str,
+    metrics: tuple[str, ...],
     model: str,
 ) -> None:
     """Write the results of the runs under PATHS for other programs.
@@ -71,7 +73,7 @@ def command(
     \b
       csv, parquet  all rounds in one long table: a row for each run, round, client and model (scores),
                     or for each run, round and client (training)
-      latex         the table of `results compare`, for a document with booktabs
+      latex         the table of `results compare --latex`, for a document with booktabs
       tensorboard   OUTPUT is a folder for `tensorboard --logdir`, with one folder per run
     With --model torchreid, fastreid or timm, PATHS is one model file, or one run directory, whose global
     model is meant, and OUTPUT (.pth; of timm also .safetensors) is a state dict for that project.
@@ -88,7 +90,7 @@ def command(
     if chosen is None:
         raise ConfigurationError(f"-o {output}: expected .csv, .parquet or .tex, or --format")
     if chosen == "latex":
-        _write_latex(paths, where, output, metric, model)
+        _write_latex(paths, where, output, metrics, model)
         return
     refuse = Refusals()
     summaries = require_runs(paths, where, refuse)
@@ -101,24 +103,15 @@ def command(
 
 
 def _write_latex(
-    paths: tuple[Path, ...], where: tuple[str, ...], output: Path, metric: str, model: str
+    paths: tuple[Path, ...], where: tuple[str, ...], output: Path, metrics: tuple[str, ...], model: str
 ) -> None:
-    from fedreid_mpi.cli.results.compare import compare_methods, read_methods
-    from fedreid_mpi.report.tables import Table, to_latex
-    from fedreid_mpi.storage.atomic import atomic_write, write_errors
+    from fedreid_mpi.cli.results.compare import compare_methods, read_methods, write_latex
+    from fedreid_mpi.report.tables import metrics_table
 
-    comparison = compare_methods(read_methods(paths, where).methods, None, metric, model)
-    spreads = [series.spreads() for series in comparison.series]
-    table = Table(
-        name=output.stem,
-        caption=f"{metric} in percent, {comparison.when}",
-        columns=("dataset", *(series.label for series in comparison.series)),
-        rows=tuple(zip(comparison.rows, *spreads, strict=True)),
-        ruled=comparison.datasets,
-    )
-    with write_errors(output), atomic_write(output) as temporary:
-        temporary.write_text(to_latex(table), encoding="utf-8", errors="replace")
-    click.echo(f"{output}: {counted(len(comparison.series), 'method')}, {metric}, {comparison.when}")
+    methods = read_methods(paths, where).methods
+    table = metrics_table(output.stem, [compare_methods(methods, None, each, model) for each in metrics])
+    write_latex(output, [table])
+    click.echo(f"{output}: {counted(len(methods), 'method')}, {table.caption}")
 
 
 def _write_events(summaries: list[RunSummary], output: Path) -> None:

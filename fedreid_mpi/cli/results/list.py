@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from fedreid_mpi.cli.console import print_table
+from fedreid_mpi.cli.console import output_console, print_table
 from fedreid_mpi.cli.results.refusals import Refusals
 from fedreid_mpi.cli.results.run_selection import chosen_runs, takes_runs
 from fedreid_mpi.wording import counted
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from fedreid_mpi.results.summary import RunSummary
 
 
@@ -31,28 +33,49 @@ def command(paths: tuple[Path, ...], where: tuple[str, ...]) -> None:
 
 
 def _print(summaries: list[RunSummary]) -> None:
-    """Print a table; its cells fold where the terminal is narrow."""
+    """Print a table; where it does not fit, paths and times stand below it, a line each."""
+    from rich.measure import Measurement
+
+    console = output_console()
+    table = _table(summaries, whole=True)
+    width = Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+    if width <= console.width:
+        print_table(table)
+        return
+    print_table(_table(summaries, whole=False))
+    for number, summary in enumerate(summaries, start=1):
+        click.echo(f"{number:>3}  {summary.source}, written {_time(summary)} UTC")
+
+
+def _table(summaries: list[RunSummary], whole: bool) -> Table:
+    """Tabulate runs: with their paths and times, or else with numbers that stand for these."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=counted(len(summaries), "run"), box=box.SIMPLE_HEAD, padding=(0, 1))
+    title = counted(len(summaries), "run")
+    table = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
     table.add_column("run", overflow="fold")
     table.add_column("seed", justify="right", no_wrap=True)
     for heading in ("mode", "state"):
         table.add_column(heading, overflow="fold")
     for heading in ("round", "rank-1", "mAP"):
         table.add_column(heading, justify="right", no_wrap=True)
-    table.add_column("written (UTC)")
-    for summary in summaries:
+    table.add_column("written (UTC)" if whole else "no.", justify="left" if whole else "right", no_wrap=True)
+    for number, summary in enumerate(summaries, start=1):
         started = f", start {summary.attempt}" if summary.attempt > 1 else ""
+        path = [f"\n{summary.source}"] if whole else []
         table.add_row(
-            Text.assemble((summary.name, "bold"), f"\n{summary.source}"),
+            Text.assemble((summary.name, "bold"), *path),
             str(summary.seed),
             summary.mode,
             summary.state + started,
             f"{summary.round}/{summary.rounds}",
             *("–" if isnan(score) else f"{100 * score:.1f}" for score in (summary.rank_1, summary.mean_ap)),
-            summary.written.replace("T", " ")[:16],
+            _time(summary) if whole else str(number),
         )
-    print_table(table)
+    return table
+
+
+def _time(summary: RunSummary) -> str:
+    return summary.written.replace("T", " ")[:16]

@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING
 import click
 
 from fedreid_mpi.cli.results.places import beside
-from fedreid_mpi.cli.results.wide_tables import print_blocks
+from fedreid_mpi.cli.wide_tables import print_blocks
 from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.wording import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from fedreid_mpi.report.findings import Answer
+    from fedreid_mpi.report.tables import Table
 
 
 @click.command("report")
@@ -26,28 +29,45 @@ if TYPE_CHECKING:
     help="Folder for the page and its files; files of the same names are replaced (default: report in the "
     "first of PATHS, FILE-report beside a file).",
 )
+@click.option(
+    "--figures",
+    "formats",
+    type=click.Choice(["png", "pdf", "svg"]),
+    multiple=True,
+    default=("png",),
+    show_default=True,
+    help="Files of the figures beside the page, which holds its own; may be repeated.",
+)
 @SHARED
-def command(paths: tuple[Path, ...], output: Path | None) -> None:
-    """Report on runs: one HTML page, with PNG, CSV and LaTeX files beside it.
+def command(paths: tuple[Path, ...], output: Path | None, formats: tuple[str, ...]) -> None:
+    """Report on runs: one HTML page, with its figures, and its tables as CSV and LaTeX, beside it.
 
     PATHS are run directories, folders that hold some at any depth, and study files. Runs that differ in the
     seed alone are one method, given as mean ± sample deviation over its seeds; methods that differ in one
-    respect are compared seed by seed. The page opens with the paper's tables and figures, as far as the runs
-    allow: one dataset by camera and by identity; centralised, standalone and FedPav; what the local and the
-    global models of each method gain over standalone; batch size and local epochs; convergence. Its questions
-    follow in detail. It also says where time and bytes went.
+    respect are compared seed by seed. The page opens with the settings of the runs and one table of all
+    methods. The paper's tables and figures follow, as far as the runs allow: one dataset by camera and by
+    identity; centralised, standalone and FedPav; what the local and the global models of each method gain
+    over standalone; batch size and local epochs; convergence. Its questions follow in detail, then what the
+    runs do not answer. It also says where time and bytes went.
 
-    The paper's tables are printed as well, those of rank-1 after the last round; * marks a difference
-    of which the 95 % t interval over the seeds leaves out 0.
+    The tables are printed as well, those of rank-1 after the last round; * marks a difference of which the
+    95 % t interval over the seeds leaves out 0.
     """
     from fedreid_mpi.report.page import make_report, write_report
     from fedreid_mpi.report.study import load_study
 
     study = load_study(paths)
     report = make_report(study)
-    files = write_report(report, output or beside(paths[0], "report"))
-    for answer in report.paper:
-        _print(answer)
+    files = write_report(report, output or beside(paths[0], "report"), formats)
+    for name, words in report.settings:
+        click.echo(f"{name}: {words}")
+    click.echo()
+    _print_tables(report.main)
+    for answer in report.answered:
+        if answer in report.paper:
+            _print(answer)
+    for answer in report.open:
+        click.echo(f"{answer.title}: {answer.missing}")
     for warning in study.warnings:
         click.echo(f"Note:   {warning}")
     used = sum(len(method.runs) for method in study.methods)
@@ -57,13 +77,21 @@ def command(paths: tuple[Path, ...], output: Path | None) -> None:
 
 def _print(answer: Answer) -> None:
     """Print what an answer shows openly, and what it lacks."""
-    from fedreid_mpi.report.tables import Table, to_words
+    from fedreid_mpi.report.tables import Table
 
     click.echo(answer.title)
-    for table in answer.exhibits:
-        if isinstance(table, Table) and not table.folded and table.rows:
-            names, *cells = zip(*to_words(table), strict=True)
-            print_blocks(table.caption, names, list(zip(table.columns[1:], cells, strict=True)))
+    _print_tables([exhibit for exhibit in answer.exhibits if isinstance(exhibit, Table)])
     if answer.missing:
         click.echo(answer.missing)
     click.echo()
+
+
+def _print_tables(tables: Sequence[Table]) -> None:
+    """Print tables, but for those that the page shows on demand alone."""
+    from fedreid_mpi.report.tables import to_words
+
+    for table in tables:
+        if table.rows and not table.folded:
+            names, *cells = zip(*to_words(table), strict=True)
+            texts = [table.is_text(n) for n in range(1, len(table.columns))]
+            print_blocks(table.caption, names, list(zip(table.headings[1:], cells, strict=True)), texts)

@@ -49,9 +49,23 @@ _EVENTS_SHOWN = 10
     help="Instead of scores: what the server saw of each client, by round, and whether as it is, in a sum, "
     "or masked.",
 )
+@click.option(
+    "--figures",
+    "formats",
+    type=click.Choice(["png", "pdf", "svg"]),
+    multiple=True,
+    default=("png",),
+    show_default=True,
+    help="Files of the plots; may be repeated.",
+)
 @SHARED
 def command(
-    run_dir: Path, baseline: Path | None, round_: int | None, plots: Path | None, ledger: bool
+    run_dir: Path,
+    baseline: Path | None,
+    round_: int | None,
+    plots: Path | None,
+    ledger: bool,
+    formats: tuple[str, ...],
 ) -> None:
     """Print the table of scores of a run, and plot them.
 
@@ -70,8 +84,8 @@ def command(
     them out: with several groups, the mean over the clients and then one row per group. RUN_DIR may be a run
     of a study file: STUDY.h5/RUN.
 
-    A dash means that nothing was scored. Plots are PNG files: scores and training loss by round, scores by
-    dataset, and where the time went.
+    A dash means that nothing was scored. Plots show scores and training loss by round, scores by dataset,
+    and where the time went.
     """  # noqa: D301 (\b is click's mark for text that must not be rewrapped)
     from fedreid_mpi.report.plots import write_plots
     from fedreid_mpi.report.score_table import score_table
@@ -87,7 +101,7 @@ def command(
     _print_privacy(results)
     _print_costs(results)
     _print_events(results)
-    files = write_plots(results, table, plots or beside(run_dir, "plots"), standalone)
+    files = write_plots(results, table, plots or beside(run_dir, "plots"), standalone, formats)
     click.echo(f"Results: {', '.join(map(str, results.files))}")
     if files:
         click.echo(f"Plots:   {files[0].parent}: {', '.join(path.name for path in files)}")
