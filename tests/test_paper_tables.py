@@ -112,7 +112,8 @@ def test_table_4_is_local_models_minus_standalone_by_seed(report):
 
 def test_gains_in_words_and_what_is_missing(report):
     page = (report / "index.html").read_text(encoding="utf-8")
-    assert page.index('id="table-2"') < page.index('id="table-4"') < page.index('id="clients"')
+    assert page.index('id="table-3"') < page.index('id="table-4"') < page.index('id="open"')
+    assert page.index('id="open"') < page.index("Table 2: one dataset, by camera and by identity</dt>")
     assert (
         "CDW (cosine), local models: clearly above standalone for 2 of 2 datasets, clearly below for 0"
         in page
