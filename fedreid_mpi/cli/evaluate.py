@@ -10,8 +10,8 @@ import click
 
 from fedreid_mpi.cli.computing import DEVICE, MIRROR, THREADS, place_networks
 from fedreid_mpi.cli.console import print_table, progress_bar
-from fedreid_mpi.cli.results.wide_tables import print_blocks
 from fedreid_mpi.cli.sharing import SHARED
+from fedreid_mpi.cli.wide_tables import print_blocks
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.records import EvaluationProtocol, Scores
 
