@@ -32,7 +32,10 @@ def settings_box(study: Study) -> list[Fact]:
     dates = sorted(run.written[:10] for run in runs if run.written)
     seeds = sorted({run.seed for run in runs})
     facts = [
-        ("Runs", f"{len(runs)} of {counted(len(study.methods), 'method')}, seeds {', '.join(map(str, seeds))}"),
+        (
+            "Runs",
+            f"{len(runs)} of {counted(len(study.methods), 'method')}, seeds {', '.join(map(str, seeds))}",
+        ),
         ("Date", " to ".join(dict.fromkeys((dates[0], dates[-1]))) + " (UTC)" if dates else "not recorded"),
     ]
     for name, describe in (

@@ -21,7 +21,6 @@ from fedreid_mpi.report.style import STYLE
 from fedreid_mpi.report.tables import Picture, Table, to_csv, to_html, to_latex
 from fedreid_mpi.report.values import LEVEL, PERCENT
 from fedreid_mpi.storage.atomic import atomic_write
-from fedreid_mpi.wording import counted
 
 _READING = (
     "Scores are percentages on the datasets' own query and gallery splits; differences are percentage "

@@ -51,7 +51,7 @@ class Run:
     tested
         The D datasets that have a test split, in the paper's order, others behind them as they come.
     written
-        When its archive was written: UTC, ISO 8601; empty where that is not known.
+        When its archive was written: UTC, ISO 8601.
     """
 
     folder: Path
@@ -131,11 +131,8 @@ class Run:
         for place in np.ndindex(curve.shape):
             scores = results.unseen_score(int(results.evaluations[place[0]]), place[1])
             if scores is not None:
-                means = {"mAP": scores.mean_ap, "mINP": scores.mean_inp}
-                score = (
-                    means[metric] if metric in means else scores.cmc[int(metric.removeprefix("rank-")) - 1]
-                )
-                curve[place] = 100 * score
+                figures = {f"rank-{rank}": score for rank, score in enumerate(scores.cmc.tolist(), start=1)}
+                curve[place] = 100 * (figures | {"mAP": scores.mean_ap, "mINP": scores.mean_inp})[metric]
         return curve
 
 
@@ -250,15 +247,12 @@ def load_study(paths: Sequence[Path]) -> Study:
 
 def make_run(folder: Path, results: RunResults, written: str = "") -> Run:
     """Look up in a run's configuration and clients what belongs where."""
+    tested = [each for each in results.datasets if each.test_images]
     return Run(
         folder=folder,
         results=results,
         settings=_defaults() | dict(_flatten(results.settings)),
-        tested=tuple(
-            sorted(
-                (each for each in results.datasets if each.test_images), key=lambda each: column(each.name)
-            )
-        ),
+        tested=tuple(sorted(tested, key=lambda each: column(each.name))),
         written=written,
     )
 

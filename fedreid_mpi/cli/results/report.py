@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from fedreid_mpi.cli.results.places import beside
-from fedreid_mpi.cli.wide_tables import print_blocks
 from fedreid_mpi.cli.sharing import SHARED
+from fedreid_mpi.cli.wide_tables import print_blocks
 from fedreid_mpi.wording import counted
 
 if TYPE_CHECKING:
