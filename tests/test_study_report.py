@@ -235,7 +235,7 @@ def test_highest_and_what_is_not_clearly_below_it():
 def test_a_tie_is_neither_higher_nor_lower():
     one, other = Series("a", {0: np.array([50.0, 40])}), Series("b", {0: np.array([50.0, 39.98])})
     (words,) = differences_in_words(Comparison(("viper", "grid"), 2, (one, other), "round 4", "rank-1"))
-    assert words.endswith("round 4: The same: viper 0.0, grid 0.0. One seed alone: no spread is known.")
+    assert words.endswith("round 4: The same: viper 0.0, grid 0.0. Only one seed: no spread is known.")
 
 
 def test_costs_events_and_runs(report, page):
