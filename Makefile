@@ -29,14 +29,15 @@ endif
 SAY := @printf '\n== %s\n'
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test chaos soak lint install clean
+.PHONY: help demo check test chaos soak pages install clean
 
 help:
 	@echo 'make demo     install, then run the whole system on synthetic datasets, in minutes on two cores'
+	@echo 'make check    install, then run ruff, mypy, import-linter and the quick unit tests'
 	@echo 'make test     install, then run all checks and tests with coverage'
 	@echo 'make chaos    install, then kill and damage runs at random moments, and check every promise (long)'
 	@echo 'make soak     install, then run a thousand rounds and check that nothing grows (long)'
-	@echo 'make lint     install, then run the checks alone: ruff, mypy, import-linter'
+	@echo 'make pages    install, then write the generated pages of the documentation anew'
 	@echo 'make install  make $(VENV) with the package, an MPI library if needed, and what the tests need'
 	@echo 'make clean    remove caches and build outputs; keep $(VENV) and demo/'
 	@echo
@@ -64,18 +65,22 @@ demo/archives/grid.h5: | demo/datasets
 	$(SAY) 'Archives: the same readers as for the originals, into one HDF5 file per dataset'
 	fedreid-mpi prepare --all demo/datasets demo/archives --size 64x32
 
+# The checkers are tests as well, in tests/unit/test_style.py.
+check: $(VENV)/.installed-tests
+	OMP_NUM_THREADS=1 pytest -n 2 --dist loadfile -m 'unit and not slow'
+
 test: $(VENV)/.installed-tests
 	pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not slurm' --cov --cov-report=
 	pytest -m slurm --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=90
 
 chaos: $(VENV)/.installed-tests
-	python tests/chaos.py
+	PYTHONPATH=tests python -m campaigns.chaos
 
 soak: $(VENV)/.installed-tests
-	python tests/soak.py
+	PYTHONPATH=tests python -m campaigns.soak
 
-lint: $(VENV)/.installed-tests
-	pytest tests/test_style.py
+pages: $(VENV)/.installed-tests
+	pytest --renew tests/unit/config/test_configuration_page.py tests/unit/cli/test_commands_page.py tests/unit/results/test_format.py
 
 install: $(VENV)/.installed-tests
 

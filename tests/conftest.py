@@ -1,9 +1,14 @@
 """What several test modules share."""
 
+from pathlib import Path
+
 import pytest
-from many_splits import archive, model  # noqa: F401 (fixtures)
-from slurm_cluster import slurm  # noqa: F401 (a fixture)
-from small import write_experiment, write_sites
+
+pytest.register_assert_rewrite("support", "campaigns")
+
+from support.many_splits import archive, model  # noqa: F401 (fixtures)
+from support.slurm_cluster import slurm  # noqa: F401 (a fixture)
+from support.small import write_experiment, write_sites
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +23,24 @@ def experiment_file(archives, tmp_path_factory):
 
 def pytest_addoption(parser):
     parser.addoption("--fuzz", type=int, default=25, metavar="N", help="damages of each kind of file")
+    parser.addoption("--renew", action="store_true", help="write generated pages instead of comparing them")
+
+
+def pytest_collection_modifyitems(items):
+    """The folder of a test is its layer."""
+    for item in items:
+        item.add_marker(item.path.relative_to(Path(__file__).parent).parts[0])
+
+
+@pytest.fixture
+def generated(request):
+    """Compare a page with what it is made from; with ``--renew``, write it anew."""
+
+    def check(path, renewed):
+        page = path.read_text(encoding="utf-8")
+        if request.config.getoption("renew"):
+            path.write_text(renewed(page), encoding="utf-8")
+        else:
+            assert renewed(page) == page, f"{path.name} is out of date: make pages"
+
+    return check
