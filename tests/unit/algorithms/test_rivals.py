@@ -20,6 +20,7 @@ from fedreid_mpi.algorithms.scaffold import next_common_control, next_control
 from fedreid_mpi.algorithms.server_optimizers import TILE, Rates, initial_moments, step
 from fedreid_mpi.algorithms.weighting import WEIGHTINGS
 from fedreid_mpi.comm import PhaseError, SingleCommunicator
+from fedreid_mpi.config import backbones as known
 from fedreid_mpi.config import load_experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.errors import ConfigurationError
@@ -60,6 +61,7 @@ class Smooth(nn.Module):
 @pytest.fixture(autouse=True)
 def smooth(monkeypatch):
     monkeypatch.setitem(backbones.BACKBONES, "smooth", lambda last_stride: backbones.Backbone(Smooth(), 16))
+    monkeypatch.setattr(known, "BACKBONES", (*known.BACKBONES, "smooth"))
 
 
 def play(folder, archives, name="run", **sections):

@@ -165,7 +165,7 @@ def test_an_untrained_client_starts_from_the_mean_of_all_groups(play, tmp_path):
     ("federation", "message"),
     [
         ({"availability": {"nowhere": [[1, 2]]}}, "names 'nowhere', expected one of harbour"),
-        ({"clients_per_round": 6}, "is 6, expected at most the 5 clients"),
+        ({"clients_per_round": 6}, "is 6, expected at most 5, the number of clients"),
     ],
 )
 def test_wrong_clients_are_named(play, federation, message):

@@ -208,7 +208,7 @@ def test_other_files_are_ignored_and_extensions_match_in_any_case(tmp_path):
     assert Record("query/0001_c1s1_001051_00.JPG", 1, 1, "query") in read("market1501", folder)
     (folder / "query/0001_c5s1_001051_00.jpg").rename(folder / "query/0001_C5s1_001051_00.jpg")
     with pytest.raises(
-        DataError, match=r"1 of 2 images are named otherwise: '0001_C5s1_001051_00\.jpg'; expected"
+        DataError, match=r"1 of 2 images is named otherwise: '0001_C5s1_001051_00\.jpg'; expected"
     ):
         read("market1501", folder)
 

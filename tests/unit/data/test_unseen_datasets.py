@@ -77,7 +77,7 @@ def test_a_caviar_that_is_not_whole_is_refused(tmp_path):
 @pytest.mark.parametrize("name", ["0001000.jpg", "0001021.jpg", "001001.jpg", "0001001.png", "x0001001.jpg"])
 def test_other_names_in_caviar_are_refused(tmp_path, name):
     folder = trees.touch_tree(tmp_path, (*trees.CAVIAR, name))
-    with pytest.raises(DataError, match=f"1 of 9 images are named otherwise: '{name}'; expected"):
+    with pytest.raises(DataError, match=f"1 of 9 images is named otherwise: '{name}'; expected"):
         read("caviar4reid", folder)
 
 
@@ -148,7 +148,7 @@ def test_grid_at_full_size_has_the_published_counts(tmp_path):
 def test_other_names_in_grid_are_refused(tmp_path, name):
     folder = grid_tree(tmp_path)
     (folder / name).touch()
-    with pytest.raises(DataError, match=f"images are named otherwise: '{name.split('/')[1]}'; expected"):
+    with pytest.raises(DataError, match=f"images is named otherwise: '{name.split('/')[1]}'; expected"):
         read("grid", folder)
 
 

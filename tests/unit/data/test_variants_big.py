@@ -531,7 +531,7 @@ def test_the_processed_public_set_has_no_cameras(tmp_path):
         ("query/0001/0002_c1s1_001051_00.jpg", "'0002_c1s1_001051_00.jpg' is of person 2"),
         ("query/0001_c1s1_001051_00.jpg", "1 image in no person's folder"),
         ("gallery/other/0001_c2s1_001976_01.jpg", "1 folder is named otherwise: 'other'"),
-        ("gallery/0001/0001_c7s1_001976_01.jpg", "images are named otherwise: '0001_c7s1_001976_01.jpg'"),
+        ("gallery/0001/0001_c7s1_001976_01.jpg", "named otherwise: '0001_c7s1_001976_01.jpg'"),
     ],
 )
 def test_what_does_not_belong_into_the_processed_layout_is_named(tmp_path, path, message):

@@ -186,7 +186,7 @@ def test_steadiness_is_of_the_same_rounds(tmp_path):
         assert rows[name]["evaluated rounds"] == evaluated
         assert float(rows[name]["fluctuation, rank-1"]) == pytest.approx(expected, rel=1e-5)
     page = (folder / "index.html").read_text(encoding="utf-8")
-    assert "over the same 6 evaluated rounds: +0.0." in page
+    assert "over the same 6 evaluated rounds: 0.0." in page
 
 
 def test_table_2_has_a_part_for_each_dataset(tmp_path):

@@ -1,6 +1,7 @@
 """Runs listed, compared, exported and watched; scores by dataset whoever holds it."""
 
 import csv
+import logging
 import re
 import struct
 import threading
@@ -10,6 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from fedreid_mpi.cli import run as fedreid
+from fedreid_mpi.cli.log import run_log
 from fedreid_mpi.cli.progress import RunPrinter
 from fedreid_mpi.cli.results.places import beside
 from fedreid_mpi.cli.results.watch import sparkline
@@ -146,7 +148,7 @@ def test_watch_and_the_log_show_one_loss(tmp_path, capsys):
         ClientReport(k, images, 25, loss, finite, 2.0) for k, (images, loss, finite) in enumerate(losses)
     )
     writer = ResultsWriter(tmp_path, runs.header(clients=runs.CAMERAS, rounds=1))
-    with RunPrinter(1) as printer:
+    with run_log(logging.INFO, lambda: 0) as console, RunPrinter(1, console) as printer:
         for round in (0, 1):
             values = {ModelKind.GLOBAL: (0.5, 0.5, 0.5)}
             record = runs.record(round, values, reports=reports if round else ())
