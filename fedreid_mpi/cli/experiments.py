@@ -67,7 +67,8 @@ def require_files(experiments: Iterable[tuple[Experiment, Path]], advice: str = 
         trained |= dict.fromkeys(experiment.data.archives)
         if experiment.model.weights is not None and not (run_dir / STATUS_FILE).exists():
             weights[experiment.model.weights] = None
-    missing = [path for path in archives if not path.exists()]
+    # What a link leads to is told on opening.
+    missing = [path for path in archives if not os.path.lexists(path)]
     if missing:
         _print_commands(missing, [path for path in archives if path not in missing])
         there = [path for path in trained if path not in missing]

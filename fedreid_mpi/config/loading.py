@@ -4,7 +4,7 @@ import difflib
 import glob
 import os
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -123,18 +123,29 @@ def with_relative_paths(experiment: Experiment, run_dir: Path) -> Experiment:
     """
     base = run_dir.resolve()
 
-    def relative(path: str) -> str:
-        if not Path(path).is_absolute() or os.path.commonpath((base, path)) == base.root:
+    def relative(key: str, path: Path) -> Path:
+        if not path.is_absolute() or os.path.commonpath((base, path)) == base.root:
             return path
-        return os.path.relpath(path, base)
+        return Path(os.path.relpath(path, base))
 
-    content = experiment.model_dump(mode="json")
-    data, model = content["data"], content["model"]
-    for key in ("archives", "unseen"):
-        data[key] = [relative(path) for path in data[key]]
-    data["public"] = data["public"] and relative(data["public"])
-    model["weights"] = model["weights"] and relative(model["weights"])
-    return Experiment.model_validate(content)
+    return _with_paths(experiment, relative)
+
+
+def _with_paths(experiment: Experiment, change: Callable[[str, Path], Path]) -> Experiment:
+    """Change all paths of an experiment, each given with its key."""
+    public, weights = experiment.data.public, experiment.model.weights
+    data = {
+        "archives": tuple(change("data.archives", path) for path in experiment.data.archives),
+        "unseen": tuple(change("data.unseen", path) for path in experiment.data.unseen),
+        "public": public and change("data.public", public),
+    }
+    model = {"weights": weights and change("model.weights", weights)}
+    return experiment.model_copy(
+        update={
+            "data": experiment.data.model_copy(update=data),
+            "model": experiment.model.model_copy(update=model),
+        }
+    )
 
 
 def model_settings(**keys: Any) -> Model:  # noqa: ANN401 (values of a file)
@@ -168,25 +179,13 @@ def _with_absolute_paths(experiment: Experiment, label: str, folder: Path) -> Ex
             ) from error
         return whole
 
-    def pattern(path: Path) -> Path:
+    def pattern(key: str, path: Path) -> Path:
         """Keep brackets of the folder's name from being taken for part of a pattern."""
-        whole = absolute("data.archives", path)
-        literal = whole.exists() or not glob.has_magic(str(path))
+        whole = absolute(key, path)
+        literal = key != "data.archives" or whole.exists() or not glob.has_magic(str(path))
         return whole if literal else Path(glob.escape(str(folder)), path.expanduser())
 
-    public, weights = experiment.data.public, experiment.model.weights
-    data = {
-        "archives": tuple(pattern(path) for path in experiment.data.archives),
-        "unseen": tuple(absolute("data.unseen", path) for path in experiment.data.unseen),
-        "public": public and absolute("data.public", public),
-    }
-    model = {"weights": weights and absolute("model.weights", weights)}
-    return experiment.model_copy(
-        update={
-            "data": experiment.data.model_copy(update=data),
-            "model": experiment.model.model_copy(update=model),
-        }
-    )
+    return _with_paths(experiment, pattern)
 
 
 def apply_override(content: dict[str, Any], override: str) -> None:

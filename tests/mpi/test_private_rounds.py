@@ -170,7 +170,7 @@ def test_the_start_says_what_it_will_cost_and_the_table_what_was_spent(archives,
     assert "outside ε lie losses, numbers of images and steps, scores of local models" in printed.replace(
         "\n", " "
     )
-    (line,) = [line for line in printed.splitlines() if line.startswith("round 2/2")]
+    (line,) = [line for line in printed.splitlines() if "round 2/2" in line]
     assert f"ε {spent[2]:.2f}" in line
     assert cli.run(["results", "show", str(tmp_path / "run")]) == 0
     shown = capsys.readouterr().out

@@ -197,7 +197,8 @@ OF_CONFIGURATION = {
     "too-small": Bad("run.rounds is 0, expected greater than or equal to 1", sections={"run": {"rounds": 0}}),
     "share-of-one": Bad(r"model.dropout is 1.0, expected less than 1", sections={"model": {"dropout": 1.0}}),
     "unknown-choice": Bad(
-        "model.backbone is 'resnet51', expected 'resnet50', ", sections={"model": {"backbone": "resnet51"}}
+        "model.backbone: 'resnet51' is unknown, expected small, resnet18, ",
+        sections={"model": {"backbone": "resnet51"}},
     ),
     "in-a-list": Bad(
         "augmentation.jitter.3 is 0.6, expected less than",
@@ -228,7 +229,7 @@ OF_CONFIGURATION = {
         sections={"run": {"seed": -1}, "compute": {"precision": "fp16"}, "evaluation": {"evry": 2}},
     ),
     "unknown-preset": Bad(
-        "preset is 'best', expected 'default' or 'published'", arguments=overridden("preset=best")
+        "preset is 'best', expected 'default', 'paper' or 'published'", arguments=overridden("preset=best")
     ),
     "section-that-is-a-value": Bad(
         "run is 3, expected", arguments=(), toml=b"run = 3\n[data]\narchives=['site.h5']"

@@ -65,7 +65,7 @@ JOINING, CHECKPOINT = "fedreid_mpi.run.setup", "fedreid_mpi.run.checkpoint"
 
 IN_PHASES = {
     "experiment": Fault(
-        0, "fedreid_mpi.config.load_experiment", boom, "rank 0, experiment: RuntimeError: boom"
+        0, "fedreid_mpi.cli.experiments.load_experiment", boom, "rank 0, experiment: RuntimeError: boom"
     ),
     "datasets": Fault(
         0, f"{FEDERATION}.describe_clients", lambda: DataError("viper.h5: bad"), "viper.h5: bad", code=3
