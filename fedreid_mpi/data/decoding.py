@@ -190,7 +190,7 @@ def _decode(path: str, content: bytes | NDArray[np.uint8], height: int, width: i
             remarks = []
             found = "JPEG" if image.format == "MPO" else image.format  # several JPEGs, the first counts
             if found != FORMATS.get(PurePosixPath(path).suffix.lower()):
-                remarks.append(f"are {found} files by content, not by name")
+                remarks.append(f"are {found} by content, not by name")
             if (remark := check(content, str(found))) and image.format != "MPO":
                 remarks.append(remark)
             upright = _turn_upright(image)

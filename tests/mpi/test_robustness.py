@@ -157,9 +157,9 @@ def test_names_may_hold_anything(tmp_path, output):
 def test_notes_tell_what_was_noticed(market, output, capsys):
     trees.picture("any").save(market / QUERY, "PNG")
     assert prepare(market, output) == 0
-    note = f"1 image is PNG files by content, not by name: '{QUERY}'"
+    note = f"1 image is PNG by content, not by name: '{QUERY}'"
     assert note in DatasetArchive.open(output).notes
-    assert "are PNG files by content" in capsys.readouterr().out
+    assert note[:30] in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("limit", [0, 1000, 3000, 10_000, 20_000, 24_000])

@@ -129,8 +129,8 @@ def test_content_counts_not_the_name_which_is_noted(tmp_path):
         np.testing.assert_array_equal(image, expected)
     assert notes == [
         "already there",
-        "1 image is BMP files by content, not by name: 'd.png'",
-        "2 images are PNG files by content, not by name: 'a.jpg', 'c.bmp'",
+        "1 image is BMP by content, not by name: 'd.png'",
+        "2 images are PNG by content, not by name: 'a.jpg', 'c.bmp'",
     ]
 
 

@@ -757,7 +757,7 @@ def test_an_image_is_of_one_person_in_all_splits(tmp_path, monkeypatch):
     torn = (listing.splits[0], (Record(first.path, 99, first.camid, first.role), *others))
     variant = replace(found, read=lambda *_: replace(listing, splits=torn))
     monkeypatch.setitem(READERS, "torn", replace(READERS["cuhk03-np"], variants=(variant,)))
-    with pytest.raises(DataError, match=r"images are of several people or cameras: 'cuhk-03\.mat/detected/"):
+    with pytest.raises(DataError, match=r"of several people or cameras: 'cuhk-03\.mat/detected/"):
         survey("torn", tmp_path, Choices(splits="classic"))
 
 
