@@ -16,13 +16,20 @@ BIN = Path(sys.executable).parent
     [
         ("ruff", "check", "."),
         ("ruff", "format", "--check", "."),
-        ("mypy",),
+        ("mypy", "--cache-dir=/dev/null", "--show-traceback"),  # no cache that others might be writing
         ("lint-imports", "--no-logo"),
     ],
     ids=" ".join,
 )
 def test_checker_is_content(command):
-    checked = subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True)
+    def check():
+        return subprocess.run([BIN / command[0], *command[1:]], cwd=ROOT, capture_output=True, text=True)
+
+    checked = check()
+    if (
+        "INTERNAL ERROR" in checked.stdout + checked.stderr
+    ):  # mypy itself fell, which it did once in many runs
+        checked = check()
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
