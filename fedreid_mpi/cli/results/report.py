@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fedreid_mpi.cli.results.figures import figure_formats
 from fedreid_mpi.cli.results.places import beside
 from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.cli.wide_tables import print_blocks
@@ -29,15 +30,7 @@ if TYPE_CHECKING:
     help="Folder for the page and its files; files of the same names are replaced (default: report in the "
     "first of PATHS, FILE-report beside a file).",
 )
-@click.option(
-    "--figures",
-    "formats",
-    type=click.Choice(["png", "pdf", "svg"]),
-    multiple=True,
-    default=("png",),
-    show_default=True,
-    help="Files of the figures beside the page, which holds its own; may be repeated.",
-)
+@figure_formats("Files of the figures beside the page, which holds its own; may be repeated.")
 @SHARED
 def command(paths: tuple[Path, ...], output: Path | None, formats: tuple[str, ...]) -> None:
     """Report on runs: one HTML page, with its figures, and its tables as CSV and LaTeX, beside it.

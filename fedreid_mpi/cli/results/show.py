@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from fedreid_mpi.cli.console import output_console, print_table
+from fedreid_mpi.cli.results.figures import figure_formats
 from fedreid_mpi.cli.results.places import beside
 from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.wording import counted
@@ -49,15 +50,7 @@ _EVENTS_SHOWN = 10
     help="Instead of scores: what the server saw of each client, by round, and whether as it is, in a sum, "
     "or masked.",
 )
-@click.option(
-    "--figures",
-    "formats",
-    type=click.Choice(["png", "pdf", "svg"]),
-    multiple=True,
-    default=("png",),
-    show_default=True,
-    help="Files of the plots; may be repeated.",
-)
+@figure_formats("Files of the plots; may be repeated.")
 @SHARED
 def command(
     run_dir: Path,
