@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import click
 
 from fedreid_mpi.cli.console import print_table
-from fedreid_mpi.cli.sizes import parse_size
+from fedreid_mpi.cli.sizes import size_option
 from fedreid_mpi.errors import ConfigurationError
 
 MEGABYTE = 1e6
@@ -13,14 +13,7 @@ MEGABYTE = 1e6
 
 @click.command("backbones")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option(
-    "--size",
-    metavar="HxW",
-    callback=parse_size,
-    default="256x128",
-    show_default=True,
-    help="Height and width of the images.",
-)
+@size_option("Height and width of the images.")
 @click.option(
     "--batch-size",
     type=click.IntRange(min=2),

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedreid_mpi.cli.console import print_table, progress_bar
 from fedreid_mpi.cli.inspect_weights import ENDINGS, inspect_model, inspect_weights
-from fedreid_mpi.cli.sizes import parse_size
+from fedreid_mpi.cli.sizes import size_option
 from fedreid_mpi.data.archive import KIND, DatasetArchive, Node, read_tree, verify_dataset
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.storage.hdf5.container import open_archive
@@ -27,14 +27,7 @@ LONGEST = 72
     metavar="NAME",
     help="For weights: the backbone that they are for (default: recognised from the file).",
 )
-@click.option(
-    "--size",
-    metavar="HxW",
-    callback=parse_size,
-    default="256x128",
-    show_default=True,
-    help="For weights: height and width of the images that they will be used on.",
-)
+@size_option("For weights: height and width of the images that they will be used on.")
 def command(archive: Path, verify: bool, backbone: str | None, size: tuple[int, int]) -> None:
     """Show what is in ARCHIVE: a dataset, a run's results, a study file, saved features, a model, or weights.
 

@@ -10,7 +10,7 @@ import click
 from fedreid_mpi.cli.computing import JOBS
 from fedreid_mpi.cli.console import progress_bar
 from fedreid_mpi.cli.sharing import SHARED
-from fedreid_mpi.cli.sizes import parse_size
+from fedreid_mpi.cli.sizes import size_option
 from fedreid_mpi.cli.wide_tables import print_blocks
 from fedreid_mpi.data.archive.format import is_plain
 from fedreid_mpi.data.checks import Count
@@ -44,14 +44,7 @@ CUSTOM = "custom"
     "--dataset", type=click.Choice(list(READERS)), help="Prepare this dataset: SOURCE is its folder."
 )
 @click.option("--all", "everything", is_flag=True, help="Prepare every dataset found under SOURCE.")
-@click.option(
-    "--size",
-    metavar="HxW",
-    callback=parse_size,
-    default="256x128",
-    show_default=True,
-    help="Height and width of the stored images.",
-)
+@size_option("Height and width of the stored images.")
 @click.option("--name", help="With --dataset custom: name of the dataset in its archive.")
 @click.option("--variant", metavar="NAME", help="Read SOURCE as this variant, whatever it looks like.")
 @click.option(
