@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-SumRole = Literal["parameters", "features", "statistics", "controls"]
+SumRole = Literal["parameters", "features", "statistics", "gradients"]
 """What is summed: it decides how large its values may be."""
 
 SUM_BITS = 62
@@ -36,7 +36,7 @@ RANGE_BITS: Mapping[SumRole, int] = {
     "parameters": 8,
     "features": 8,
     "statistics": 20,
-    "controls": 20,
+    "gradients": 20,
 }
 """Values are smaller than two to this power; a larger one counts as diverged. Variances and gradients can be
 large."""

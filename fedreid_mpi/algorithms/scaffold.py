@@ -18,6 +18,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+CONTROLS = "controls"
+"""Name of the control variates: in the memories of a client and of the server, and in the ledger."""
+
 
 @torch.no_grad()
 def controlled_gradient(pairs: Sequence[tuple[Tensor, Tensor]]) -> None:

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 from fedreid_mpi.algorithms.averaging import grid_of, share_of
+from fedreid_mpi.federated.contributions import contributions_asked
 from fedreid_mpi.federated.exchange import send_to_server
 from fedreid_mpi.federated.plan import weight_rule
 from fedreid_mpi.federated.rank_state import RankState
 from fedreid_mpi.federated.sums import FEATURES, MODELS, RankSums, Segment, Vectors
-from fedreid_mpi.federated.turn import CONTROLS
 from fedreid_mpi.records import ClientReport, Group, RoundPlan
 
 
@@ -33,8 +33,8 @@ def begin_sums(state: RankState, plan: RoundPlan) -> RankSums:
     if plan.distil and state.public is not None:
         length = len(state.public) * model.network.width
         vectors[FEATURES] = Vectors(length, (Segment(slice(0, length), grid_of("features", most)),))
-    if experiment.aggregation.rule == "scaffold":
-        vectors[CONTROLS] = Vectors(parameters.stop, (Segment(parameters, grid_of("controls", most)),))
+    for kind, each in contributions_asked(experiment).items():
+        vectors[kind] = Vectors(parameters.stop, (Segment(parameters, grid_of(each.role, most)),))
     lends = experiment.aggregation.bn == "reference"
     masks = None
     if privacy.secure_aggregation and plan.participants:
@@ -169,22 +169,25 @@ def average_features(state: RankState, sums: RankSums, groups: Sequence[Group]) 
     return means
 
 
-def average_controls(
+def average_contributions(
     state: RankState, sums: RankSums, groups: Sequence[Group], shares: Mapping[int, float]
-) -> Tensor | None:
-    """Average what the clients' control variates changed by, on the server, with the models' weights.
+) -> dict[str, Tensor]:
+    """Average what the clients contributed beside their models, on the server, with the models' weights.
 
     Returns
     -------
-    Tensor or None
-        Shape (parameters,), float32, on the host; None where nobody trained, and on other ranks.
+    dict
+        Kind to mean, shape (parameters,), float32, on the host; empty where nobody trained, and on other
+        ranks.
     """
-    (group,) = groups  # where there could be several, control variates are refused
-    totals = reduce_sums(state, sums, CONTROLS, sorted(group.weights))
-    if not totals:
-        return None
-    total = _joined(sums, totals, sorted(group.weights), sums.vectors[CONTROLS].length)
-    return sums.vectors[CONTROLS].mean(total, math.fsum(shares[client] for client in group.weights))
+    means = {}
+    for kind in contributions_asked(state.experiment):
+        (group,) = groups  # rules that contribute are refused where there could be several
+        clients, vectors = sorted(group.weights), sums.vectors[kind]
+        if totals := reduce_sums(state, sums, kind, clients):
+            total = _joined(sums, totals, clients, vectors.length)
+            means[kind] = vectors.mean(total, math.fsum(shares[client] for client in clients))
+    return means
 
 
 def reduce_sums(state: RankState, sums: RankSums, kind: str, clients: Sequence[int]) -> dict[int, Tensor]:

@@ -20,6 +20,7 @@ from fedreid_mpi.data.partition import Part
 from fedreid_mpi.data.samplers import count_batches, training_batches
 from fedreid_mpi.device import autocast
 from fedreid_mpi.errors import DataError
+from fedreid_mpi.federated.contributions import contribute
 from fedreid_mpi.federated.memory import remember
 from fedreid_mpi.federated.objectives import corrections_of, objective_of
 from fedreid_mpi.federated.sgd import Batch, Sgd, descend
@@ -75,10 +76,13 @@ class Trained:
         For the server; without what probes measure; not finite where the loss or the memory is not.
     memory
         What the client is to remember in place of what it remembered before.
+    contributed
+        What it adds to the round's averages beside its model, by kind.
     """
 
     report: ClientReport
     memory: Vectors
+    contributed: Vectors
 
 
 def describe_client(
@@ -249,7 +253,8 @@ def train(
         corrections_of(turn),
         heartbeat,
     )
-    remembered = remember(FinishedTurn(turn, optimizer, descent.steps))
+    finished = FinishedTurn(turn, optimizer, descent.steps)
+    remembered = remember(finished)
     finite = bool(np.isfinite(descent.loss)) and all(each.isfinite().all() for each in remembered.values())
     report = ClientReport(
         client=client.spec.id,
@@ -263,7 +268,7 @@ def train(
         "round %d: %s: loss %.4f, %d steps, %.2f s",
         *(plan.round, client.spec.name, report.loss, report.steps, report.seconds),
     )
-    return Trained(report, remembered)
+    return Trained(report, remembered, contribute(finished, remembered))
 
 
 def _batches(

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from fedreid_mpi.algorithms.fednova import step_norm
 from fedreid_mpi.algorithms.moon import PREVIOUS
-from fedreid_mpi.algorithms.scaffold import next_control
-from fedreid_mpi.federated.turn import CONTROLS, FinishedTurn, Vectors, shared_parameters
+from fedreid_mpi.algorithms.scaffold import CONTROLS, next_control
+from fedreid_mpi.federated.turn import FinishedTurn, Vectors, shared_parameters
 
 
 def momentum(finished: FinishedTurn) -> Tensor | None:

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from fedreid_mpi.algorithms.fedprox import proximal_gradient
 from fedreid_mpi.algorithms.moon import PREVIOUS, contrastive_loss
-from fedreid_mpi.algorithms.scaffold import controlled_gradient
+from fedreid_mpi.algorithms.scaffold import CONTROLS, controlled_gradient
 from fedreid_mpi.algorithms.triplet import batch_hard_loss
 from fedreid_mpi.device import autocast
 from fedreid_mpi.federated.sgd import Correction, LossOf
-from fedreid_mpi.federated.turn import CONTROLS, ClientTurn, paired, shared_parameters
+from fedreid_mpi.federated.turn import ClientTurn, paired, shared_parameters
 from fedreid_mpi.model import batch_statistics, features_of
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from fedreid_mpi.algorithms.clustering import cluster_clients
 from fedreid_mpi.algorithms.grouping import plan_groups, require_finite_models, require_sums
 from fedreid_mpi.federated.aggregation import (
-    average_controls,
+    average_contributions,
     average_features,
     average_models,
     begin_sums,
@@ -31,7 +31,7 @@ from fedreid_mpi.federated.round_record import RoundOutcome, features_of, record
 from fedreid_mpi.federated.scoring import score_reestimated, score_shared
 from fedreid_mpi.federated.server_step import step_from_mean, steps_of, tell_clients
 from fedreid_mpi.federated.sums import MODELS, RankSums
-from fedreid_mpi.federated.turn import CONTROLS, Vectors
+from fedreid_mpi.federated.turn import Vectors
 from fedreid_mpi.model import FlatModel
 from fedreid_mpi.records import (
     ClientReport,
@@ -127,8 +127,7 @@ def _train_client(
         return diverged
     if shared is not None and not sums.vectors[MODELS].fits(model.shared):
         return diverged
-    change = trained.memory[CONTROLS] - memory.get(CONTROLS, 0) if CONTROLS in told else None
-    if change is not None and not sums.vectors[CONTROLS].fits(change):
+    if not all(sums.vectors[kind].fits(values) for kind, values in trained.contributed.items()):
         return diverged
     vectors: dict[str, Tensor] = {}
     for probe in probes:  # finite parameters can be too large to compute with
@@ -140,8 +139,8 @@ def _train_client(
     progress.private[id], progress.memory[id] = private, trained.memory
     if shared is not None:
         sums.add(id, MODELS, share(report), sums.contribution(model.shared, shared))
-    if change is not None:
-        sums.add(id, CONTROLS, share(report), change)
+    for kind, values in trained.contributed.items():
+        sums.add(id, kind, share(report), values)
     for kind, values in vectors.items():
         sums.add(id, kind, 1.0, values)
     if keep_local is not None:
@@ -167,9 +166,9 @@ def _federate(
             models = step_with_noise(state, plan, sums, groups)
         else:
             models = average_models(state, sums, groups, shares)
-        controls = average_controls(state, sums, groups, shares) if CONTROLS in sums.vectors else None
+        means = average_contributions(state, sums, groups, shares)
         if steps_of(state.experiment):
-            remembered = comm.phase("aggregate", partial(_step, state, groups, reports, models, controls))
+            remembered = comm.phase("aggregate", partial(_step, state, groups, reports, models, means))
     evaluations: tuple[Evaluation, ...] = ()
     losses: dict[int, float] = {}
     if plan.distil:
@@ -192,14 +191,14 @@ def _step(
     groups: Sequence[Group],
     reports: Sequence[ClientReport],
     models: Sequence[Tensor | None],
-    controls: Tensor | None,
+    means: Vectors,
 ) -> Vectors:
     """Let the server step from the clients' mean; return what it is to remember."""
     (group,), (mean,) = groups, models
     if mean is None or not group.weights:
         return state.progress.server
     taken = [report for report in reports if report.client in group.weights]
-    return step_from_mean(state, taken, mean, controls)
+    return step_from_mean(state, taken, mean, means)
 
 
 def _plan_groups(state: RankState, plan: RoundPlan, reports: Sequence[ClientReport]) -> tuple[Group, ...]:

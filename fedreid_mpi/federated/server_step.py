@@ -6,7 +6,7 @@ stepped: BatchNorm's statistics are averaged, and so are its scale and shift whe
 add a step is to write its mathematics in a file of its own and to name it in `STEPS`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import fsum
 
@@ -16,14 +16,15 @@ from torch import Tensor
 from fedreid_mpi.algorithms import server_optimizers
 from fedreid_mpi.algorithms.averaging import fits, grid_of
 from fedreid_mpi.algorithms.fednova import extrapolate, extrapolation, step_norm
-from fedreid_mpi.algorithms.scaffold import next_common_control
+from fedreid_mpi.algorithms.scaffold import CONTROLS, next_common_control
 from fedreid_mpi.algorithms.weighting import WEIGHTINGS
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.errors import FedReIDError
+from fedreid_mpi.federated.contributions import has_controls
 from fedreid_mpi.federated.exchange import broadcast_model
 from fedreid_mpi.federated.plan import trainers
 from fedreid_mpi.federated.rank_state import RankState
-from fedreid_mpi.federated.turn import CONTROLS, Vectors, shared_parameters
+from fedreid_mpi.federated.turn import Vectors, shared_parameters
 from fedreid_mpi.records import ClientReport, ClientSpec
 
 
@@ -43,8 +44,9 @@ class ServerTurn:
         Parameters of the model that the round began with: shape (parameters,), float32, on the host.
     mean
         The clients' weighted mean, or what an earlier step made of it.
-    controls
-        With SCAFFOLD the mean of what the clients' controls changed by, shape (parameters,), float32.
+    means
+        What the clients contributed beside their models, averaged with the same weights (`contributions`): by
+        kind, shape (parameters,), float32, on the host.
     memory
         What the server remembers.
     """
@@ -54,7 +56,7 @@ class ServerTurn:
     reports: Sequence[ClientReport]
     start: Tensor
     mean: Tensor
-    controls: Tensor | None
+    means: Vectors
     memory: Vectors
 
 
@@ -74,14 +76,14 @@ def normalise(turn: ServerTurn) -> tuple[Tensor, Vectors]:
 
 def move_controls(turn: ServerTurn) -> tuple[Tensor, Vectors]:
     """Keep the mean, and let the common control follow the clients': SCAFFOLD."""
-    assert turn.controls is not None
+    change = turn.means[CONTROLS]
     # Of one client alone, the largest weight that there can be is the client's weight.
     weight = WEIGHTINGS[turn.experiment.aggregation.weights].reference
     everyone = [turn.specs[id] for id in trainers(turn.experiment, turn.specs)]
     taken = fsum(weight([report.images]) for report in turn.reports)
     fraction = taken / fsum(weight([spec.images]) for spec in everyone)
-    common = turn.memory.get(CONTROLS, torch.zeros_like(turn.controls))
-    moved = next_common_control(common, turn.controls, fraction)
+    common = turn.memory.get(CONTROLS, torch.zeros_like(change))
+    moved = next_common_control(common, change, fraction)
     return turn.mean, {**turn.memory, CONTROLS: moved}
 
 
@@ -98,10 +100,13 @@ def optimise(turn: ServerTurn) -> tuple[Tensor, Vectors]:
 
 STEPS: Sequence[tuple[Callable[[Experiment], bool], ServerStep]] = (
     (lambda experiment: experiment.aggregation.rule == "fednova", normalise),
-    (lambda experiment: experiment.aggregation.rule == "scaffold", move_controls),
+    (has_controls, move_controls),
     (lambda experiment: experiment.server.optimizer != "none", optimise),
 )
 """When a step is asked for, and what it does; in the order in which they are taken."""
+
+TOLD: Mapping[str, Callable[[Experiment], bool]] = {CONTROLS: has_controls}
+"""What of the server's memory clients are told before they train, and when; it is 0 at first."""
 
 
 def steps_of(experiment: Experiment) -> tuple[ServerStep, ...]:
@@ -110,7 +115,7 @@ def steps_of(experiment: Experiment) -> tuple[ServerStep, ...]:
 
 
 def step_from_mean(
-    state: RankState, reports: Sequence[ClientReport], mean: Tensor, controls: Tensor | None
+    state: RankState, reports: Sequence[ClientReport], mean: Tensor, means: Vectors
 ) -> Vectors:
     """Step from the clients' mean to the round's new model, on the server.
 
@@ -122,7 +127,7 @@ def step_from_mean(
         Of the clients in the mean, in client-id order.
     mean
         Shape (shared,), float32, on the host; becomes the new model, in place.
-    controls
+    means
         See `ServerTurn`.
 
     Returns
@@ -145,7 +150,7 @@ def step_from_mean(
         reports,
         before[:length].cpu(),
         mean[:length].clone(),
-        controls,
+        means,
         state.progress.server,
     )
     for step in steps_of(experiment):
@@ -164,9 +169,12 @@ def step_from_mean(
 
 
 def tell_clients(state: RankState) -> Vectors:
-    """Give every rank what its clients need of the server's memory: with SCAFFOLD the common control."""
-    if state.experiment.aggregation.rule != "scaffold":
-        return {}
-    common = state.progress.server.get(CONTROLS, torch.zeros(state.model.statistics.start))
-    broadcast_model(state.comm, common, CONTROLS)
-    return {CONTROLS: common}
+    """Give every rank what its clients need of the server's memory."""
+    told = {
+        name: state.progress.server.get(name, torch.zeros(state.model.statistics.start))
+        for name, asked in TOLD.items()
+        if asked(state.experiment)
+    }
+    for name, vector in told.items():
+        broadcast_model(state.comm, vector, name)
+    return told

@@ -13,9 +13,6 @@ from fedreid_mpi.records import ParamSpec, Role
 Vectors = Mapping[str, Tensor]
 """Name to vector, shape (elements,), float32."""
 
-CONTROLS = "controls"
-"""SCAFFOLD's control variates: a client's and the server's in their memories, and in the ledger."""
-
 
 @dataclass(frozen=True, slots=True)
 class ClientTurn:
