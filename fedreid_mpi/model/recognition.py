@@ -15,6 +15,12 @@ CONVOLUTIONAL = (
     *("timm:resnet101", "timm:resnet152", "small"),
 )
 
+EFFICIENTNETS = (
+    *(f"timm:tf_efficientnet_lite{number}" for number in range(5)),
+    *(f"timm:tf_efficientnet_b{number}" for number in range(9)),
+)
+"""Those that pad as the files of efficientnet_pytorch need it."""
+
 
 def try_on(weights: Weights, name: str, size: tuple[int, int]) -> Account:
     """Say what becomes of a file's tensors in a backbone; nothing is calculated.
@@ -70,4 +76,4 @@ def _candidates(weights: Weights) -> tuple[str, ...]:
         if name.endswith("patch_embed.proj.weight") and len(shape) == 4:
             size = SIZES_OF_TRANSFORMERS.get(shape[0], "base")
             return (f"timm:vit_{size}_patch{shape[2]}_224", f"vit_{size}_ics")
-    return CONVOLUTIONAL
+    return EFFICIENTNETS if any(name.endswith("_conv_stem.weight") for name in shapes) else CONVOLUTIONAL

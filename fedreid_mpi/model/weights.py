@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.model.foreign import STATE_DICT, what_it_is
-from fedreid_mpi.model.layouts import layout_of
+from fedreid_mpi.model.layouts import Layout, layout_of
 from fedreid_mpi.model.network import ReIDNetwork
 from fedreid_mpi.storage.atomic import require_regular
 from fedreid_mpi.wording import counted
@@ -71,6 +71,8 @@ class Account:
         Position embeddings that are interpolated: from how many patches to how many.
     missing, unexpected, misshapen
         What does not fit: names here, names in the file, and names here with both shapes.
+    unlike
+        What the backbone does otherwise than the one whose tensors these are; empty: nothing that is known.
     """
 
     way: tuple[str, ...]
@@ -82,6 +84,7 @@ class Account:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     misshapen: tuple[str, ...]
+    unlike: str
 
     @property
     def faults(self) -> tuple[str, ...]:
@@ -91,12 +94,13 @@ class Account:
             (self.unexpected, "unexpected"),
             (self.misshapen, "of another shape or kind"),
         )
-        return tuple(
+        counts = (
             f"{len(names)} tensor{'s are' if len(names) > 1 else ' is'} {words} ({names[0]}"
             f"{', …' if len(names) > 1 else ''})"
             for names, words in kinds
             if names
         )
+        return (*counts, *([self.unlike] if self.unlike else []))
 
     @property
     def summary(self) -> str:
@@ -238,7 +242,7 @@ def account_for(weights: Weights, backbone: nn.Module) -> tuple[Account, dict[st
     missing = [name for name in own if name not in named and not name.endswith(COUNTER)]
     return Account(
         way=(*(f"{entry} >" for entry in weights.entries), *([f"{prefix}*"] if prefix else [])),
-        layout=layout,
+        layout=layout.words if layout else "",
         loaded=loaded,
         left_out=left_out,
         beside=weights.beside,
@@ -246,6 +250,7 @@ def account_for(weights: Weights, backbone: nn.Module) -> tuple[Account, dict[st
         missing=tuple(missing),
         unexpected=tuple(unexpected),
         misshapen=tuple(misshapen),
+        unlike=layout.unlike(backbone) if layout else "",
     ), fitting
 
 
@@ -315,14 +320,14 @@ def _first_part(name: str, prefix: str) -> str:
     return name.removeprefix(prefix).partition(".")[0]
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, tuple[str, Tensor]], str]:
+def _below(tensors: Mapping[str, Tensor], prefix: str) -> tuple[dict[str, tuple[str, Tensor]], Layout | None]:
     """Return the tensors under a prefix by name here, each with its name in the file, and their layout."""
     here = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     layout = layout_of(here)
     if layout is None:
-        return {name: (prefix + name, tensor) for name, tensor in here.items()}, ""
+        return {name: (prefix + name, tensor) for name, tensor in here.items()}, None
     converted = layout.convert(here)
-    return {name: (prefix + origin, tensor) for name, (origin, tensor) in converted.items()}, layout.words
+    return {name: (prefix + origin, tensor) for name, (origin, tensor) in converted.items()}, layout
 
 
 def _resize(positions: Tensor, backbone: Any) -> Tensor | None:  # noqa: ANN401 (a transformer of timm)

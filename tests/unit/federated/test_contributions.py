@@ -1,4 +1,4 @@
-"""What clients add beside their models is averaged with the models' weights; the round knows none of it by name."""
+"""What clients add beside their models is averaged with the models' weights; the round knows no names."""
 
 import pytest
 import torch

