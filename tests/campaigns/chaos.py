@@ -26,6 +26,9 @@ CAMPAIGNS = {
 }
 """Name to module, and how many trials it makes."""
 
+TOLD = 50
+"""Trials of a campaign, about, that are told of as they come; broken promises always are."""
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -44,7 +47,7 @@ class Trial:
 
 
 def main() -> int:
-    """Play campaigns, say at once what was broken, print a table, and return 1 if a promise was broken."""
+    """Play campaigns, print what comes of the trials and then a table, and return 1 if a promise was broken."""
     from rich.console import Console
     from rich.table import Table
 
@@ -57,14 +60,16 @@ def main() -> int:
     broken = []
     for name in options.campaigns or CAMPAIGNS:
         module, count = CAMPAIGNS[name]
+        count = options.count or count
         began = time.monotonic()
         trials: list[Trial] = []
         with tempfile.TemporaryDirectory(prefix="chaos") as folder:
             try:
-                for trial in import_module(module).play(options.count or count, options.seed, Path(folder)):
+                for trial in import_module(module).play(count, options.seed, Path(folder)):
                     trials.append(trial)
-                    if trial.broken:
-                        print(f"{name}: {trial.moment}: {trial.broken}", flush=True)
+                    if trial.broken or len(trials) % max(1, count // TOLD) == 0:
+                        kept = trial.broken or "promises kept"
+                        print(f"{name} {len(trials)}/{count}: {trial.moment}: {kept}", flush=True)
             except Exception as error:  # noqa: BLE001 (the other campaigns go on)
                 traceback.print_exc()
                 broken.append(f"{name}: the campaign did not come to its end: {error!r}")

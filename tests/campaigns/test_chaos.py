@@ -28,10 +28,12 @@ def test_what_campaigns_found_is_not_lost_where_one_ends_in_an_error(tmp_path, c
     monkeypatch.setattr(sys, "argv", ["chaos.py"])
     assert chaos.main() == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:4] == [
-        "bad: second: this broke",
+    assert lines[:6] == [
+        "bad 1/3: first: promises kept",
+        "bad 2/3: second: this broke",
         "bad: promises kept in 1 of 2",
-        "good: second: this broke",
+        "good 1/2: first: promises kept",
+        "good 2/2: second: this broke",
         "good: promises kept in 1 of 2",
     ]
     assert "bad: the campaign did not come to its end: KeyError(2)" in lines
