@@ -29,7 +29,7 @@ endif
 SAY := @printf '\n== %s\n'
 
 .DELETE_ON_ERROR:
-.PHONY: help demo check test chaos soak pages install clean
+.PHONY: help demo check test chaos soak benchmarks pages install clean
 
 help:
 	@echo 'make demo     install, then run the whole system on synthetic datasets, in minutes on two cores'
@@ -37,6 +37,7 @@ help:
 	@echo 'make test     install, then run all checks and tests with coverage'
 	@echo 'make chaos    install, then kill and damage runs at random moments, and check every promise (long)'
 	@echo 'make soak     install, then run a thousand rounds and check that nothing grows (long)'
+	@echo 'make benchmarks  install, then measure speed and memory, and write docs/performance.md (an hour, on a quiet machine)'
 	@echo 'make pages    install, then write the generated pages of the documentation anew'
 	@echo 'make install  make $(VENV) with the package, an MPI library if needed, and what the tests need'
 	@echo 'make clean    remove caches and build outputs; keep $(VENV) and demo/'
@@ -78,6 +79,9 @@ chaos: $(VENV)/.installed-tests
 
 soak: $(VENV)/.installed-tests
 	PYTHONPATH=tests python -m campaigns.soak
+
+benchmarks: $(VENV)/.installed
+	python -m benchmarks
 
 pages: $(VENV)/.installed-tests
 	pytest --renew tests/unit/config/test_configuration_page.py tests/unit/cli/test_commands_page.py tests/unit/results/test_format.py

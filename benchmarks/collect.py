@@ -1,9 +1,9 @@
-"""How long it takes to collect many results archives into one study file, and how much memory.
+"""What does it cost to collect many results archives into one study file?
 
-Makes copies of a run of nine clients and some rounds, each with an identity of its own, then collects 1/4 of
-them and all of them: the memory must not depend on their number.
+    python -m benchmarks.collect [--archives 1000] [--rounds 100]
 
-    python benchmarks/collect.py [--archives 1000] [--rounds 100]
+Makes copies of a run of nine clients and some rounds, each with an identity of its own, then collects a
+quarter of them and all of them: the memory must not depend on their number.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from benchmarks.playing import Outcome, options_of, play
 from fedreid_mpi.records import (
     CMC_RANKS,
     ClientReport,
@@ -79,18 +80,13 @@ def multiply(original: Path, folder: Path, count: int) -> None:
         seal(copy)
 
 
-def main() -> None:
-    """Print seconds and peak memory."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--archives", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=100)
-    options = parser.parse_args()
+def measure(options: argparse.Namespace) -> Outcome:
+    """Collect a quarter of the runs, then all."""
+    rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        original = write_run(folder, options.rounds)
-        multiply(original, folder / "runs", options.archives)
+        multiply(write_run(folder, options.rounds), folder / "runs", options.archives)
         runs = sorted((folder / "runs").iterdir())
-        print(f"archives of {options.rounds} rounds, {original.stat().st_size / 1e6:.2f} MB each")
         for count in (options.archives // 4, options.archives):
             study = folder / f"study{count}.h5"
             command = [sys.executable, "-m", "fedreid_mpi", "results", "collect", *map(str, runs[:count])]
@@ -98,11 +94,30 @@ def main() -> None:
             subprocess.run([*command, "-o", str(study)], check=True, stdout=subprocess.DEVNULL)
             seconds, usage = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
             busy = usage.ru_utime + usage.ru_stime - before.ru_utime - before.ru_stime
-            size = study.stat().st_size
-            print(
-                f"{count:5d} archives: {seconds:6.1f} s ({busy:.1f} s of a processor), "
-                f"at most {usage.ru_maxrss / 1e3:.0f} MB of memory; {size / 1e6:.0f} MB on disk"
-            )  # the memory is that of the largest child so far
+            rows.append(
+                {
+                    "archives": count,
+                    "seconds": seconds,
+                    "processor seconds": busy,
+                    "MB of memory": usage.ru_maxrss * 1024 / 1e6,  # of the largest child so far
+                    "MB on disk": study.stat().st_size / 1e6,
+                }
+            )
+    quarter, whole = rows
+    return Outcome(
+        f"{whole['archives']:,} archives of {options.rounds} rounds in {whole['seconds']:.2g} s; "
+        f"{whole['MB of memory']:.0f} MB of memory, {quarter['MB of memory']:.0f} MB for a quarter of them",
+        whole["MB of memory"] / quarter["MB of memory"],
+        rows,
+    )
+
+
+def main() -> None:
+    """Read the options and measure."""
+    options = options_of(__doc__)
+    options.add_argument("--archives", type=int, default=1000)
+    options.add_argument("--rounds", type=int, default=100)
+    play(measure, options, {"archives": 8, "rounds": 3})
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""What it costs to average models: sums on a grid, masked or not, a Reduce of floats, and pickles.
+"""What does it cost to average models, masked or not, against MPI's own Reduce and against pickles?
 
-    mpirun -n 10 python benchmarks/exchange.py [--parameters 23600000] [--repeats 5]
+    python -m benchmarks.exchange [--ranks 3 10] [--parameters 23600000] [--repeats 5]
 
 The ways run in turn in one launch; what counts is the ratios of their medians. The plain way is the usual
 one: every client pickles its state dict to the server, which averages tensor by tensor in fp32. MPI's
@@ -11,13 +11,14 @@ hardware can do.
 import argparse
 import statistics
 import time
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from mpi4py import MPI
 
+from benchmarks.playing import Outcome, anonymous_memory, on_ranks, options_of, play
 from fedreid_mpi.algorithms.averaging import add_contribution, grid_of, mean_of
-from fedreid_mpi.comm.mpi.communicator import MPICommunicator
 from fedreid_mpi.federated.exchange import broadcast_model
 from fedreid_mpi.federated.masks import agree_on_masks
 from fedreid_mpi.records import GridSum
@@ -25,23 +26,21 @@ from fedreid_mpi.records import GridSum
 TENSORS = 160
 """Tensors in the state dict of the plain way, as many as ResNet-50 has parameters."""
 
-
-def anonymous() -> float:
-    """Return the megabytes of this process's memory that no file backs."""
-    with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123
-        return next(int(line.split()[1]) / 1024 for line in status if line.startswith("RssAnon"))
+SUMS, REDUCE, PICKLES, OUT = "sums on a grid", "Reduce of floats", "pickled gather", "broadcast"
+MASKED = {"masked, 4 each": 4, "masked, all pairs": 0}
+"""Name of a way to the neighbours of a client; 0: all."""
 
 
-def main() -> None:
-    """Time all ways and print medians and their ratios on rank 0."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--parameters", type=int, default=23_600_000)
-    options.add_argument("--repeats", type=int, default=5)
-    arguments = options.parse_args()
+def work(parameters: int, repeats: int) -> dict[str, Any] | None:
+    """Average in all ways on these ranks; return their median seconds and the memory beside the model."""
+    from mpi4py import MPI
+
+    from fedreid_mpi.comm.mpi.communicator import MPICommunicator
+
     torch.set_num_threads(1)
     world = MPI.COMM_WORLD
     comm = MPICommunicator(world)
-    length = arguments.parameters // TENSORS * TENSORS
+    length = parameters // TENSORS * TENSORS
     model = torch.from_numpy(np.random.default_rng(comm.rank).standard_normal(length, np.float32) * 0.05)
     clients, grid = comm.size - 1, grid_of("parameters", comm.size - 1)
     peaks: dict[str, float] = {}
@@ -66,7 +65,7 @@ def main() -> None:
         added = comm.reduce_sum(total, length, "models", values.numpy())
         if added is not None:
             mean_of(added, float(clients), grid)
-        peaks.setdefault("sums", anonymous())  # the first time, before anything else was done
+        peaks.setdefault("sums", anonymous_memory())  # the first time, before anything else was done
 
     def masked(neighbours: int) -> None:
         masks, total = agree_on_masks(comm, neighbours), None
@@ -80,17 +79,16 @@ def main() -> None:
     def out() -> None:
         broadcast_model(comm, model)
 
-    resting = anonymous() - 8 * length / 2**20
+    resting = anonymous_memory() - 8 * length / 1e6
     ways = {
-        "sums on a grid": sums,
-        "masked, 4 each": lambda: masked(4),
-        "masked, all pairs": lambda: masked(0),
-        "Reduce of floats": floats,
-        "pickled gather": pickled,
-        "broadcast": out,
+        SUMS: sums,
+        **{name: partial(masked, neighbours) for name, neighbours in MASKED.items()},
+        REDUCE: floats,
+        PICKLES: pickled,
+        OUT: out,
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for repeat in range(arguments.repeats + 1):  # the first is to warm up
+    for repeat in range(repeats + 1):  # the first is to warm up
         for name, way in ways.items():
             world.Barrier()
             began = time.perf_counter()
@@ -99,18 +97,48 @@ def main() -> None:
             if repeat:
                 seconds[name].append(time.perf_counter() - began)
     extra = world.gather(peaks["sums"] - resting)
-    if comm.is_server and extra is not None:
-        medians = {name: statistics.median(times) for name, times in seconds.items()}
-        print(f"{comm.size} ranks, {length:,} values ({4 * length / 1e6:.0f} MB) a model")
-        for name, median in medians.items():
-            print(f"{name:>17}: {1e3 * median:8.0f} ms (median of {arguments.repeats})")
-        ours, out_again = medians["sums on a grid"], medians["broadcast"]
-        for name in ("masked, 4 each", "masked, all pairs"):
-            whole = (medians[name] + out_again) / (ours + out_again)
-            print(f"{name}: {medians[name] / ours:.2f} times the sums, {whole:.2f} times the whole exchange")
-        print(f"times a Reduce of floats: {ours / medians['Reduce of floats']:.2f}")
-        print(f"as fast as pickles: {medians['pickled gather'] / ours:.1f}")
-        print(f"memory beside the model: server {extra[0]:.0f} MB, client ranks {max(extra[1:]):.0f} MB")
+    if extra is None:
+        return None
+    return {"seconds": {name: statistics.median(times) for name, times in seconds.items()}, "extra": extra}
+
+
+def measure(options: argparse.Namespace) -> Outcome:
+    """Launch each number of ranks and compare."""
+    rows, found = [], {}
+    for ranks in options.ranks:
+        found[ranks] = on_ranks(ranks, "exchange", options.parameters, options.repeats)
+        rows += [
+            {
+                "ranks": ranks,
+                "way": name,
+                "ms": 1e3 * seconds,
+                "times the sums": seconds / found[ranks]["seconds"][SUMS],
+            }
+            for name, seconds in found[ranks]["seconds"].items()
+        ]
+    seconds, extra = found[ranks]["seconds"], max(found[ranks]["extra"])
+    reduces = {ranks: each["seconds"][SUMS] / each["seconds"][REDUCE] for ranks, each in found.items()}
+    whole = seconds[SUMS] + seconds[OUT]
+    masked = max((seconds[name] + seconds[OUT]) / whole for name in MASKED)
+    return Outcome(
+        f"models of {4 * options.parameters / 1e6:,.0f} MB: "
+        + ", ".join(
+            f"{ratio:.1f} times a Reduce of floats on {ranks} ranks" for ranks, ratio in reduces.items()
+        )
+        + f", {seconds[PICKLES] / seconds[SUMS]:.1f} times as fast as a gather of pickles; {extra:,.0f} MB "
+        f"per rank beside the model; with masks at most {masked:.1f} times the whole exchange",
+        reduces[ranks],
+        rows,
+    )
+
+
+def main() -> None:
+    """Read the options and measure."""
+    options = options_of(__doc__)
+    options.add_argument("--ranks", type=int, nargs="+", default=[3, 10])
+    options.add_argument("--parameters", type=int, default=23_600_000)
+    options.add_argument("--repeats", type=int, default=5)
+    play(measure, options, {"ranks": [3], "parameters": 16_000, "repeats": 2}, work)
 
 
 if __name__ == "__main__":

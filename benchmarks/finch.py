@@ -1,6 +1,6 @@
-"""What clustering costs: seconds and memory of FINCH for 100, 1,000 and 10,000 clients.
+"""What does it cost to group clients with FINCH, in seconds and memory?
 
-    python benchmarks/finch.py [--width 512]
+    python -m benchmarks.finch [--clients 100 1000 10000] [--width 512]
 
 Memory is what the process holds at its peak beyond what it held before, which must grow no faster than the
 features themselves.
@@ -12,23 +12,35 @@ import time
 
 import numpy as np
 
+from benchmarks.playing import Outcome, options_of, play
 from fedreid_mpi.algorithms.clustering import finch
 
 
-def main() -> None:
-    """Print a line a number of clients."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--width", type=int, default=512)
-    width = options.parse_args().width
-    for clients in (100, 1_000, 10_000):
-        features = np.random.default_rng(clients).standard_normal((clients, width))
+def measure(options: argparse.Namespace) -> Outcome:
+    """Group more and more clients by features of noise."""
+    rows, ratio = [], 0.0
+    for clients in options.clients:
+        features = np.random.default_rng(clients).standard_normal((clients, options.width))
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         began = time.perf_counter()
         partitions = finch(features)
         seconds = time.perf_counter() - began
-        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+        ratio = grown / features.nbytes
         sizes = " > ".join(str(int(labels.max()) + 1) for labels in partitions)
-        print(f"{clients:>6} clients: {seconds:7.3f} s, {grown / 1024:6.0f} MiB more; clusters {sizes}")
+        rows.append({"clients": clients, "seconds": seconds, "MB more": grown / 1e6, "clusters": sizes})
+    took = " and ".join(
+        f"{row['seconds']:.2g} s for {row['clients']:,} clients" for row in (rows[0], rows[-1])
+    )
+    return Outcome(f"{took}, in {ratio:.1f} times the memory of their features", ratio, rows)
+
+
+def main() -> None:
+    """Read the options and measure."""
+    options = options_of(__doc__)
+    options.add_argument("--clients", type=int, nargs="+", default=[100, 1_000, 10_000])
+    options.add_argument("--width", type=int, default=512)
+    play(measure, options, {"clients": [50, 200], "width": 32})
 
 
 if __name__ == "__main__":

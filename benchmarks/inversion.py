@@ -1,12 +1,12 @@
-"""How much of a client's images an update gives away: gradient inversion of plain, masked and noised updates.
+"""How much of a client's images does an update give away, plain, masked or noised?
 
-    python benchmarks/inversion.py ARCHIVE.h5 [--images 1] [--iterations 300] [--picture inversion.png]
+    python -m benchmarks.inversion [--archive FILE.h5] [--images 1] [--iterations 300] [--picture FILE.png]
 
-A client takes one step of SGD on a few images with the small network. The attacker has the model before and
-what the server sees, and looks for images whose gradient points the same way (Geiping et al., "Inverting
-Gradients", NeurIPS 2020: cosine distance, total variation, signed steps of Adam). It is given more than a
-server has: labels, the client's private classifier, and BatchNorm that normalises by known statistics and
-not by the batch. So the figures bound what it could do. What it sees:
+Gradient inversion: a client takes one step of SGD on a few images with the small network. The attacker has
+the model before and what the server sees, and looks for images whose gradient points the same way (Geiping et
+al., "Inverting Gradients", NeurIPS 2020: cosine distance, total variation, signed steps of Adam). It is given
+more than a server has: labels, the client's private classifier, and BatchNorm that normalises by known
+statistics and not by the batch. So the figures bound what it could do. What it sees:
 
 plain     the sum of a rank with this one client
 sum of 9  the sum of nine such clients, as it is left when masks cancel
@@ -17,6 +17,9 @@ noise r   the clipped update with noise r times as long as it
 import argparse
 import itertools
 import math
+import subprocess
+import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.playing import Outcome, options_of, play
 from fedreid_mpi import config
 from fedreid_mpi.algorithms.averaging import add_contribution, grid_of
 from fedreid_mpi.algorithms.differential_privacy import clip_update, draw_noise
@@ -36,43 +40,54 @@ CLIENTS, PEOPLE, RATE, CLIP = 9, 8, 0.05, 1e-3
 MEAN, DEVIATION, SMOOTH = 0.45, 0.225, 0.05
 
 
-def main() -> None:
-    """Attack what the server sees in each of the ways, and print how near the images come."""
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    options.add_argument("archive", type=Path)
-    options.add_argument("--images", type=int, default=1)
-    options.add_argument("--iterations", type=int, default=300)
-    options.add_argument("--picture", type=Path)
-    arguments = options.parse_args()
+def measure(options: argparse.Namespace) -> Outcome:
+    """Attack what the server sees in each of the ways; tell how near the images come."""
     torch.set_num_threads(1)
-    archive = DatasetArchive.open(arguments.archive)
-    rows = np.random.default_rng(0).permutation(archive.split("train"))[: CLIENTS * arguments.images]
-    pixels = torch.from_numpy(np.stack([archive.images[row] for row in rows])).permute(0, 3, 1, 2) / 255
+    with tempfile.TemporaryDirectory() as folder:
+        archive = DatasetArchive.open(options.archive or draw_archive(Path(folder)))
+        rows = np.random.default_rng(0).permutation(archive.split("train"))[: CLIENTS * options.images]
+        pixels = torch.from_numpy(np.stack([archive.images[row] for row in rows])).permute(0, 3, 1, 2) / 255
     settings = config.Model(backbone="small", embedding_dim=32, dropout=0.0, neck="bnneck")
     network = build_network(settings, PEOPLE, 0, "inversion").eval()
     assert network.classifier is not None
     torch.nn.init.normal_(network.classifier.weight, 0.0, 0.1, generator=torch.Generator().manual_seed(1))
     shared = [p for name, p in network.named_parameters() if p.requires_grad and "classifier" not in name]
-    labels = torch.arange(arguments.images) % PEOPLE
+    labels = torch.arange(options.images) % PEOPLE
 
     def gradient(images: Tensor, graph: bool = False) -> Tensor:
         loss = F.cross_entropy(network((images - MEAN) / DEVIATION), labels)
         return torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, shared, create_graph=graph)])
 
-    groups = pixels.split(arguments.images)
+    groups = pixels.split(options.images)
     updates = [-RATE * gradient(images).detach() for images in groups]
     images, rates = groups[0], (0.1, 1.0, 10.0)
     hidden = sums(updates[:1], bytes(range(32)))
     seen = {"plain": sums(updates[:1]), "sum of 9": sums(updates), "masked": hidden}
     seen |= {f"noise {rate:g}": noised(updates[0], rate) for rate in rates}
-    print(f"{arguments.images} images of {archive.name}, {len(updates[0]):,} values; PSNR of what is found:")
-    found = {}
-    for name, vector in seen.items():
-        found[name] = invert(gradient, -vector, images.shape, arguments.iterations)
-    for name, images_found in {**found, "grey": torch.full_like(images, float(images.mean()))}.items():
-        print(f"{name:>9}: {likeness(images_found, images):5.1f} dB")
-    if arguments.picture:
-        draw({"client's images": images, **found}, arguments.picture)
+    found = {
+        name: invert(gradient, -vector, images.shape, options.iterations) for name, vector in seen.items()
+    }
+    if options.picture:
+        draw({"client's images": images, **found}, options.picture)
+    found["a grey image"] = torch.full_like(images, float(images.mean()))
+    near = {name: likeness(each, images) for name, each in found.items()}
+    return Outcome(
+        "PSNR of the image found, in dB: "
+        + ", ".join(f"{name} {decibels:.1f}" for name, decibels in near.items()),
+        None,
+        [{"what the server sees": name, "PSNR, dB": decibels} for name, decibels in near.items()],
+    )
+
+
+def draw_archive(folder: Path) -> Path:
+    """Draw the synthetic VIPeR, the smallest dataset that has people enough, and prepare it."""
+    fedreid = (sys.executable, "-m", "fedreid_mpi")
+    archive = folder / "viper.h5"
+    drawn = (*fedreid, "synth", str(folder / "synthetic"), "--only", "viper")
+    prepared = (*fedreid, "prepare", "--dataset", "viper", str(folder / "synthetic" / "VIPeR"), str(archive))
+    for command in (drawn, (*prepared, "--size", "64x32")):
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return archive
 
 
 def sums(updates: list[Tensor], key: bytes | None = None) -> Tensor:
@@ -136,6 +151,16 @@ def draw(pictures: dict[str, Tensor], path: Path) -> None:
             axes[row, column].imshow(image.permute(1, 2, 0).numpy())
             axes[row, column].axis("off")
     figure.savefig(path, dpi=110)
+
+
+def main() -> None:
+    """Read the options and measure."""
+    options = options_of(__doc__)
+    options.add_argument("--archive", type=Path, help="images of this one, instead of drawn ones")
+    options.add_argument("--images", type=int, default=1)
+    options.add_argument("--iterations", type=int, default=300)
+    options.add_argument("--picture", type=Path, help="draw what was found")
+    play(measure, options, {"iterations": 3})
 
 
 if __name__ == "__main__":

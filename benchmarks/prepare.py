@@ -1,15 +1,14 @@
-"""Images a second from JPEG files to archive pixels: `decode_images` against a plain loop over Pillow.
+"""How fast do image files become an archive, against a plain loop with Pillow, and in how much memory?
 
-Both read the same files (in the page cache), make them RGB and resize them with the same filter; the plain
-loop does nothing else, ours also takes the SHA-256 of each file, recognises formats and keeps the order. They
-are timed in turn in one run; printed are the medians and their ratio. Then the anonymous memory of this
-process is watched while one archive of many images is written.
+    python -m benchmarks.prepare --images 2000 --repeats 5 --memory 20000
 
-    python benchmarks/prepare.py --images 2000 --repeats 5 --memory 20000
+`decode_images` and the loop read the same files (in the page cache), make them RGB and resize them with the
+same filter; the plain loop does nothing else, ours also takes the SHA-256 of each file, recognises formats
+and keeps the order. They are timed in turn in one run, and compared by their medians. Then the anonymous
+memory of this process is watched while one archive of many images is written.
 """
 
 import argparse
-import os
 import statistics
 import tempfile
 import time
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.playing import Outcome, anonymous_memory, options_of, play
 from fedreid_mpi.data.archive import ArchiveContents, write_archive
 from fedreid_mpi.data.decoding import decode_images
 
@@ -53,14 +53,8 @@ def decode_ours(folder: Path, names: list[str], threads: int) -> None:
         pass
 
 
-def anonymous_memory() -> int:
-    """Return this process's anonymous resident memory in MiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) // 1024
-
-
-def watch_memory(folder: Path, names: list[str], total: int) -> list[int]:
-    """Write an archive of ``total`` images; return the memory before, and after each tenth of them."""
+def watch_memory(folder: Path, names: list[str], total: int) -> list[float]:
+    """Write an archive of ``total`` images; return the MB before, and after each tenth of them."""
     paths = [names[number % FILES] for number in range(total)]
     seen = [anonymous_memory()]
     contents = ArchiveContents(
@@ -86,15 +80,8 @@ def watch_memory(folder: Path, names: list[str], total: int) -> list[int]:
     return seen
 
 
-def main() -> None:
-    """Time both, watch the memory, print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=2000, help="decoded in each turn")
-    parser.add_argument("--source", default="128x64", help="height and width of the files")
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--memory", type=int, default=20000, help="images in the archive; 0: none is written")
-    options = parser.parse_args()
-
+def measure(options: argparse.Namespace) -> Outcome:
+    """Time both, then watch the memory."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         names = write_files(folder, *map(int, options.source.split("x")))
@@ -108,15 +95,29 @@ def main() -> None:
                 else:
                     decode_plainly(folder, batch)
                 times.append(time.perf_counter() - start)
-        cores = len(os.sched_getaffinity(0))
-        print(f"{options.images} JPEG files of {options.source} to {HEIGHT}x{WIDTH}, {cores} cores")
-        plain, *others = (options.images / statistics.median(times) for times in seconds.values())
-        print(f"plain loop    {plain:7.0f} images/s")
-        for threads, rate in zip(THREADS, others, strict=True):
-            print(f"{threads} threads     {rate:7.0f} images/s   {rate / plain:.2f} of the plain loop")
-        if options.memory:
-            seen = watch_memory(folder, names, options.memory)
-            print(f"anonymous memory while {options.memory} images are written, MiB: {seen}")
+        memory = watch_memory(folder, names, options.memory)
+    rates = {threads: options.images / statistics.median(times) for threads, times in seconds.items()}
+    ratios = {threads: rates[threads] / rates[0] for threads in rates}
+    relative = ", ".join(f"{ratios[threads]:.2g} times with {threads}" for threads in THREADS[1:])
+    return Outcome(
+        f"{ratios[1]:.2g} times as fast with one thread, {relative}; {max(memory[1:]) - memory[1]:.0f} MB "
+        f"more after {options.memory:,} images than after a tenth of them",
+        max(ratios.values()),
+        [
+            {"way": f"{threads} threads" if threads else "plain loop", "images per second": rate}
+            for threads, rate in rates.items()
+        ],
+    )
+
+
+def main() -> None:
+    """Read the options and measure."""
+    options = options_of(__doc__)
+    options.add_argument("--images", type=int, default=2000, help="decoded in each turn")
+    options.add_argument("--source", default="128x64", help="height and width of the files")
+    options.add_argument("--repeats", type=int, default=5)
+    options.add_argument("--memory", type=int, default=20000, help="images in the archive, 10 or more")
+    play(measure, options, {"images": 50, "repeats": 2, "memory": 100})
 
 
 if __name__ == "__main__":

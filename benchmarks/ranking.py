@@ -1,10 +1,11 @@
-"""Seconds to score a ranked gallery: `evaluate_ranking` against sorting everything with NumPy.
+"""How fast is a ranked gallery scored, against sorting every row?
 
-The rival is the evaluation as it is commonly written: one float32 matrix of all similarities, one argsort of
-all its rows, one loop over the queries. Both are timed in turn in one run, on clustered features as a trained
-model gives them; printed are the medians, their ratio, and the scores of both.
+    python -m benchmarks.ranking --queries 2000 --gallery 20000 --dimensions 256
 
-    python benchmarks/ranking.py --queries 2000 --gallery 20000 --dimensions 256
+`evaluate_ranking` counts what stands before each match. The rival is the evaluation as it is commonly
+written: one float32 matrix of all similarities, one argsort of all its rows, one loop over the queries. Both
+are timed in turn in one run, on clustered features as a trained model gives them, and compared by their
+medians.
 """
 
 import argparse
@@ -12,9 +13,9 @@ import statistics
 import time
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
+from benchmarks.playing import Outcome, options_of, play
 from fedreid_mpi.evaluation.ranking import evaluate_ranking
 
 CAMERAS = 6
@@ -56,19 +57,11 @@ def make_case(
     return *side(queries), *side(gallery)
 
 
-def main() -> None:
-    """Time both and print the medians and their ratio."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--queries", type=int, default=2000)
-    parser.add_argument("--gallery", type=int, default=20000)
-    parser.add_argument("--dimensions", type=int, default=256)
-    parser.add_argument("--spread", type=float, default=2.5, help="noise within a person (people: 1)")
-    parser.add_argument("--repeats", type=int, default=5)
-    options = parser.parse_args()
+def measure(options: argparse.Namespace) -> Outcome:
+    """Time both."""
     case = make_case(
         options.queries, options.gallery, options.dimensions, max(2, options.gallery // 20), options.spread
     )
-
     seconds: dict[str, list[float]] = {"sorting": [], "counting": []}
     for _ in range(options.repeats):
         start = time.perf_counter()
@@ -77,12 +70,28 @@ def main() -> None:
         result = evaluate_ranking(*case)
         seconds["sorting"].append(middle - start)
         seconds["counting"].append(time.perf_counter() - middle)
-
-    print(f"{options.queries} x {options.gallery} x {options.dimensions}, {torch.get_num_threads()} threads")
     sorting, counting = (statistics.median(values) for values in seconds.values())
-    print(f"sorting   {sorting:7.3f} s   rank-1 {rank1:.4f}   mAP {mean_ap:.6f}")
-    print(f"counting  {counting:7.3f} s   rank-1 {result.cmc[0]:.4f}   mAP {result.mean_ap:.6f}")
-    print(f"sorting / counting = {sorting / counting:.2f}")
+    ratio = sorting / counting
+    return Outcome(
+        f"{options.queries:,} queries against {options.gallery:,} images in {counting:.2g} s, {ratio:.2g} "
+        "times as fast as by sorting",
+        ratio,
+        [
+            {"way": "sorting", "seconds": sorting, "rank-1": rank1, "mAP": mean_ap},
+            {"way": "counting", "seconds": counting, "rank-1": float(result.cmc[0]), "mAP": result.mean_ap},
+        ],
+    )
+
+
+def main() -> None:
+    """Read the options and measure."""
+    options = options_of(__doc__)
+    options.add_argument("--queries", type=int, default=2000)
+    options.add_argument("--gallery", type=int, default=20000)
+    options.add_argument("--dimensions", type=int, default=256)
+    options.add_argument("--spread", type=float, default=2.5, help="noise within a person (people: 1)")
+    options.add_argument("--repeats", type=int, default=5)
+    play(measure, options, {"queries": 50, "gallery": 400, "dimensions": 16, "repeats": 2})
 
 
 if __name__ == "__main__":

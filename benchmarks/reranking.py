@@ -1,27 +1,26 @@
-"""Seconds and anonymous memory of scoring a gallery, plain and re-ranked, on random clustered features.
+"""How much memory does k-reciprocal re-ranking in blocks take, against a dense matrix?
 
-Plain scoring and k-reciprocal re-ranking run one after the other on the same features, at the size of
-MSMT17's test set unless told otherwise (11,659 queries, 82,161 gallery images, 512 dimensions). Printed are
-the seconds and the highest RssAnon of the process, that is all its memory but mapped files: in all, and above
-what features and libraries take. Beside it stands what one dense N x N matrix of float32 would take; programs
-as commonly written hold several.
+    python -m benchmarks.reranking
+    python -m benchmarks.reranking --queries 3368 --gallery 15913      # Market-1501
+    python -m benchmarks.reranking --plain --network                   # with a ResNet-50 beside it
 
-    python benchmarks/reranking.py
-    python benchmarks/reranking.py --queries 3368 --gallery 15913      # Market-1501
-    python benchmarks/reranking.py --plain --network                   # with a ResNet-50 beside it
+Plain scoring and re-ranking run one after the other on the same random, clustered features, at the size of
+MSMT17's test set unless told otherwise (11,659 queries, 82,161 gallery images, 512 dimensions). Memory is the
+highest RssAnon of the process, that is all its memory but mapped files: in all, and above what features and
+libraries take. It is compared with one dense N x N matrix of float32; programs as commonly written hold
+several.
 """
 
 import argparse
-import re
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import torch
 
+from benchmarks.playing import Outcome, anonymous_memory, options_of, play
 from fedreid_mpi import config
 from fedreid_mpi.evaluation.ranking import Distances, cosine_distances, evaluate_ranking
 from fedreid_mpi.evaluation.reranking import Reranking
@@ -32,20 +31,14 @@ IMAGES_EACH = 27  # of a person, as in MSMT17
 CHUNK = 4096
 
 
-def anonymous_mib() -> float:
-    """Return the process's anonymous memory in MiB."""
-    status = Path("/proc/self/status").read_text()
-    return int(re.search(r"RssAnon:\s+(\d+) kB", status)[1]) / 1024
-
-
 @contextmanager
 def highest() -> Iterator[list[float]]:
-    """Watch the anonymous memory every 5 ms; the list's one entry is its highest value so far."""
-    peak, done = [anonymous_mib()], threading.Event()
+    """Watch the anonymous memory every 5 ms; the list's one entry is its highest value so far, in MB."""
+    peak, done = [anonymous_memory()], threading.Event()
 
     def watch() -> None:
         while not done.wait(0.005):
-            peak[0] = max(peak[0], anonymous_mib())
+            peak[0] = max(peak[0], anonymous_memory())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -70,18 +63,8 @@ def make_features(images: int, dimensions: int, spread: float) -> tuple[torch.Te
     return features, pids.numpy()
 
 
-def main() -> None:
-    """Score both ways and print what it took."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--queries", type=int, default=11_659)
-    parser.add_argument("--gallery", type=int, default=82_161)
-    parser.add_argument("--dimensions", type=int, default=512)
-    parser.add_argument("--spread", type=float, default=2.0, help="noise within a person (people: 1)")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--plain", action="store_true", help="leave re-ranking out")
-    parser.add_argument("--network", action="store_true", help="hold a ResNet-50 as `evaluate` does")
-    options = parser.parse_args()
+def measure(options: argparse.Namespace) -> Outcome:
+    """Score both ways, and watch the memory."""
     torch.set_num_threads(options.threads)
     network = build_network(config.Model(), None, 0) if options.network else None
     images = options.queries + options.gallery
@@ -90,19 +73,46 @@ def main() -> None:
     features = features.to(options.device)
     split = options.queries
     case = (features[:split], pids[:split], camids[:split], features[split:], pids[split:], camids[split:])
-
-    print(f"{options.queries} x {options.gallery} x {options.dimensions}, {options.device}, ", end="")
-    print(f"{torch.get_num_threads()} threads{', ResNet-50 in memory' if network is not None else ''}")
-    before = anonymous_mib()
-    print(f"at the start: {before:.0f} MiB; a dense matrix: {images**2 / 2**18:,.0f} MiB")
+    before, dense = anonymous_memory(), 4 * images**2 / 1e6
     ways: dict[str, Distances] = {"plain": cosine_distances, "re-ranked": Reranking()}
+    rows = []
     for name, distances in list(ways.items())[: 1 if options.plain else 2]:
         with highest() as peak:
             start = time.perf_counter()
             ranking = evaluate_ranking(*case, distances=distances)
             seconds = time.perf_counter() - start
-        print(f"{name:9}  {seconds:8.1f} s   peak {peak[0]:5.0f} MiB (+{peak[0] - before:.0f})   ", end="")
-        print(f"rank-1 {ranking.cmc[0]:.4f}   mAP {ranking.mean_ap:.4f}", flush=True)
+        rows.append(
+            {
+                "way": name,
+                "seconds": seconds,
+                "MB at the highest": peak[0],
+                "MB more than before": peak[0] - before,
+                "rank-1": float(ranking.cmc[0]),
+                "mAP": ranking.mean_ap,
+            }
+        )
+    del network  # it was there throughout
+    seconds, taken = rows[-1]["seconds"], rows[-1]["MB at the highest"]
+    return Outcome(
+        f"{options.queries:,} queries and {options.gallery:,} images {rows[-1]['way']} in {seconds:,.2g} s "
+        f"and {taken:,.0f} MB, libraries included; a dense matrix would take {dense:,.0f} MB",
+        taken / dense,
+        rows,
+    )
+
+
+def main() -> None:
+    """Read the options and measure."""
+    options = options_of(__doc__)
+    options.add_argument("--queries", type=int, default=11_659)
+    options.add_argument("--gallery", type=int, default=82_161)
+    options.add_argument("--dimensions", type=int, default=512)
+    options.add_argument("--spread", type=float, default=2.0, help="noise within a person (people: 1)")
+    options.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--plain", action="store_true", help="leave re-ranking out")
+    options.add_argument("--network", action="store_true", help="hold a ResNet-50 as `evaluate` does")
+    play(measure, options, {"queries": 60, "gallery": 600, "dimensions": 16})
 
 
 if __name__ == "__main__":

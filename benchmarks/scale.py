@@ -1,30 +1,32 @@
-"""What a client costs beside its images: rounds of 4 to 1,000 clients with the same images in all.
+"""What does a client cost beside its images?
 
-    python benchmarks/scale.py [--ranks 1 3 5] [--clients 4 8 44 180 360 1000] [--rounds 5] [--pfl]
+    python -m benchmarks.scale [--ranks 1 3 5] [--clients 4 8 44 180 360 1000] [--rounds 5]
 
 Four datasets of noise are dealt out by people; there are always as many images. For each number of ranks
 one launch times the rounds of all numbers of clients in turn, without augmentation and without scores;
-another one for each number of clients measures memory and traffic. With --pfl, and the package `pfl`
-installed, one process plays the same rounds by its SimulatedBackend as well, in the same turn: the same
-network, images, batches, optimiser and memory layout; it has one classifier for all clients.
+another one for each number of clients measures memory and traffic.
 """
 
 import argparse
-import json
-import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from noise import write_noise
 
-DATASETS, IMAGES, PEOPLE = 4, 1000, 500
+from benchmarks.noise import write_noise
+from benchmarks.playing import Outcome, anonymous_memory, on_ranks, options_of, play
+from fedreid_mpi.comm import Communicator, connect
+from fedreid_mpi.config import Experiment
+from fedreid_mpi.federated.plan import plan_round
+from fedreid_mpi.federated.round import run_round
+from fedreid_mpi.records import no_heartbeat
+from fedreid_mpi.run.setup import describe_clients, open_archives, set_up
+from fedreid_mpi.run.state import ResumePoint
+
+DATASETS, IMAGES = 4, 1000
 HEIGHT, WIDTH, BATCH, EMBEDDING = 64, 32, 32, 128
 
 SETTINGS = {
@@ -35,21 +37,10 @@ SETTINGS = {
 }
 
 
-def anonymous() -> float:
-    """Return the megabytes of this process's memory that no file backs."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("RssAnon"))
-
-
 class Federation:
     """A federation of so many clients on these ranks, round after round."""
 
-    def __init__(self, comm, archives: list[Path], clients: int, looks: bool = False) -> None:  # noqa: ANN001
-        from fedreid_mpi.config import Experiment
-        from fedreid_mpi.records import no_heartbeat
-        from fedreid_mpi.run.setup import describe_clients, open_archives, set_up
-        from fedreid_mpi.run.state import ResumePoint
-
+    def __init__(self, comm: Communicator, archives: list[Path], clients: int, looks: bool = False) -> None:
         federation = {"batch_size": BATCH, "clients": "identity", "identity_clients": clients // DATASETS}
         experiment = Experiment.model_validate(
             {**SETTINGS, "data": {"archives": list(map(str, archives))}, "federation": federation}
@@ -65,13 +56,10 @@ class Federation:
         self.round = 0
 
     def _look(self) -> None:
-        self.peak = max(self.peak, anonymous())
+        self.peak = max(self.peak, anonymous_memory())
 
     def play(self) -> float:
         """Play a round; return its seconds."""
-        from fedreid_mpi.federated.plan import plan_round
-        from fedreid_mpi.federated.round import run_round
-
         self.round += 1
         plan = plan_round(self.state.experiment, self.state.specs, self.round)
         began = time.perf_counter()
@@ -87,126 +75,66 @@ class Federation:
         return seconds
 
 
-def simulated(archives: list[Path], clients: int) -> Callable[[], float]:
-    """Return what plays a round of the same clients by pfl's SimulatedBackend, in seconds."""
-    from pfl.aggregate.simulate import SimulatedBackend
-    from pfl.algorithm.base import NNAlgorithmParams
-    from pfl.algorithm.federated_averaging import FederatedAveraging
-    from pfl.data.dataset import Dataset
-    from pfl.data.federated_dataset import FederatedDataset
-    from pfl.data.sampling import get_user_sampler
-    from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
-    from pfl.metrics import Weighted
-    from pfl.model.pytorch import PyTorchModel
-    from torch.nn import functional as F
-
-    from fedreid_mpi.comm import SingleCommunicator
-    from fedreid_mpi.data.batches import normalise
-    from fedreid_mpi.model import build_network
-    from fedreid_mpi.pixels import IMAGENET
-
-    twin = Federation(SingleCommunicator(), archives, clients).state
-    identities = max(spec.identities for spec in twin.specs)
-    network = build_network(twin.experiment.model, identities, 0, "shared")
-    network = network.place(torch.device("cpu"), torch.channels_last)
-    network.loss = lambda x, y: F.cross_entropy(network.train()(x), y)
-    network.metrics = lambda x, y, eval=False: {"loss": Weighted(0.0, len(x))}
-    users = {}
-    for client in twin.clients:
-        pixels = normalise(client.images.batch(np.arange(len(client.images))), IMAGENET)
-        users[client.spec.id] = Dataset([pixels, client.labels], user_id=str(client.spec.id))
-    sampler = get_user_sampler("minimize_reuse", list(users))
-    dataset = FederatedDataset(users.__getitem__, sampler)
-
-    def optimizer(parameters, lr: float):  # noqa: ANN001, ANN202
-        return torch.optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
-
-    model = PyTorchModel(network, optimizer, torch.optim.SGD(network.parameters(), 1.0))
-    backend = SimulatedBackend(training_data=dataset, val_data=None)
-    train = NNTrainHyperParams(local_batch_size=BATCH, local_num_epochs=1, local_learning_rate=0.05)
-
-    def play() -> float:
-        parameters = NNAlgorithmParams(
-            central_num_iterations=1, evaluation_frequency=10**6, train_cohort_size=clients, val_cohort_size=0
-        )
-        began = time.perf_counter()
-        FederatedAveraging().run(parameters, backend, model, train, NNEvalHyperParams(local_batch_size=None))
-        return time.perf_counter() - began
-
-    return play
+def write_datasets(folder: Path, images: int) -> None:
+    """Write the datasets of noise, two images of each person."""
+    for number in range(DATASETS):
+        write_noise(folder / f"noise{number}.h5", images, images // 2, HEIGHT, WIDTH)
 
 
-def work(folder: Path, counts: list[int], rounds: int, with_pfl: bool) -> None:
-    """Play rounds of all numbers of clients in turn; the server prints what it saw as JSON."""
-    from fedreid_mpi.comm import connect
-
+def work(folder: str, counts: list[int], rounds: int) -> dict[str, Any] | None:
+    """Play rounds of all numbers of clients in turn; return seconds per round, MB of ranks, bytes sent."""
     torch.set_num_threads(1)
     comm = connect()
-    archives = sorted(folder.glob("*.h5"))
+    archives = sorted(Path(folder).glob("*.h5"))
     federations = {count: Federation(comm, archives, count, looks=rounds == 1) for count in counts}
-    players: dict[str, Callable[[], float]] = {
-        f"ours {count}": each.play for count, each in federations.items()
-    }
-    if with_pfl:
-        players |= {f"pfl {count}": simulated(archives, count) for count in counts}
-    seconds: dict[str, list[float]] = {name: [] for name in players}
+    seconds: dict[int, list[float]] = {count: [] for count in counts}
     for played in range(rounds + 1):  # the first is to warm up
-        for name, play in players.items():
-            took = play()
+        for count, federation in federations.items():
+            took = federation.play()
             if played:
-                seconds[name].append(took)
+                seconds[count].append(took)
     peaks = comm.gather(max(each.peak for each in federations.values()))
-    if peaks is not None:
-        sent = max(each.sent for each in federations.values())
-        print(json.dumps({"seconds": seconds, "peak": peaks, "sent": sent}))
+    if peaks is None:
+        return None
+    medians = [statistics.median(seconds[count]) for count in counts]
+    return {"seconds": medians, "peaks": peaks, "sent": max(each.sent for each in federations.values())}
 
 
-def launch(ranks: int, *words: object) -> dict[str, object]:
-    """Run this file on so many ranks; return what its server printed."""
-    command = [sys.executable, __file__, "work", *map(str, words)]
-    if ranks > 1:
-        command = ["mpirun", "--bind-to", "none", "-n", str(ranks), *command]
-    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)
-    if ran.returncode:
-        sys.exit(ran.stderr)
-    return json.loads(ran.stdout.splitlines()[-1])
+def measure(options: argparse.Namespace) -> Outcome:
+    """Launch each number of ranks."""
+    rows: list[dict[str, Any]] = [{"clients": count} for count in options.clients]
+    with tempfile.TemporaryDirectory() as folder:
+        write_datasets(Path(folder), options.images)
+        for ranks in options.ranks:
+            words = f"{ranks} ranks" if ranks > 1 else "one process"
+            medians = on_ranks(ranks, "scale", folder, options.clients, options.rounds)["seconds"]
+            for row, seconds in zip(rows, medians, strict=True):
+                row[words] = seconds
+        for row in rows:
+            alone = on_ranks(ranks, "scale", folder, [row["clients"]], 1)
+            row["MB of a client rank"] = max(alone["peaks"][1:] or alone["peaks"])
+            row["MB sent per rank and round"] = alone["sent"] / 1e6
+    first, last = rows[0], rows[-1]
+    words = [*first][1]
+    ratio = last[words] / first[words]
+    return Outcome(
+        f"{DATASETS * options.images:,} images per round on {words}: {first[words]:.2f} s with "
+        f"{first['clients']} clients, {last[words]:.2f} s with {last['clients']:,} ({ratio:.1f} times); a "
+        f"client rank holds {first['MB of a client rank']:.0f} and {last['MB of a client rank']:.0f} MB",
+        ratio,
+        rows,
+    )
 
 
 def main() -> None:
-    """Measure all, and print a table for each number of ranks."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--ranks", type=int, nargs="+", default=[1, 3, 5])
+    """Read the options and measure."""
+    options = options_of(__doc__)
+    options.add_argument("--ranks", type=int, nargs="+", default=[1, 3, 5], help="memory is that of the last")
     options.add_argument("--clients", type=int, nargs="+", default=[4, 8, 44, 180, 360, 1000])
+    options.add_argument("--images", type=int, default=IMAGES, help="of each dataset")
     options.add_argument("--rounds", type=int, default=5)
-    options.add_argument("--pfl", action="store_true")
-    arguments = options.parse_args()
-    counts = arguments.clients
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for number in range(DATASETS):
-            write_noise(folder / f"noise{number}.h5", IMAGES, PEOPLE, HEIGHT, WIDTH)
-        for ranks in arguments.ranks:
-            compared = int(arguments.pfl and ranks == 1)
-            words = [folder, ",".join(map(str, counts)), arguments.rounds, compared]
-            seconds = {n: statistics.median(s) for n, s in launch(ranks, *words)["seconds"].items()}
-            print(f"{ranks} ranks: {DATASETS * IMAGES} images per round, {arguments.rounds} rounds, medians")
-            heads = "clients  s per round  ms per client  MB of server, client rank  MB per rank and round"
-            print(heads + "      pfl s" * compared)
-            for count in counts:
-                ours, alone = seconds[f"ours {count}"], launch(ranks, folder, count, 1, 0)
-                each = 1e3 * (ours - seconds[f"ours {counts[0]}"]) / count
-                server, memory = alone["peak"][0], max(alone["peak"][1:] or alone["peak"])
-                line = f"{count:>7} {ours:>10.2f} {each:>12.2f} {server:>13.0f} {memory:>12.0f}"
-                line += f" {alone['sent'] / 1e6:>20.2f}"
-                if compared:
-                    line += f" {seconds[f'pfl {count}']:>10.2f}"
-                print(line, flush=True)
+    play(measure, options, {"ranks": [2], "clients": [4], "images": 80, "rounds": 1}, work)
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["work"]:
-        work(
-            Path(sys.argv[2]), [int(n) for n in sys.argv[3].split(",")], int(sys.argv[4]), sys.argv[5] == "1"
-        )
-    else:
-        main()
+    main()

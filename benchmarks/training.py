@@ -1,10 +1,10 @@
-"""What the client loop adds to the bare step: images per second of both, in turn, in one run.
+"""How fast is a client's whole turn, against bare steps on a batch in memory?
 
-    python benchmarks/training.py [--device cuda] [--precision bf16] [--steps 20] [--repeats 5]
+    python -m benchmarks.training [--device cuda] [--precision bf16] [--steps 20] [--repeats 5]
 
 The bare step is forward, backward and SGD on one batch that lies ready in memory. The loop is that of a
 client's turn: loading it into the working model, reading and augmenting its batches, dropout's seeds, the
-loss, and taking out what it keeps.
+loss, and taking out what it keeps. Both are timed in turn in one run, and compared by their medians.
 """
 
 import argparse
@@ -14,9 +14,10 @@ import time
 from pathlib import Path
 
 import torch
-from noise import write_noise
 from torch.nn import functional as F
 
+from benchmarks.noise import write_noise
+from benchmarks.playing import Outcome, options_of, play
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.partition import Part
@@ -39,35 +40,43 @@ CASES = {"small": (64, 32, 1.0), "resnet18": (128, 64, 0.25), "resnet50": (256, 
 """Backbone to the size of its images, and how many of the steps are taken on a CPU."""
 
 
-def main() -> None:
-    """Time both for each backbone, and print medians and their ratio."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--device", default="cpu")
-    options.add_argument("--precision", default="fp32")
-    options.add_argument("--steps", type=int, default=40)
-    options.add_argument("--repeats", type=int, default=5)
-    options.add_argument("--backbones", nargs="+", default=list(CASES))
-    arguments = options.parse_args()
-    device = torch.device(arguments.device)
-    print(f"{'backbone':>9} {'size':>8} {'bare':>10} {'loop':>10}  ratio   (images per second, medians)")
-    for backbone in arguments.backbones:
+def measure(options: argparse.Namespace) -> Outcome:
+    """Time both for each backbone."""
+    device = torch.device(options.device)
+    rows = []
+    for backbone in options.backbones:
         height, width, share = CASES[backbone]
-        steps = max(int(arguments.steps * (share if device.type == "cpu" else 1)), 2)
+        steps = max(int(options.steps * (share if device.type == "cpu" else 1)), 2)
         experiment = Experiment.model_validate(
             {
                 "data": {"archives": ["unused.h5"]},
                 "model": {"backbone": backbone, "embedding_dim": 512 if backbone != "small" else 128},
                 "federation": {"batch_size": BATCH},
-                "compute": {"device": device.type, "precision": arguments.precision, "deterministic": False},
+                "compute": {"device": device.type, "precision": options.precision, "deterministic": False},
             }
         )
         with tempfile.TemporaryDirectory() as folder:
             archive = write_noise(Path(folder) / "noise.h5", steps * BATCH, PEOPLE, height, width)
-            bare, loop = measure(experiment, archive, device, steps, arguments.repeats)
-        print(f"{backbone:>9} {height:>4}x{width:<3} {bare:>10.1f} {loop:>10.1f}  {loop / bare:.3f}")
+            bare, loop = time_both(experiment, archive, device, steps, options.repeats)
+        rows.append(
+            {
+                "backbone": backbone,
+                "image": f"{height}x{width}",
+                "bare images per second": bare,
+                "turn's images per second": loop,
+                "ratio": loop / bare,
+            }
+        )
+    ratios = {row["backbone"]: row["ratio"] for row in rows}
+    return Outcome(
+        f"images per second on {options.device}: "
+        + ", ".join(f"{ratio:.2f} times bare steps with {name}" for name, ratio in ratios.items()),
+        min(ratios.values()),
+        rows,
+    )
 
 
-def measure(
+def time_both(
     experiment: Experiment, archive: DatasetArchive, device: torch.device, steps: int, repeats: int
 ) -> tuple[float, float]:
     """Return images per second of the bare step and of the client loop."""
@@ -113,6 +122,17 @@ def measure(
             seconds[name].append(time.perf_counter() - began)
     medians = [statistics.median(times[1:]) for times in seconds.values()]
     return steps * BATCH / medians[0], steps * BATCH / medians[1]
+
+
+def main() -> None:
+    """Read the options and measure."""
+    options = options_of(__doc__)
+    options.add_argument("--device", default="cpu")
+    options.add_argument("--precision", default="fp32")
+    options.add_argument("--steps", type=int, default=40)
+    options.add_argument("--repeats", type=int, default=5)
+    options.add_argument("--backbones", nargs="+", default=list(CASES))
+    play(measure, options, {"steps": 2, "repeats": 1, "backbones": ["small"]})
 
 
 if __name__ == "__main__":

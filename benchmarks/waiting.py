@@ -1,57 +1,79 @@
-"""What waiting ranks cost the one that works: sleep with back-off against a blocking barrier.
+"""How much do waiting ranks slow down the one that works?
 
-    mpirun -n 10 python benchmarks/waiting.py [--seconds 3]
+    python -m benchmarks.waiting [--ranks 10] [--seconds 3]
 
-Rank 1 works while the others wait, once in a phase of the communicator and once in MPI's own barrier. Printed
-are the seconds the work took and the processor time that all waiting ranks spent meanwhile.
+Rank 1 works while the others wait, once in a phase of the communicator, which sleeps with back-off, and once
+in MPI's own barrier, which blocks. Compared is the processor time that all waiting ranks spend meanwhile.
 """
 
 import argparse
 import time
 
 import numpy as np
-from mpi4py import MPI
 
-from fedreid_mpi.comm.mpi.communicator import MPICommunicator
+from benchmarks.playing import Outcome, Row, on_ranks, options_of, play
 
 
-def work(steps: int) -> None:
+def keep_busy(steps: int) -> None:
     """Keep one core busy."""
     matrix = np.full((64, 64), 1e-3)
     for _ in range(steps):
         matrix = matrix @ matrix + 1e-3
 
 
-def main() -> None:
-    """Measure both ways of waiting and print them on rank 0."""
-    options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--seconds", type=float, default=3.0)
-    arguments = options.parse_args()
+def work(target: float) -> list[Row] | None:
+    """Wait both ways on all ranks while one of them works for about ``target`` seconds."""
+    from mpi4py import MPI
+
+    from fedreid_mpi.comm.mpi.communicator import MPICommunicator
+
     world = MPI.COMM_WORLD
     comm = MPICommunicator(world)
-    work(1000)  # warm up
+    worker = min(1, comm.size - 1)
+    keep_busy(1000)  # warm up
     world.Barrier()
     began = time.perf_counter()
     if comm.rank == 0:
-        work(5000)
-    steps = world.bcast(int(5000 * arguments.seconds / (time.perf_counter() - began)))
+        keep_busy(5000)
+    steps = world.bcast(int(5000 * target / (time.perf_counter() - began)))
 
     def share() -> None:
-        if comm.rank == min(1, comm.size - 1):
-            work(steps)
+        if comm.rank == worker:
+            keep_busy(steps)
 
     def block() -> None:
         share()
         world.Barrier()
 
+    rows = []
     for name, way in (("phase", lambda: comm.phase("work", share)), ("barrier", block)):
         world.Barrier()
         began, spent = time.perf_counter(), time.process_time()
         way()
         took, spent = time.perf_counter() - began, time.process_time() - spent
-        waiting = world.reduce(0.0 if comm.rank == min(1, comm.size - 1) else spent)
-        if comm.is_server:
-            print(f"{name:>8}: {took:5.2f} s of work, {waiting:5.2f} s of processor time spent waiting")
+        waiting = world.reduce(0.0 if comm.rank == worker else spent)
+        rows.append({"wait": name, "seconds of work": took, "processor seconds of waiting": waiting})
+    return rows if comm.is_server else None
+
+
+def measure(options: argparse.Namespace) -> Outcome:
+    """Launch the ranks and compare."""
+    rows = on_ranks(options.ranks, "waiting", options.seconds)
+    phase, barrier = (row["processor seconds of waiting"] for row in rows)
+    return Outcome(
+        f"{options.ranks - 1} waiting ranks spend {phase:.2g} s of processor time while one works for "
+        f"{rows[0]['seconds of work']:.2g} s; in a barrier {barrier:.2g} s",
+        phase / barrier,
+        rows,
+    )
+
+
+def main() -> None:
+    """Read the options and measure."""
+    options = options_of(__doc__)
+    options.add_argument("--ranks", type=int, default=10)
+    options.add_argument("--seconds", type=float, default=3.0)
+    play(measure, options, {"ranks": 3, "seconds": 0.2}, work)
 
 
 if __name__ == "__main__":

@@ -47,7 +47,7 @@ class Trial:
 
 
 def main() -> int:
-    """Play campaigns, print what comes of the trials and then a table, and return 1 if a promise was broken."""
+    """Play campaigns, print what comes of the trials, then a table; return 1 if a promise was broken."""
     from rich.console import Console
     from rich.table import Table
 

@@ -1,0 +1,119 @@
+"""How fast is a round in one process, against the simulator of pfl-research?
+
+    python -m benchmarks.simulation [--clients 4 8 44 180 360 1000] [--rounds 5]
+
+The federations of `benchmarks.scale`, played here and by pfl's SimulatedBackend in turn: the same network,
+images, batches, optimiser and memory layout. pfl has one classifier for all clients, and its images lie in
+memory as normalised floats. Needs the package pfl, which nothing else here does.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from benchmarks.playing import Outcome, options_of, play, unavailable
+from benchmarks.scale import BATCH, DATASETS, IMAGES, Federation, write_datasets
+from fedreid_mpi.comm import SingleCommunicator
+from fedreid_mpi.data.batches import normalise
+from fedreid_mpi.model import build_network
+from fedreid_mpi.pixels import IMAGENET
+
+
+def simulated(archives: list[Path], clients: int) -> Callable[[], float]:
+    """Return what plays a round of the same clients by pfl's SimulatedBackend, in seconds."""
+    from pfl.aggregate.simulate import SimulatedBackend
+    from pfl.algorithm.base import NNAlgorithmParams
+    from pfl.algorithm.federated_averaging import FederatedAveraging
+    from pfl.data.dataset import Dataset
+    from pfl.data.federated_dataset import FederatedDataset
+    from pfl.data.sampling import get_user_sampler
+    from pfl.hyperparam import NNEvalHyperParams, NNTrainHyperParams
+    from pfl.metrics import Weighted
+    from pfl.model.pytorch import PyTorchModel
+
+    twin = Federation(SingleCommunicator(), archives, clients).state
+    identities = max(spec.identities for spec in twin.specs)
+    network = build_network(twin.experiment.model, identities, 0, "shared")
+    network = network.place(torch.device("cpu"), torch.channels_last)
+    network.loss = lambda x, y: F.cross_entropy(network.train()(x), y)
+    network.metrics = lambda x, y, eval=False: {"loss": Weighted(0.0, len(x))}
+    users = {}
+    for client in twin.clients:
+        pixels = normalise(client.images.batch(np.arange(len(client.images))), IMAGENET)
+        users[client.spec.id] = Dataset([pixels, client.labels], user_id=str(client.spec.id))
+    sampler = get_user_sampler("minimize_reuse", list(users))
+    dataset = FederatedDataset(users.__getitem__, sampler)
+
+    def optimizer(parameters, lr: float):  # noqa: ANN001, ANN202
+        return torch.optim.SGD(parameters, lr=lr, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True)
+
+    model = PyTorchModel(network, optimizer, torch.optim.SGD(network.parameters(), 1.0))
+    backend = SimulatedBackend(training_data=dataset, val_data=None)
+    train = NNTrainHyperParams(local_batch_size=BATCH, local_num_epochs=1, local_learning_rate=0.05)
+
+    def play() -> float:
+        parameters = NNAlgorithmParams(
+            central_num_iterations=1, evaluation_frequency=10**6, train_cohort_size=clients, val_cohort_size=0
+        )
+        began = time.perf_counter()
+        FederatedAveraging().run(parameters, backend, model, train, NNEvalHyperParams(local_batch_size=None))
+        return time.perf_counter() - began
+
+    return play
+
+
+def measure(options: argparse.Namespace) -> Outcome:
+    """Play rounds of all numbers of clients, here and there, in turn."""
+    if find_spec("pfl") is None:
+        unavailable("needs pfl-research: pip install 'pfl[pytorch]'")
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as name:
+        write_datasets(Path(name), options.images)
+        archives = sorted(Path(name).glob("*.h5"))
+        ours = {n: Federation(SingleCommunicator(), archives, n).play for n in options.clients}
+        pfl = {n: simulated(archives, n) for n in options.clients}
+        seconds: dict[tuple[int, str], list[float]] = {}
+        for played in range(options.rounds + 1):  # the first is to warm up
+            for count in options.clients:
+                for way, play_round in (("ours", ours[count]), ("pfl", pfl[count])):
+                    took = play_round()
+                    if played:
+                        seconds.setdefault((count, way), []).append(took)
+    medians = {of: statistics.median(times) for of, times in seconds.items()}
+    rows = [
+        {
+            "clients": count,
+            "one process": medians[count, "ours"],
+            "pfl": medians[count, "pfl"],
+            "ratio": medians[count, "ours"] / medians[count, "pfl"],
+        }
+        for count in options.clients
+    ]
+    ratios = sorted(row["ratio"] for row in rows)
+    return Outcome(
+        f"a round of {DATASETS * options.images:,} images takes {ratios[0]:.2f} to {ratios[-1]:.2f} times "
+        f"the seconds of pfl, with {options.clients[0]} to {options.clients[-1]:,} clients",
+        statistics.median(ratios),
+        rows,
+    )
+
+
+def main() -> None:
+    """Read the options and measure."""
+    options = options_of(__doc__)
+    options.add_argument("--clients", type=int, nargs="+", default=[4, 8, 44, 180, 360, 1000])
+    options.add_argument("--images", type=int, default=IMAGES, help="of each dataset")
+    options.add_argument("--rounds", type=int, default=5)
+    play(measure, options, {"clients": [4, 8], "images": 80, "rounds": 1})
+
+
+if __name__ == "__main__":
+    main()
