@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 Channels = tuple[float, float, float]
 """Values of red, green and blue."""
@@ -13,7 +13,7 @@ Channels = tuple[float, float, float]
 class PixelScale:
     """From pixels in [0, 1] to the input of a network: (pixel − mean) / deviation, channel by channel.
 
-    It belongs to the backbone: pre-trained weights know pixels as they were shown them.
+    It belongs to the backbone's weights: they know pixels as they were shown them.
     """
 
     mean: Channels
@@ -25,6 +25,14 @@ IMAGENET = PixelScale((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 HALF = PixelScale((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """From −1 to 1, as many transformers expect."""
+
+CLIP = PixelScale((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+"""Of the images that CLIP was trained on."""
+
+Normalization = Literal["backbone", "imagenet", "half", "clip"]
+
+SCALES: Mapping[Normalization, PixelScale] = {"imagenet": IMAGENET, "half": HALF, "clip": CLIP}
+"""By the names in the configuration; ``"backbone"`` is the scale that a backbone of its name expects."""
 
 
 def read_pixel_scale(about: Mapping[str, Any]) -> PixelScale:

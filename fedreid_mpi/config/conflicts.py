@@ -14,6 +14,9 @@ def conflicts(experiment: "Experiment") -> Iterator[str]:
     yield from _of_privacy(experiment)
     if experiment.compute.precision == "tf32" and experiment.compute.device == "cpu":
         yield 'compute.precision is "tf32", which needs a GPU, but compute.device is "cpu"'
+    scale = experiment.model.normalization
+    if scale != "backbone" and experiment.model.weights is None:
+        yield f'model.normalization = "{scale}" is what weights were trained with, but model.weights is unset'
     drawn, needed = experiment.federation.clients_per_round, experiment.reliability.min_clients
     if 0 < drawn < needed:
         yield (

@@ -11,6 +11,7 @@ from fedreid_mpi.config.backbones import BackboneName
 from fedreid_mpi.config.conflicts import conflicts
 from fedreid_mpi.config.privacy import Privacy
 from fedreid_mpi.config.types import File, Line, Listed, NonNegative, Positive, Probability, Section, Text
+from fedreid_mpi.pixels import Normalization
 from fedreid_mpi.records import (
     AggregationRule,
     BatchNormMode,
@@ -140,6 +141,9 @@ class Model(Section):
     last_stride: Literal[1, 2] = Field(2, description="stride of the backbone's last stage")
     weights: File | None = Field(
         None, description="pre-trained weights of the backbone (.pth or .safetensors)"
+    )
+    normalization: Normalization = Field(
+        "backbone", description="mean and deviation that the weights expect of pixels; half: 0.5 and 0.5"
     )
 
     @field_validator("embedding_dim")

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from fedreid_mpi import config
 from fedreid_mpi.model.backbones import build_backbone
+from fedreid_mpi.pixels import SCALES
 from fedreid_mpi.seeds import derive
 
 USUAL_SIZE = (256, 128)
@@ -26,7 +27,7 @@ class ReIDNetwork(nn.Module):
     Attributes
     ----------
     pixel_scale
-        What the backbone expects of pixels.
+        What the backbone expects of pixels, by its name or by ``model.normalization``.
     dimension
         Width of what the backbone returns.
     width
@@ -49,7 +50,7 @@ class ReIDNetwork(nn.Module):
         biased = settings.neck == "none"
         built = build_backbone(settings, size)
         self.backbone, self.dimension = built.module, built.dimension
-        self.pixel_scale = built.pixel_scale
+        self.pixel_scale = SCALES.get(settings.normalization, built.pixel_scale)
         self.width = settings.embedding_dim or self.dimension
         self.embedding: nn.Module = nn.Identity()
         self.embedding_bn: nn.Module = nn.Identity()

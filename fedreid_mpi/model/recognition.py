@@ -71,7 +71,8 @@ def _candidates(weights: Weights) -> tuple[str, ...]:
     if clip is not None:
         filters = next((shape for name, shape in shapes.items() if name.endswith("conv1.weight")), (0, 0, 0))
         size = SIZES_OF_TRANSFORMERS.get(clip[0], "base")
-        return (f"timm:vit_{size}_patch{filters[2]}_clip_224.openai",)
+        vit = f"timm:vit_{size}_patch{filters[2]}_clip"
+        return (f"{vit}_quickgelu_224.openai", f"{vit}_224")
     for name, shape in shapes.items():
         if name.endswith("patch_embed.proj.weight") and len(shape) == 4:
             size = SIZES_OF_TRANSFORMERS.get(shape[0], "base")

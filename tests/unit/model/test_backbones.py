@@ -17,7 +17,7 @@ from fedreid_mpi.model import FlatModel, build_network, load_model, measure
 from fedreid_mpi.model.backbones import BACKBONES, SIZED, build_backbone
 from fedreid_mpi.model.backbones.ibn import IBN, NormalisedBottleneck
 from fedreid_mpi.model.backbones.osnet import Gate
-from fedreid_mpi.pixels import HALF, IMAGENET
+from fedreid_mpi.pixels import CLIP, HALF, IMAGENET
 from support.small import write_experiment, write_public
 
 SIZES = ((256, 128), (128, 64))
@@ -91,6 +91,32 @@ def test_every_name_of_the_configuration_is_in_the_table():
 def test_a_backbone_knows_what_pixels_it_expects(name, scale):
     assert build(name).pixel_scale == scale
     assert build_network(config.Model(backbone="small"), None, 0).pixel_scale == IMAGENET
+
+
+def test_weights_may_expect_other_pixels_than_the_backbone_of_their_name(archives, tmp_path, capsys):
+    with torch.device("meta"):
+        for scale, expected in (("backbone", HALF), ("imagenet", IMAGENET), ("clip", CLIP), ("half", HALF)):
+            settings = config.Model(backbone="vit_small_ics", normalization=scale)
+            assert build_network(settings, None, 0).pixel_scale == expected
+        assert build("timm:vit_base_patch16_clip_quickgelu_224.openai").pixel_scale == CLIP
+    torch.save(
+        build_network(config.Model(backbone="small"), None, 0).backbone.state_dict(), tmp_path / "w.pth"
+    )
+    path = write_experiment(
+        tmp_path / "run.toml",
+        archives[:1],
+        run={"rounds": 1},
+        model={"backbone": "small", "weights": str(tmp_path / "w.pth"), "normalization": "half"},
+    )
+    assert run(["train", str(path), "--run-dir", str(tmp_path / "run")]) == 0
+    assert load_model(tmp_path / "run" / "models" / "global.safetensors").network.pixel_scale == HALF
+    resumed = ["train", str(path), "--run-dir", str(tmp_path / "run"), "--resume"]
+    with pytest.raises(SystemExit):
+        run([*resumed, "--set", "model.normalization=clip"])
+    assert "model.normalization is 'clip', expected 'half'" in capsys.readouterr().err
+    path = write_experiment(tmp_path / "without.toml", archives[:1], model={"normalization": "half"})
+    with pytest.raises(ConfigurationError, match=r'"half" is what weights .* but model.weights is unset'):
+        load_experiment(path)
 
 
 @pytest.mark.parametrize(

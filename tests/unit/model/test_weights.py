@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import _convert_openai_clip
+from torch.nn import functional as F
 
 from fedreid_mpi import config
 from fedreid_mpi.cli import run
@@ -32,7 +33,7 @@ from fedreid_mpi.model.backbones import build_backbone
 from support.small import draw, write_experiment
 
 SIZE = (256, 128)
-CLIP = "timm:vit_base_patch16_clip_224.openai"
+CLIP = "timm:vit_base_patch16_clip_quickgelu_224.openai"
 
 
 @cache
@@ -433,6 +434,40 @@ def test_clips_tensors_become_those_that_timm_makes_of_them(tmp_path):
     assert found.keys() == expected.keys() - {"head.weight", "head.bias"}
     for name in found.keys() - {"pos_embed"}:
         assert torch.equal(found[name], expected[name]), name
+
+
+def test_clips_features_are_those_of_its_description(tmp_path):
+    """Radford et al., ICML 2021: a transformer as torch has it, and x σ(1.702 x) where others have GELU."""
+    width, random = 768, torch.Generator().manual_seed(0)
+    shapes = {name: tensor.shape for name, tensor in clip_vision().items()}
+    shapes |= {"conv1.weight": (width, 3, 32, 32), "positional_embedding": (5, width)}
+    own = {name: torch.randn(shape, generator=random) / 30 for name, shape in shapes.items()}
+    torch.save(under("visual.", own), tmp_path / "w.pth")
+    size, images = (64, 64), torch.randn(2, 3, 64, 64, generator=random)
+
+    def norm(x, name):
+        return F.layer_norm(x, (width,), own[f"{name}.weight"], own[f"{name}.bias"], 1e-5)
+
+    def linear(x, name):
+        return F.linear(x, own[f"{name}.weight"], own[f"{name}.bias"])
+
+    patches = F.conv2d(images, own["conv1.weight"], stride=32).flatten(2).transpose(1, 2)
+    x = torch.cat([own["class_embedding"].expand(2, 1, width), patches], 1) + own["positional_embedding"]
+    x = norm(x, "ln_pre")
+    for block in (f"transformer.resblocks.{number}" for number in range(12)):
+        projected = F.linear(
+            norm(x, f"{block}.ln_1"), *(own[f"{block}.attn.in_proj_{k}"] for k in ("weight", "bias"))
+        )
+        query, key, value = projected.reshape(2, 5, 3, 12, 64).permute(2, 0, 3, 1, 4)
+        attended = (query @ key.transpose(2, 3) / 8).softmax(3) @ value
+        x = x + linear(attended.transpose(1, 2).flatten(2), f"{block}.attn.out_proj")
+        inner = linear(norm(x, f"{block}.ln_2"), f"{block}.mlp.c_fc")
+        x = x + linear(inner * torch.sigmoid(1.702 * inner), f"{block}.mlp.c_proj")
+    name, _ = recognise(read_weights(tmp_path / "w.pth"), size)
+    network = build_network(config.Model(backbone=name), None, 0, size=size).eval()
+    load_backbone_weights(tmp_path / "w.pth", network, name)
+    with torch.no_grad():
+        torch.testing.assert_close(network.backbone(images), norm(x[:, 0], "ln_post"), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, row[0]) for kind, row in PATTERNS.items()])
