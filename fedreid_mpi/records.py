@@ -1,7 +1,7 @@
 """The values that flow through a run: frozen, checked when made, small enough to be sent by name.
 
-``ClientSpec`` says who takes part, ``RoundPlan`` what a round does, ``ClientReport`` what came of it on a
-client, ``Group`` whose models are joined, ``RoundRecord`` what is kept in the results archive.
+``ClientSpec`` says who takes part, ``RoundPlan`` what a round does, ``ClientReport`` what a client's training
+gave, ``Group`` which models are averaged, and ``RoundRecord`` what goes into the results archive.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from fedreid_mpi.scores import CMC_RANKS, Evaluation, ModelKind, Scores, UnseenDataset, UnseenEvaluation
 from fedreid_mpi.wording import counted
 
-# What a record holds of a model's scores goes by these names here as well.
+# Records hold these, so they can be imported from here as well.
 __all__ = ["CMC_RANKS", "Evaluation", "ModelKind", "Scores", "UnseenDataset", "UnseenEvaluation"]
 
 EvaluationProtocol = Literal["standard", "published", "single-gallery-shot"]
@@ -25,13 +25,13 @@ Weighting = Literal["samples", "cosine-distance", "uniform"]
 """What a client's model weighs; see `fedreid_mpi.algorithms.weighting`."""
 
 AggregationRule = Literal["average", "fednova", "scaffold"]
-"""How the server and the clients go about the average; see `fedreid_mpi.federated.server_step`."""
+"""How clients' models are averaged; see `fedreid_mpi.federated.server_step`."""
 
 ServerOptimizer = Literal["none", "momentum", "adam", "yogi"]
 """What the server makes of the clients' mean; see `fedreid_mpi.algorithms.server_optimizers`."""
 
 BatchNormMode = Literal["average", "local", "reference"]
-"""What becomes of BatchNorm; see `fedreid_mpi.algorithms.weighting`."""
+"""What happens to BatchNorm's state; see `fedreid_mpi.algorithms.grouping`."""
 
 DistillationLoss = Literal["squared-distance", "mse"]
 """What the student's error is; see `fedreid_mpi.algorithms.distillation`."""
@@ -46,17 +46,17 @@ Sampling = Literal["shuffled", "identities"]
 """What makes up a training batch; see `fedreid_mpi.data.samplers`."""
 
 Schedule = Literal["constant", "step", "milestones", "cosine"]
-"""How the learning rate runs over the rounds; see `fedreid_mpi.algorithms.schedule`."""
+"""How the learning rate changes over the rounds; see `fedreid_mpi.algorithms.schedule`."""
 
 Advance = Callable[[int], None]
 """Called by long work with the number of items just finished; the command line draws a bar from it."""
 
 Heartbeat = Callable[[], None]
-"""Called by long work between two batches; raises `Abandoned` where the round is to be given up."""
+"""Called by long work between two batches; raises `Abandoned` if the round is to be abandoned."""
 
 
 def no_heartbeat() -> None:
-    """Do nothing: the heartbeat of work that nobody waits for."""
+    """Do nothing: the heartbeat of work that no other rank waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,19 +68,19 @@ class ClientSpec:
     id
         From 0, in the order of ``data.archives``. Models are added in this order; ties go to the lower id.
     name
-        Name of the dataset, as stored in its archive, with the camera or the share of the people where the
+        Name of the dataset, as stored in its archive; with the camera or the share of the people, if the
         client has only those.
     dataset
-        Number of the archive with the client's test split, a position in ``data.archives``; -1 for the pool
-        of all images, which has none.
+        Position in ``data.archives`` of the archive with the client's test split; -1 for the pool of all
+        images, which has none.
     images
         Number of training images.
     identities
         Number of people among them: the size of the client's private classifier.
     test_images
-        Number of query and gallery images; 0 where the client has no test split.
+        Number of query and gallery images; 0 if the client has no test split.
     steps
-        Number of batches that it trains on in one round: those of its epochs, or its iterations. Not stored.
+        Number of batches that it trains on in one round. Not stored.
     """
 
     id: int
@@ -148,7 +148,7 @@ class RoundPlan:
     participants
         Ids of the clients that train, in the round's seeded order.
     learning_rate
-        Of embedding and classifier, in this round.
+        Of embedding and classifier in this round.
     evaluate
         Whether the round ends with an evaluation.
     cluster
@@ -156,7 +156,7 @@ class RoundPlan:
     distil
         Whether the server fine-tunes the aggregated models on the public dataset.
     edge
-        Whether clients average with those of the same dataset alone.
+        Whether clients average only with those of the same dataset.
     """
 
     round: int
@@ -177,7 +177,7 @@ class ClientReport:
     client
         Id of the client.
     images
-        Number of training images it holds, its weight in plain FedPav.
+        Number of training images it holds: its weight in FedPav.
     steps
         Number of optimiser steps taken.
     loss
@@ -187,11 +187,11 @@ class ClientReport:
     seconds
         Wall-clock time of the training.
     local_scores
-        Scores of the just trained model on the client's own test split, where asked for.
+        Scores of the trained model on the client's own test split, if they are asked for.
     cosine_distance
-        Mean distance between the logits before and after training, where it is the client's weight.
+        Mean distance between the logits before and after training, if it is the client's weight.
     feature
-        What the client is clustered by: shape (values,), float32; where clients are clustered.
+        What the client is clustered by, if clients are: shape (values,), float32.
     """
 
     client: int
@@ -207,26 +207,26 @@ class ClientReport:
 
 @dataclass(frozen=True, slots=True)
 class GridSum:
-    """A sum of updates, the one kind of integers that may travel: (elements,), int64, or uint64 if masked."""
+    """A sum of updates, the only integers that may travel: shape (elements,), int64, or uint64 if masked."""
 
     values: NDArray[np.int64] | NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Clients that share one model from the end of a round on.
+    """Clients that share a model from the end of a round on.
 
     Attributes
     ----------
     members
-        Ids of the clients, ascending: those that trained it and those that were away and keep it.
+        Ids of the clients, ascending.
     weights
-        Id to weight of the models that are averaged: members', but for untrained clients, which get the mean
-        of all. Empty: nobody in the group trained, the old model stays.
+        Id to weight of the models that are averaged: those of members, except for clients that never trained,
+        which get the mean of all. Empty if nobody in the group trained; its old model is then kept.
     statistics_weights
-        The same for BatchNorm running statistics.
+        The same for BatchNorm's running statistics.
     before
-        Position of the group, in the plan of the round before, whose model stays where nobody trained.
+        Index of the group of the previous round whose model is kept if nobody trained.
     """
 
     members: tuple[int, ...]

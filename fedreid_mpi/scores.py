@@ -1,4 +1,4 @@
-"""Scores, and what they are of: a model on a client's test split, or on a dataset that nobody trains on."""
+"""Scores of a model on a client's test split, or on a dataset that no client trains on."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 CMC_RANKS = 50
-"""Length of every CMC curve that is kept: rank-1 to rank-50."""
+"""Length of every stored CMC curve: rank-1 to rank-50."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +19,11 @@ class Scores:
     cmc
         Shape (`CMC_RANKS`,), float64: share of queries with a true match at or before each rank.
     mean_ap, mean_inp
-        Mean average precision and mean inverse negative penalty, in [0, 1]; NaN where the protocol has none.
+        Mean average precision and mean inverse negative penalty, in [0, 1]; NaN if the protocol has none.
     queries
         Number of queries with at least one match.
     unmatched
-        Number of queries without.
+        Number of queries without a match.
     """
 
     cmc: NDArray[np.float64]
@@ -41,8 +41,8 @@ class Scores:
 class ModelKind(StrEnum):
     """Which model an evaluation is of.
 
-    ``GLOBAL`` is the one that a client starts the next round from, its group's where clients are grouped;
-    ``LOCAL`` the client's own after training; ``AGGREGATED`` the global one before the server distilled;
+    ``GLOBAL`` is the model that a client starts the next round from: its group's, if clients are grouped.
+    ``LOCAL`` is the client's own after training, ``AGGREGATED`` the global one before distillation, and
     ``REESTIMATED`` the global one with BatchNorm statistics of the client's training images.
     """
 
@@ -64,7 +64,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class UnseenDataset:
-    """A dataset on which global models are scored, and which nobody trains on.
+    """A dataset on which global models are scored, and which no client trains on.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class UnseenDataset:
     name
         As stored in its archive.
     test_images
-        Number of query and gallery images, those of all its splits, each once.
+        Number of different query and gallery images in all its splits.
     splits
         Number of its test splits.
     """
@@ -91,13 +91,13 @@ class UnseenEvaluation:
     Attributes
     ----------
     round
-        After which the model was scored; it is the one that the next round starts from.
+        The round after which the model was scored.
     dataset
         Id of the unseen dataset.
     group
-        Number of the group, as the round's record numbers them.
+        Number of the group, as in the round's record.
     scores
-        Means over the dataset's splits; queries of all splits together.
+        Means over the dataset's splits; its number of queries is that of all splits together.
     """
 
     round: int

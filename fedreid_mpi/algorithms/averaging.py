@@ -1,19 +1,18 @@
-"""Weighted means of float vectors as sums of integers, which know no order.
+"""Weighted means of float vectors as sums of integers, whose order does not matter.
 
-Every average of a run (models, BatchNorm statistics, teacher features) is such a mean. Client k contributes
-``round(q_k · θ_k · 2^S)``, a 64-bit integer for each element, with its share q_k = w_k / w_ref in (0, 1].
-The sum of integers is the same in whatever order they are added, on one rank or over many; it is divided
-once, by Σ q_k · 2^S, and rounded once to float32. So the mean has the same bits for any number of ranks and
-any placement.
+Every average of a run (models, BatchNorm statistics, teacher features) is such a mean. Client k, with weight
+wₖ, parameters θₖ and share qₖ = wₖ / w_ref in (0, 1], contributes round(qₖ · θₖ · 2ˢ): one 64-bit integer per
+element. Integers have the same sum in whatever order they are added, on one rank or on many. It is divided
+once, by Σ qₖ · 2ˢ, and rounded once to float32. So the mean has the same bits for any number of ranks and any
+placement.
 
-The grid's resolution 2^-S follows from the room in 64 bits: values may be as large as 2^8 (statistics:
-2^20), and as many of them as clients can take part in a round are added without overflow. The error of the
-mean is at most K · 2^-(S+1) / Σ q_k, for K clients, beside the last rounding: with nine clients S is 50,
-with ten thousand 40.
+The grid's resolution 2⁻ˢ follows from the room in 64 bits: values may be as large as 2⁸ (statistics: 2²⁰),
+and those of all clients of a round must add up without overflow. With nine clients s is 50, with ten thousand
+40. Beside the last rounding, the error of the mean is at most K · 2⁻⁽ˢ⁺¹⁾ / Σ qₖ for K clients.
 
-Fixed point makes sums reproducible (Demmel and Nguyen, "Parallel Reproducible Summation", IEEE Transactions
-on Computers 64(7), 2015, have the general case) and is what secure aggregation adds (Bonawitz et al., CCS
-2017).
+Fixed point makes sums reproducible (the general case is in Demmel and Nguyen, "Parallel Reproducible
+Summation", IEEE Transactions on Computers 64(7), 2015), and secure aggregation adds fixed-point numbers as
+well (Bonawitz et al., CCS 2017).
 """
 
 import math
@@ -27,10 +26,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 SumRole = Literal["parameters", "features", "statistics", "gradients"]
-"""What is summed: it decides how large its values may be."""
+"""What is summed, which decides how large its values may be."""
 
 SUM_BITS = 62
-"""A sum stays below 2^62: half of what 64 bits hold, so that no rounding can reach their end."""
+"""A sum stays below 2⁶², half of what 64 bits hold, so that rounding cannot make it overflow."""
 
 RANGE_BITS: Mapping[SumRole, int] = {
     "parameters": 8,
@@ -42,7 +41,7 @@ RANGE_BITS: Mapping[SumRole, int] = {
 large."""
 
 TILE = 1 << 16
-"""Elements that a CPU turns into integers at a time: they stay in the second-level cache."""
+"""Elements that a CPU converts to integers at a time, so that they stay in the second-level cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +51,9 @@ class Grid:
     Attributes
     ----------
     bits
-        S: a value is a multiple of 2^-S.
+        s: values are multiples of 2⁻ˢ.
     limit
-        Values are smaller than this in size.
+        Values are smaller than this in magnitude.
     """
 
     bits: int
@@ -62,12 +61,12 @@ class Grid:
 
 
 def grid_of(role: SumRole, participants: int) -> Grid:
-    """Return the grid on which as many values are summed as a round can have participants.
+    """Return the grid for summing one value per participant of a round.
 
     Raises
     ------
     ValueError
-        If there are no participants, or so many that nothing is left for the values.
+        If there are no participants, or so many that no bits are left for the values.
     """
     if not 1 <= participants <= 1 << 20:
         raise ValueError(f"{participants} participants, expected 1 to {1 << 20}")
@@ -78,19 +77,19 @@ def grid_of(role: SumRole, participants: int) -> Grid:
 def share_of(weight: float, reference: float) -> float:
     """Return a client's share q = weight / reference, rounded to float32.
 
-    With 24 bits its product with a float32 value is exact in float64.
+    A share then has 24 bits, so its product with a float32 value is exact in float64.
 
     Parameters
     ----------
     weight
         Finite, at most ``reference``, and not negative.
     reference
-        The largest weight that a client of the round can have; known before anyone has trained.
+        Upper bound of the weights of the round, known before anyone has trained.
 
     Raises
     ------
     ValueError
-        If the weight is none.
+        If the weight is out of range or the bound is not positive and finite.
     """
     if not 0 <= weight <= reference or not math.isfinite(reference) or reference <= 0:
         raise ValueError(f"weight {weight}, expected 0 to {reference}")
@@ -98,7 +97,7 @@ def share_of(weight: float, reference: float) -> float:
 
 
 def fits(values: Tensor, grid: Grid) -> bool:
-    """Tell whether all values are finite and on the grid; the one rule for what counts as diverged."""
+    """Whether all values are finite and within the grid's limit; otherwise the client counts as diverged."""
     if not len(values):
         return True
     least, most = values.aminmax()
@@ -116,11 +115,11 @@ def add_contribution(total: Tensor, values: Tensor, share: float, grid: Grid, fi
     values
         Shape (elements,), float32, on the same device; `fits` must hold.
     share
-        Of the client; see `share_of`.
+        The client's; see `share_of`.
     grid
-        The same for all that is added.
+        The same for all contributions.
     first
-        Whether the sum begins with this contribution, whatever was in its memory.
+        Whether this contribution is the first: what is in `total` is then overwritten.
     """
     scale = math.ldexp(share, grid.bits)
     step = TILE if values.device.type == "cpu" else max(len(values), 1)
@@ -141,9 +140,9 @@ def mean_of(total: NDArray[np.int64], shares: float, grid: Grid) -> NDArray[np.f
     total
         Shape (elements,), int64.
     shares
-        Σ q_k, summed without error (`math.fsum`), greater than 0.
+        Σ qₖ, summed without error (`math.fsum`), greater than 0.
     grid
-        On which the sum was taken.
+        The grid that the sum was taken on.
 
     Returns
     -------
@@ -158,25 +157,25 @@ def mean_of(total: NDArray[np.int64], shares: float, grid: Grid) -> NDArray[np.f
 
 
 def weighted_average(updates: Sequence[Any], weights: Sequence[float]) -> NDArray[np.float32]:
-    """Average parameters: FedAvg's server step (McMahan et al., AISTATS 2017, algorithm 1), all in one.
+    """Average parameters in one call: FedAvg's server step (McMahan et al., AISTATS 2017, algorithm 1).
 
     Parameters
     ----------
     updates
-        float32 arrays of one shape, or what NumPy views as such (CPU tensors), all smaller than 2^8.
+        float32 arrays of one shape, or CPU tensors, with values smaller than 2⁸ in magnitude.
     weights
-        One each, finite and not negative. What has weight 0 is left out.
+        One per update, finite and not negative. Updates of weight 0 are left out.
 
     Returns
     -------
     ndarray
-        The average, float32, of the updates' shape. A lone update comes back unchanged.
+        The average, float32, of the updates' shape. A single update is returned unchanged.
 
     Raises
     ------
     ValueError
-        If there are no updates, their number is not that of the weights, a weight is negative or not finite,
-        all weights are 0, or an array has another shape, type or range than expected.
+        If there are no updates or not as many weights, a weight is negative or not finite, all weights are 0,
+        or an array's shape, type or range is not as expected.
     """
     arrays = [np.ascontiguousarray(update) for update in updates]
     if not arrays or len(arrays) != len(weights):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 BLOCK_ELEMENTS = 1 << 22
-"""Most distances held at a time, 32 MiB: memory is linear in the number of rows."""
+"""Largest number of distances in memory at a time, 32 MiB: memory is linear in the number of rows."""
 
 Labels = NDArray[np.int64]
 
@@ -17,24 +17,25 @@ Labels = NDArray[np.int64]
 def finch(features: ArrayLike, max_distance: float | None = None) -> list[Labels]:
     """Cluster rows at every level of FINCH's hierarchy.
 
-    Each row is linked to its first neighbour κ, the row at the least cosine distance; the clusters of the
-    finest partition are the connected components (equation 1: i and j are linked when j = κ(i), i = κ(j) or
+    Each row is linked to its first neighbour κ, the row at the smallest cosine distance; the clusters of the
+    finest partition are the connected components (equation 1: i and j are linked if j = κ(i), i = κ(j) or
     κ(i) = κ(j), the last of which follows from the first two). Each further partition clusters the means of
-    all rows of the clusters before, until one is left or none merge.
+    the previous clusters' rows, until one cluster is left or none merge.
 
     Parameters
     ----------
     features
-        Shape (n, d). A zero row is at distance 1 from all. Equal distances go to the lower row.
+        Shape (n, d). A zero row has distance 1 from all others. Of equally near rows, the lowest is the first
+        neighbour.
     max_distance
-        A link of the finest partition counts only below this distance; None: all count. Only so can a row
-        stay alone.
+        In the finest partition, only links shorter than this count; None: all count. Without a limit no row
+        stays alone.
 
     Returns
     -------
     list of ndarray
-        One array a partition, finest first: shape (n,), int64, the cluster of each row. Clusters are numbered
-        in the order of their lowest rows.
+        One array per partition, finest first: shape (n,), int64, the cluster of each row. Clusters are
+        numbered in the order of their lowest rows.
 
     Raises
     ------
@@ -63,7 +64,7 @@ def cluster_clients(
     features
         Client id to feature, shape (d,).
     partition
-        Level of the hierarchy, 0 the finest; beyond the last one the last is taken.
+        Level of the hierarchy, 0 being the finest; a level beyond the last one means the last.
     max_distance
         See `finch`.
 
@@ -79,7 +80,7 @@ def cluster_clients(
 
 
 def feature_distances(features: Mapping[int, ArrayLike], clients: int) -> NDArray[np.float32]:
-    """Return the cosine distance between the features of each two clients, for the record.
+    """Return the cosine distances between the features of all pairs of clients, for the record.
 
     Parameters
     ----------

@@ -9,7 +9,7 @@ from fedreid_mpi.wording import counted
 
 
 def require_finite_models(reports: Sequence[ClientReport], min_clients: int = 1) -> None:
-    """End a run too many of whose clients have diverged.
+    """End the run if too many clients have diverged.
 
     Raises
     ------
@@ -27,7 +27,7 @@ def require_finite_models(reports: Sequence[ClientReport], min_clients: int = 1)
 
 
 def require_sums(groups: Sequence[Group]) -> None:
-    """End a run in which masks would hide nothing: a sum of one model is that model.
+    """End the run if masks would hide nothing: the sum of a single model is that model.
 
     Raises
     ------
@@ -53,38 +53,38 @@ def plan_groups(
     untrained: Collection[int] = (),
     min_clients: int = 1,
 ) -> tuple[Group, ...]:
-    """Decide which models are joined, and with what weights.
+    """Decide which models are averaged, and with what weights.
 
-    Clients whose models are not finite are left out: like those that were away, they stay with the
-    model that they had.
+    Clients whose models are not finite are left out. Like those that did not take part, they keep the model
+    that they had.
 
     Parameters
     ----------
     previous
         Members of each group before the round; every client is in one.
     labels
-        Cluster of each client that trained, where the clients are grouped anew; None: the groups stay.
+        Cluster of each client that trained, if the clients are grouped anew; None: the groups stay.
     reports
         Of the clients that trained in this round.
     participants
         The round's clients in its seeded order.
     rule
-        What a client's weight is.
+        Gives the weights.
     bn
-        ``"average"`` and ``"local"``: running statistics have the parameters' weights (with ``"local"``,
-        clients replace the averaged ones by their own: FedBN, Li et al., ICLR 2021). ``"reference"``: they
-        are those of the group's first client in the round's order.
+        ``"average"`` and ``"local"``: running statistics are averaged with the parameters' weights (with
+        ``"local"``, clients replace the averaged ones by their own: FedBN, Li et al., ICLR 2021).
+        ``"reference"``: they are those of the group's first client in the round's order.
     untrained
-        Clients that never trained before this round. Where the clients are grouped anew, those still away get
-        the weighted mean of all models, to start from when they come.
+        Clients that never trained before this round. If the clients are grouped anew, those that still have
+        not trained get the weighted mean of all models to start from.
     min_clients
-        Number of finite models that are needed.
+        Least number of finite models.
 
     Returns
     -------
     tuple of Group
-        In the order of their lowest members. Old groups are split: those who trained get a new model
-        together, those who did not keep the old one.
+        In the order of their lowest members. Old groups are split: those that trained share a new model, the
+        others keep the old one.
 
     Raises
     ------

@@ -9,21 +9,21 @@ from numpy.typing import ArrayLike
 from fedreid_mpi.records import ClientReport, Weighting
 
 LEAST_DISTANCE = 2.0**-12
-"""Floor of the cosine distance weight: below it a mean of integers would lose the
-model (`averaging`). It also gives all clients one weight where training moved none of them."""
+"""Floor of the cosine distance weight: below it the model would be lost in a mean of integers (`averaging`).
+It also gives all clients the same weight if training moved none of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class WeightRule:
-    """A client's weight, and the largest that there can be.
+    """A client's weight in the average, and an upper bound of it.
 
     Attributes
     ----------
     weight
-        Of a client that has reported.
+        From a client's report to its weight.
     reference
-        No weight of the round is larger; from the participants' numbers of images, known to all ranks before
-        anyone has trained.
+        From the participants' numbers of training images to a bound that no weight of the round exceeds. All
+        ranks know it before anyone has trained.
     """
 
     weight: Callable[[ClientReport], float]
@@ -43,13 +43,13 @@ def cosine_distance(before: ArrayLike, after: ArrayLike) -> float:
     Returns
     -------
     float
-        In [0, 2]. Rows that are equal are at distance 0, even if they are zero; a zero row is at distance 1
-        from any other.
+        In [0, 2]. Equal rows have distance 0, even if they are zero; a zero row has distance 1 from any
+        other.
 
     Raises
     ------
     ValueError
-        If the shapes differ or are not those of at least one image's logits.
+        If the shapes differ, or are not those of the logits of at least one image.
     """
     p, q = np.asarray(before, np.float64), np.asarray(after, np.float64)
     if p.shape != q.shape or p.ndim != 2 or not p.size:
@@ -64,14 +64,19 @@ def cosine_distance(before: ArrayLike, after: ArrayLike) -> float:
 
 
 def weigh(reports: Sequence[ClientReport], rule: WeightRule) -> dict[int, float]:
-    """Weigh the clients that reported; in client-id order.
+    """Return the weight of each client that reported, in client-id order.
 
     Parameters
     ----------
     reports
         Of the clients whose models are to be averaged.
     rule
-        What a client's weight is.
+        Gives the weights.
+
+    Returns
+    -------
+    dict
+        Client id to weight.
     """
     return {
         report.client: rule.weight(report) for report in sorted(reports, key=lambda report: report.client)
@@ -86,4 +91,4 @@ WEIGHTINGS: Mapping[Weighting, WeightRule] = {
         lambda report: max(report.cosine_distance or 0.0, LEAST_DISTANCE), lambda images: 2.0
     ),
 }
-"""Name in the configuration to its rule."""
+"""Value of ``aggregation.weights`` to its rule."""

@@ -62,8 +62,8 @@ def command(
     \b
       demo   9,264 images of 64x32 pixels; seconds
       bench  20,159 images of 128x64 pixels; about a minute
-      full   the published counts of the real datasets, 76,458 training images of 241,724;
-             some ten minutes on two cores
+      full   241,724 images, 76,458 of them for training: the published
+             counts of the real datasets; ten minutes on two cores
 
     Datasets circulate in other layouts than their original release; --variant writes the same pictures in
     one of them: clients and the public dataset as `processed` by the federated benchmark's scripts, the five

@@ -1,4 +1,4 @@
-"""The communicator: who else is there, and how values and models travel."""
+"""The communicator: which ranks there are, and how values and models travel between them."""
 
 import atexit
 import contextlib
@@ -29,25 +29,25 @@ __all__ = [
 ]
 
 START_LIMIT = 300.0
-"""Seconds within which all ranks must have started, where losses are survived."""
+"""Seconds within which all ranks must have started, if losses are survived."""
 
 
 def connect(fault_tolerant: bool = False, abandon_requested: Callable[[], bool] = never) -> Communicator:
-    """Join the ranks that were launched together, or stay alone where there was no launcher.
+    """Join the ranks that were launched together; a process without a launcher stays alone.
 
     Parameters
     ----------
     fault_tolerant
-        Whether a lost rank raises `RanksLost` on the others. Else it ends them all.
+        Whether a lost rank raises `RanksLost` on the others. Otherwise it ends the job.
     abandon_requested
-        Tells whether this rank asks for the round to be abandoned, whenever it may be waiting.
+        Tells whether this rank asks for the round to be abandoned; called whenever it waits.
 
     Raises
     ------
     ConfigurationError
-        If the launcher started several processes but each finds itself alone: its MPI is not the one that
+        If the launcher started several processes but each of them is alone: its MPI is not the one that
         mpi4py uses, and all of them would write to one run directory. If losses are to be survived and the
-        launcher was not told so, or the other way round.
+        launcher was not set up for it, or the other way round.
     """
     size, launcher = launched_size(os.environ)
     if not launcher:
@@ -55,7 +55,8 @@ def connect(fault_tolerant: bool = False, abandon_requested: Callable[[], bool] 
     try:
         import mpi4py
 
-        # Started below: under the launcher of another family a library may abort there, with its own words.
+        # Initialised below: under the launcher of another MPI a library may abort there, with its own
+        # message.
         mpi4py.rc.initialize, mpi4py.rc.finalize = False, False
         from mpi4py import MPI
 
@@ -101,9 +102,9 @@ def connect(fault_tolerant: bool = False, abandon_requested: Callable[[], bool] 
 def _bounded(seconds: float) -> Iterator[None]:
     """End this process with exit code 1 if the block takes longer; 0: never.
 
-    With fault tolerance, MPI's initialisation waits for ever for a rank that died before. It lets no Python
-    code run meanwhile, and a process that a signal ended would count as lost, not as failed; what
-    `faulthandler` runs is neither, and the traceback that it writes goes nowhere.
+    With fault tolerance, MPI's initialisation waits forever for a rank that died before it. No Python code
+    runs meanwhile, and a process ended by a signal would count as lost, not as failed. The timer of
+    `faulthandler` needs neither; the traceback that it writes is discarded.
     """
     with Path(os.devnull).open("w") as nowhere:
         if seconds:

@@ -1,7 +1,7 @@
 """The contract between the federation and whatever carries its messages.
 
-Two back ends keep it: `single` (one process does everything) and `mpi`. The rank 0 is the server; the other
-ranks host clients; a lone process is both.
+Two back ends keep it: `single` (one process does everything) and `mpi`. Rank 0 is the server and the other
+ranks host clients; a single process is both.
 """
 
 import traceback
@@ -32,7 +32,7 @@ class Location:
     host
         Name of the node.
     index
-        The rank's index among the client ranks of its node; the server has the last one's.
+        The rank's index among the client ranks of its node; the server has that of the last one.
     count
         Number of client ranks on the node, at least 1.
     cores
@@ -46,7 +46,7 @@ class Location:
 
 
 def never() -> bool:
-    """Tell that nobody asks for the round to be abandoned."""
+    """Return False: nobody asks for the round to be abandoned."""
     return False
 
 
@@ -61,13 +61,13 @@ class Communicator(ABC):
     Attributes
     ----------
     rank, size
-        This process and how many there are.
+        Number of this process, and number of processes.
     location
         Where this rank runs.
     hosts
         Name of each rank's node.
     ledger
-        All that left this rank, each message with how often it was sent. The owner may clear it.
+        Everything that left this rank: message to how often it was sent. The owner may clear it.
     rank_timeout
         Seconds without a sign of life after which a rank that others wait for counts as hung; 0: never.
     """
@@ -90,34 +90,34 @@ class Communicator(ABC):
 
     @property
     def client_ranks(self) -> tuple[int, ...]:
-        """The ranks that host clients: all but the server, or the only one."""
+        """The ranks that host clients: all but the server, or the only rank."""
         return tuple(range(1, self.size)) or (0,)
 
     def phase(self, name: str, work: Callable[[], T]) -> T:
-        """Do work that can fail, and go on only if it succeeded on every rank.
+        """Do work that can fail, and return only if it succeeded on every rank.
 
-        Messages never move in between, so a rank that fails leaves nobody waiting for it. Anything counts as
-        a failure, ``SystemExit`` and ``KeyboardInterrupt`` included: a rank that left alone would hang the
-        others when MPI is shut down.
+        The work sends no messages, so no rank waits for one that fails. Every exception counts as a failure,
+        ``SystemExit`` and ``KeyboardInterrupt`` included: if one rank exited alone, the others would hang
+        when MPI is shut down.
 
         Parameters
         ----------
         name
             What is being done, for the message.
         work
-            This rank's share.
+            This rank's part of it.
 
         Returns
         -------
         object
-            What ``work`` returned here.
+            What ``work`` returned on this rank.
 
         Raises
         ------
         PhaseError
             On every rank, if the work failed on any.
         RanksLost
-            If a rank is gone, whoever noticed.
+            If a rank is lost, whichever rank noticed.
         """
         failure, self._doing = None, name
         try:
@@ -132,14 +132,14 @@ class Communicator(ABC):
         return result
 
     def decide(self, name: str, work: Callable[[], T]) -> T:
-        """Do work on the server alone and give its result, a small value, to every rank.
+        """Do work on the server alone and return its result, a small value, on every rank.
 
         Parameters
         ----------
         name
             What is being decided, for the message.
         work
-            Called on the server.
+            Called on the server only.
 
         Raises
         ------
@@ -150,7 +150,7 @@ class Communicator(ABC):
         return decision
 
     def describe(self, phase: str, error: BaseException) -> Failure:
-        """Put an error into words for the other ranks; an unexpected one brings its traceback."""
+        """Describe an error for the other ranks; an unexpected one includes its traceback."""
         if isinstance(error, FedReIDError):
             return Failure.of(self.rank, phase, str(error), error.exit_code)
         if isinstance(error, Abandoned):
@@ -167,7 +167,7 @@ class Communicator(ABC):
         return next((failure for failure in failures or () if failure is not None), None)
 
     def broadcast(self, value: T) -> T:
-        """Return the server's value on every rank; for small values that may travel (`comm.content`)."""
+        """Return the server's value on every rank; for small values that may travel (`comm.payload`)."""
         if self.is_server:
             check_value(value, from_server=True)
         return self._broadcast(value)
@@ -175,20 +175,20 @@ class Communicator(ABC):
     def gather(self, value: T) -> list[T] | None:
         """Return every rank's value, in rank order, on the server and None elsewhere.
 
-        For small values that may travel (`comm.content`).
+        For small values that may travel (`comm.payload`).
         """
         check_value(value, from_server=False)
         return self._gather(value)
 
     def broadcast_rows(self, rows: Rows, kind: str) -> None:
-        """Overwrite an array with the server's, in place.
+        """Overwrite an array with the server's on every rank, in place.
 
         Parameters
         ----------
         rows
-            C-contiguous float32, of one shape on every rank.
+            C-contiguous float32, of the same shape on every rank.
         kind
-            Under which it is entered in the ledger.
+            Name in the ledger.
         """
         check_rows(rows, kind)
         self._broadcast_rows(rows, kind)
@@ -205,12 +205,12 @@ class Communicator(ABC):
         root
             The rank that receives them.
         kind
-            Under which they are entered in the ledger.
+            Name in the ledger.
 
         Returns
         -------
         ndarray or None
-            Shape (sum(counts), width) in rank order on ``root``, None elsewhere.
+            Shape (sum(counts), width), in rank order, on ``root``; None elsewhere.
         """
         check_rows(rows, kind)
         return self._gather_rows(rows, counts, root, kind)
@@ -218,18 +218,18 @@ class Communicator(ABC):
     def reduce_sum(
         self, own: GridSum | None, length: int, kind: str, out: NDArray[np.int64] | None = None
     ) -> NDArray[np.int64] | None:
-        """Add the sums of all ranks on the server, modulo 2^64: masks cancel.
+        """Add the sums of all ranks on the server, modulo 2⁶⁴, so that masks cancel.
 
         Parameters
         ----------
         own
-            This rank's sum, of shape (length,); None: it has nothing to add.
+            This rank's sum, of shape (length,); None if it has nothing to add.
         length
-            Elements of the sum.
+            Number of elements.
         kind
-            Under which it is entered in the ledger.
+            Name in the ledger.
         out
-            May receive the sum on the server: shape (length,), int64.
+            Buffer that may receive the sum on the server: shape (length,), int64.
 
         Returns
         -------
@@ -242,7 +242,7 @@ class Communicator(ABC):
 
     @abstractmethod
     def heartbeat(self) -> bool:
-        """Give a sign of life between two batches; not collective, and cheap.
+        """Give a sign of life between two batches; cheap, and not collective.
 
         Returns
         -------
@@ -252,32 +252,37 @@ class Communicator(ABC):
 
     @abstractmethod
     def agree(self, well: bool) -> bool:
-        """Tell whether all is well on every rank; for work that ranks may be lost in.
+        """Return whether all is well on every rank; for work during which ranks may be lost.
 
-        The answer is the same on all ranks that are left, whoever is lost meanwhile, and a lost rank makes it
-        no. After it, a rank may end without the others.
+        The answer is the same on all ranks that are left, whichever are lost meanwhile; it is False if one
+        is. Afterwards a rank may end without the others.
 
         Parameters
         ----------
         well
-            Whether all is well here; not, if `RanksLost` was raised.
+            Whether all is well here: False if `RanksLost` was raised.
+
+        Returns
+        -------
+        bool
+            Whether all ranks are there and well.
         """
 
     @abstractmethod
     def shrink(self) -> tuple["Communicator", tuple[int, ...]]:
-        """Leave lost ranks behind; called on every rank that is left, after `RanksLost`.
+        """Continue without lost ranks; called on every rank that is left, after `RanksLost`.
 
         Returns
         -------
         communicator : Communicator
-            Of the ranks that are left, in their old order; its numbers run from 0.
+            Of the ranks that are left, in their old order, numbered from 0.
         lost : tuple of int
-            The old numbers of those that are gone, ascending; the same on all ranks.
+            The old numbers of the lost ranks, ascending; the same on all ranks.
         """
 
     @abstractmethod
     def abort(self, exit_code: int) -> None:
-        """End all ranks now: for errors that were not agreed upon in a phase."""
+        """End all ranks now, after an error that was not agreed on in a phase."""
 
     @abstractmethod
     def _broadcast(self, value: T) -> T: ...
@@ -302,7 +307,7 @@ class Communicator(ABC):
             self.ledger[Message(kind, array.dtype.name, array.shape, array.nbytes)] += count
 
     def _enter_value(self, value: object, size: int, count: int) -> None:
-        """Enter a small value of so many pickled bytes in the ledger."""
+        """Enter a small value in the ledger; ``size`` is that of its pickle in bytes."""
         if count:
             self.ledger[Message(kind_of(value), "pickle", (), size)] += count
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from fedreid_mpi.errors import FedReIDError
 
 LONGEST_LINE, LONGEST_TRACE = 900, 1 << 16
-"""Characters of an error that are told to other ranks, who may be sent no longer texts."""
+"""Longest message and traceback of an error that is sent to other ranks, in characters."""
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """What one rank tells the others about the error that ended its part of a phase.
+    """What a rank sends to the others about the error that ended its part of a phase.
 
     Attributes
     ----------
@@ -19,11 +19,11 @@ class Failure:
     message
         One line for the user.
     exit_code
-        Of all ranks.
+        Exit code of all ranks.
     trace
-        The traceback of an error that nobody raised on purpose, else empty.
+        The traceback of an unexpected error; otherwise empty.
     abandoned
-        Whether there was no error: the round was given up, as the run is to stop.
+        Whether there was no error, but the round was abandoned because the run is to stop.
     """
 
     rank: int
@@ -35,19 +35,19 @@ class Failure:
 
     @classmethod
     def of(cls, rank: int, phase: str, message: str, exit_code: int, trace: str = "") -> "Failure":
-        """Describe an error in texts that may travel: what is too long of them is left out, and how much."""
+        """Describe an error in texts that may travel; longer ones are cut, saying by how much."""
         if (more := len(message) - LONGEST_LINE) > 0:
             message = f"{message[:LONGEST_LINE]}… ({more:,} characters more)"
         return cls(rank, phase, message, exit_code, trace[-LONGEST_TRACE:])
 
 
 class PhaseError(FedReIDError):
-    """A phase failed on some rank; raised alike on every rank, once all have heard of it.
+    """A phase failed on some rank; raised on every rank, with the same failure.
 
     Attributes
     ----------
     failure
-        The failure of the lowest rank that had one.
+        That of the lowest rank on which it failed.
     """
 
     def __init__(self, failure: Failure) -> None:
@@ -56,13 +56,13 @@ class PhaseError(FedReIDError):
         self.exit_code = failure.exit_code
 
 
-class RanksLost(Exception):  # noqa: N818 (no error of the program's: an event that it may survive)
-    """A rank is gone; raised on every rank that is left by the method it is in, or the next one it calls.
+class RanksLost(Exception):  # noqa: N818 (an event that a run may survive, not an error)
+    """A rank is lost; raised on every other rank, by the method it is in or the next one it calls.
 
-    Nothing can be sent any more but through what `Communicator.shrink` returns. Deliberately no
-    `FedReIDError`: only what knows how to go on without the rank should catch it.
+    From then on messages can only be sent through what `Communicator.shrink` returns. Deliberately not a
+    `FedReIDError`: only code that can continue without the rank should catch it.
     """
 
 
 class SilentRankError(FedReIDError):
-    """Ranks have given no sign of life for too long and cannot be done without: the job ends."""
+    """Ranks gave no sign of life for too long, and the job cannot continue without them."""

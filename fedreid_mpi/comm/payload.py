@@ -19,16 +19,16 @@ from fedreid_mpi.wording import counted
 PACKAGE = __name__.partition(".")[0]
 
 NUMBERS = 100
-"""Bare numbers that a client may send in one list: enough for measurements, not for a dataset's labels."""
+"""Most bare numbers that a client may send in one list: enough for measurements, not for labels."""
 
 ELEMENTS = 1 << 20
-"""Values in the longest array within a record: a client's clustering feature."""
+"""Most values of an array within a record: enough for a client's clustering feature."""
 
 TEXT = 1 << 17
-"""Characters in the longest text within a record: the traceback of an error."""
+"""Most characters of a text within a record: enough for the traceback of an error."""
 
 BYTES = (1 << 31) - 1
-"""In the longest small value, pickled: MPI counts them in C's int."""
+"""Most bytes of a small value, pickled: MPI counts them in a C int."""
 
 
 class ForbiddenMessageError(RuntimeError):
@@ -36,12 +36,12 @@ class ForbiddenMessageError(RuntimeError):
 
 
 def check_rows(rows: object, kind: str) -> None:
-    """Refuse to send any array but one of float32 with one or two axes: model values or features.
+    """Refuse to send arrays other than float32 with one or two axes: model values or features.
 
     Raises
     ------
     ForbiddenMessageError
-        If it is of another type, or has the axes of images.
+        If it is of another type or shape.
     """
     if not isinstance(rows, np.ndarray) or rows.dtype != np.float32 or rows.ndim not in (1, 2):
         raise ForbiddenMessageError(
@@ -50,7 +50,7 @@ def check_rows(rows: object, kind: str) -> None:
 
 
 def check_sum(value: object, kind: str) -> None:
-    """Refuse to send any array of integers but a sum of updates on a grid.
+    """Refuse to send integers other than a sum of updates on a grid.
 
     Raises
     ------
@@ -67,15 +67,15 @@ def check_sum(value: object, kind: str) -> None:
 
 
 def check_value(value: object, from_server: bool) -> None:
-    """Refuse to send any small value but the program's own records, and numbers.
+    """Refuse to send small values other than the program's own records and numbers.
 
     Parameters
     ----------
     value
         Frozen dataclasses and enumerations of this package, numbers, None, and tuples, lists and dictionaries
-        of these. Text and arrays of floats travel within dataclasses alone.
+        of these. Text and arrays of floats may only travel within dataclasses.
     from_server
-        Whether the server sends it to all: then it may also hold text, paths and the experiment, which all
+        Whether the server sends it to all ranks. It may then also hold text, paths and the experiment, which
         come from the command line, and any number of numbers.
 
     Raises
@@ -123,7 +123,7 @@ def kind_of(value: object) -> str:
 
 
 def _check_part(value: object, from_server: bool) -> None:
-    """Check a field of a record: there, text and arrays of floats are allowed up to a size."""
+    """Check a field of a record, where text and arrays of floats are allowed up to a size."""
     if isinstance(value, str) and len(value) <= TEXT:
         return
     if isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size <= ELEMENTS:

@@ -1,6 +1,7 @@
-"""Which images make up a training batch: an epoch as rows of a client's images, from labels and a stream.
+"""Which images make up a training batch.
 
-To add a sampler is to write a function and to name it in `SAMPLERS`.
+A sampler gives the batches of an epoch as rows of a client's images, from their labels and a random stream.
+To add one, write a function and list it in `SAMPLERS`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,9 +18,11 @@ Rows = NDArray[np.int64]
 Sampler = Callable[
     [NDArray[np.int64], NDArray[np.int64], config.Federation, np.random.Generator], Iterable[Rows]
 ]
-"""From the person in each image and the camera that took it, both of shape (images,), the experiment's
-``[federation]`` section and a random stream to the batches of one epoch. All that is drawn for an epoch is
-drawn before its first batch."""
+"""Makes the batches of one epoch.
+
+Its arguments are the person in each image and the camera that took it, both of shape (images,), int64, the
+experiment's ``[federation]`` section, and a random stream. Everything that an epoch needs is drawn before its
+first batch."""
 
 
 def epoch_batches(
@@ -46,14 +49,13 @@ def identity_batches(
 ) -> list[Rows]:
     """Make batches of P people with K images each, P × K (Hermans, Beyer and Leibe, 2017, section 2).
 
-    Each person's images are cut into groups of K. Neighbours are of different cameras, as far as there are
-    such: first one image of each camera that saw the person, then a second one of each, and so on. The last
-    group is filled up with images of the person from the beginning again; of somebody with fewer than K
-    images, each comes several times.
+    Each person's images are cut into groups of K, in an order that alternates between cameras: first one
+    image of each camera that saw the person, then a second one of each, and so on. The last group is filled
+    up with the person's first images again; those of somebody with fewer than K images are repeated.
 
-    The groups are dealt to as many batches of P different people as can be filled. What is left over is not
-    in this epoch: fewer than P groups, unless somebody has more groups than there are batches. It is drawn
-    anew each time. Where there are fewer than P people, all of them are in each batch.
+    The groups are dealt to as many batches of P different people as can be filled. The rest, fewer than P
+    groups unless somebody has more groups than there are batches, is left out of this epoch, and drawn anew
+    for each. If there are fewer than P people, each batch has all of them.
 
     Parameters
     ----------
@@ -67,8 +69,8 @@ def identity_batches(
     Returns
     -------
     list of ndarray
-        Rows of each batch, shape (min(P, people) · K,), person by person. How many batches there are is no
-        matter of chance.
+        Rows of each batch, shape (min(P, people) · K,), person by person. The number of batches does not
+        depend on the stream.
     """
     found, sizes = np.unique(people, return_counts=True)
     by_person = np.split(np.argsort(people, kind="stable"), np.cumsum(sizes)[:-1])
@@ -124,8 +126,10 @@ def _identities(
 
 
 SAMPLERS: Mapping[str, Sampler] = {"shuffled": _shuffled, "identities": _identities}
-"""Name in the configuration to what makes the batches of an epoch; at least one, of at least two images. How
-many there are, and how large they are, must not depend on the stream."""
+"""Name in the configuration to the sampler.
+
+It makes at least one batch per epoch, of at least two images. The number of batches and their sizes must not
+depend on the stream."""
 
 
 def training_batches(
@@ -136,8 +140,8 @@ def training_batches(
 ) -> Iterator[Rows]:
     """Yield the batches of a client's training in one round.
 
-    They are those of ``local_epochs`` epochs; or, where ``local_iterations`` says so, so many batches of one
-    epoch after the other, the last of which may be cut off.
+    They are those of ``local_epochs`` epochs. If ``local_iterations`` is set, it is the number of batches
+    instead: epoch follows epoch, and the last one may be cut short.
     """
     sampler = SAMPLERS[settings.sampler]
     epochs = (sampler(people, cameras, settings, random) for _ in count())

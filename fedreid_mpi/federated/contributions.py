@@ -1,7 +1,7 @@
-"""What a client adds to the averages beside its model: vectors that are averaged with the models' weights.
+"""What a client adds to the averages besides its model: vectors that are averaged with the models' weights.
 
-The server's steps find their means (`ServerTurn.means`). To add one is to write a function of the finished
-turn and to name it in `CONTRIBUTIONS`; the round knows none of them by name.
+The server's steps find their means in `ServerTurn.means`. To add one, write a function of the finished turn
+and list it in `CONTRIBUTIONS`; the round knows none of them by name.
 """
 
 from collections.abc import Callable, Mapping
@@ -24,9 +24,9 @@ class Contribution:
     asked
         Whether an experiment has it.
     role
-        How large its values may be.
+        Decides how large its values may be.
     of
-        From a client's finished turn, and what is remembered of it, to the vector: shape (parameters,),
+        From a client's finished turn and what is remembered of it to the vector: shape (parameters,),
         float32, on the host.
     """
 
@@ -36,27 +36,27 @@ class Contribution:
 
 
 def has_controls(experiment: Experiment) -> bool:
-    """Tell whether there are control variates: with SCAFFOLD."""
+    """Whether an experiment has control variates: with SCAFFOLD."""
     return experiment.aggregation.rule == "scaffold"
 
 
 def change_of_controls(finished: FinishedTurn, remembered: Vectors) -> Tensor:
-    """Return what the client's control variates have changed by: the first time, what they are."""
+    """Return the change of the client's control variates; in its first turn they change from 0."""
     return remembered[CONTROLS] - finished.turn.memory.get(CONTROLS, 0)
 
 
 CONTRIBUTIONS: Mapping[str, Contribution] = {
     CONTROLS: Contribution(has_controls, "gradients", change_of_controls),
 }
-"""Kind, also what it is called in the ledger, to what is averaged under it."""
+"""Kind, which is the name in the ledger as well, to the contribution."""
 
 
 def contributions_asked(experiment: Experiment) -> dict[str, Contribution]:
-    """Return the contributions that an experiment has, alike on all ranks."""
+    """Return the contributions that an experiment has, the same on all ranks."""
     return {kind: each for kind, each in CONTRIBUTIONS.items() if each.asked(experiment)}
 
 
 def contribute(finished: FinishedTurn, remembered: Vectors) -> Vectors:
-    """Return what a client adds, by kind."""
+    """Return what a client adds: kind to vector."""
     asked = contributions_asked(finished.turn.experiment)
     return {kind: each.of(finished, remembered) for kind, each in asked.items()}

@@ -1,9 +1,8 @@
-"""What an algorithm remembers of a client between two of its turns.
+"""What an algorithm remembers of a client from one turn to its next.
 
-The next turn finds it in `ClientTurn.memory`. It is the client's, like its private state: it stays on the
-rank that hosts the client, is stored in checkpoints, and is taken over only where the turn was good, so a
-client that diverges remembers what it did before. To add something is to write a function of the finished
-turn and to name it in `MEMORIES`.
+The next turn finds it in `ClientTurn.memory`. It belongs to the client, like the rest of its private state:
+it stays on the rank that hosts the client and is stored in checkpoints. It is replaced only after a turn that
+did not diverge. To remember something else, write a function of the finished turn and list it in `MEMORIES`.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,22 +17,23 @@ from fedreid_mpi.federated.turn import FinishedTurn, Vectors, shared_parameters
 
 
 def momentum(finished: FinishedTurn) -> Tensor | None:
-    """Keep the momentum where the client goes on with the model that it belongs to: as one long training.
+    """Keep the momentum if the client continues with the model it belongs to, as in one long training run.
 
-    In a federation the next turn begins with an average of models, of whose gradients it tells nothing.
+    In a federation the next turn starts from an average of models, whose gradients this momentum says nothing
+    about.
     """
     shares = finished.turn.experiment.federation.mode == "federated"
     return None if shares else finished.optimizer.momentum()
 
 
 def previous_model(finished: FinishedTurn) -> Tensor | None:
-    """Return the shared part of the client's trained model, where MOON contrasts the next one with it."""
+    """Return the shared part of the client's trained model, if MOON is to contrast the next one with it."""
     turn = finished.turn
     return turn.model.shared if turn.experiment.objective.contrastive else None
 
 
 def controls(finished: FinishedTurn) -> Tensor | None:
-    """Return the client's control variates: with SCAFFOLD, of parameters that all share; 0 elsewhere."""
+    """Return SCAFFOLD's control variates: those of the shared parameters, 0 elsewhere."""
     turn, settings = finished.turn, finished.turn.experiment.optimizer
     if CONTROLS not in turn.told:
         return None
@@ -58,11 +58,12 @@ MEMORIES: Mapping[str, Callable[[FinishedTurn], Tensor | None]] = {
     PREVIOUS: previous_model,
     CONTROLS: controls,
 }
-"""Name to what is remembered under it: shape (elements,), float32, on any device; None: nothing is."""
+"""Name to the function that makes what is remembered under it: shape (elements,), float32, on any device; or
+None, to remember nothing."""
 
 
 def remember(finished: FinishedTurn) -> Vectors:
-    """Return what is remembered of a turn: vectors of their own, on the host."""
+    """Return what is remembered of a turn, as copies on the host."""
     found = {name: keep(finished) for name, keep in MEMORIES.items()}
     return {
         name: vector.detach().to("cpu", copy=True) for name, vector in found.items() if vector is not None

@@ -1,8 +1,8 @@
 """What a client minimises: a sum of terms, and corrections of its gradient.
 
-A term or a correction is made anew for each turn of a client, from what it may need: its settings, the
-model, the shared part that the round began with, and what the client remembers. To add one
-is to write it in a file of its own and to name it in `TERMS` or `CORRECTIONS`.
+A term or a correction is made anew for each turn of a client, from what it may need: the settings, the model,
+the shared part that the round began with, and what the client remembers. To add one, write its mathematics in
+a file of its own in ``algorithms``, a function here, and list that in `TERMS` or `CORRECTIONS`.
 """
 
 from collections.abc import Callable, Sequence
@@ -33,7 +33,7 @@ class Outputs:
     embeddings
         Shape (B, width), float32: before the last BatchNorm.
     features
-        Shape (B, width), float32: after it; what images are compared by.
+        Shape (B, width), float32: after the last BatchNorm; what images are compared by.
     logits
         Shape (B, identities), float32.
     labels
@@ -48,10 +48,11 @@ class Outputs:
 
 
 Term = Callable[[Outputs], Tensor]
+"""From what the network makes of a batch to one term of the loss: its mean, shape (), float32."""
 
 
 def cross_entropy(turn: ClientTurn) -> Term | None:
-    """Tell the client's identities apart: FedPav's loss, with label smoothing where it is asked for."""
+    """Classify the client's identities: FedPav's loss, with label smoothing if it is set."""
     smoothing = turn.experiment.objective.label_smoothing
     return lambda outputs: F.cross_entropy(outputs.logits, outputs.labels, label_smoothing=smoothing)
 
@@ -70,11 +71,11 @@ def triplet(turn: ClientTurn) -> Term | None:
 
 
 def contrast(turn: ClientTurn) -> Term | None:
-    """Hold the features near those of the round's model, and away from the client's last one's: MOON.
+    """Hold the features near those of the round's model, and away from those of the client's last one: MOON.
 
-    All three models see the batch with its own statistics in BatchNorm, so that they differ by their
-    parameters alone, and the two that are not trained without dropout. A client that has not trained before
-    has no last model: the term is left out, as it is without gradient where both models are the same.
+    In all three models BatchNorm takes the batch's own statistics, so that they differ in their parameters
+    alone; the two that are not trained run without dropout. A client that has not trained before has no last
+    model, and the term is left out; it would have no gradient anyway, as both models would be the same.
     """
     experiment, model = turn.experiment, turn.model
     weight, temperature = experiment.objective.contrastive, experiment.objective.temperature
@@ -95,7 +96,7 @@ def contrast(turn: ClientTurn) -> Term | None:
 
 
 def proximal(turn: ClientTurn) -> Correction | None:
-    """Hold the parameters near those that the round began with: FedProx."""
+    """Hold the parameters near their values at the beginning of the round: FedProx."""
     strength, model = turn.experiment.objective.proximal, turn.model
     if not strength:
         return None
@@ -104,7 +105,7 @@ def proximal(turn: ClientTurn) -> Correction | None:
 
 
 def control(turn: ClientTurn) -> Correction | None:
-    """Take out of the gradients what sets them apart from all clients': SCAFFOLD."""
+    """Correct the gradients by how the client's differ from those of all clients: SCAFFOLD."""
     model = turn.model
     if CONTROLS not in turn.told:
         return None
@@ -115,10 +116,10 @@ def control(turn: ClientTurn) -> Correction | None:
 
 
 TERMS: Sequence[Callable[[ClientTurn], Term | None]] = (cross_entropy, triplet, contrast)
-"""What makes up the loss; a term that is not asked for makes itself None."""
+"""Make the terms of the loss, which are added up; a function returns None if its term is switched off."""
 
 CORRECTIONS: Sequence[Callable[[ClientTurn], Correction | None]] = (proximal, control)
-"""What changes the gradients before a step."""
+"""Make what changes the gradients before each step; a function returns None if it is switched off."""
 
 
 def objective_of(turn: ClientTurn) -> LossOf:

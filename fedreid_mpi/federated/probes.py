@@ -1,8 +1,8 @@
 """What is measured of a client's model before and after its training, while it is loaded.
 
-A probe is made anew for each turn of a client, where the round asks for it. It looks at the model before
-the training, after it, or both, and says what it found: fields of the client's report, and vectors that are
-averaged over the clients. To add one is to write a class and to name it in `PROBES`.
+A probe is made anew for each turn of a client, if the round asks for it. It looks at the model before the
+training, after it, or both, and returns what it measured: fields of the client's report, and vectors that are
+averaged over the clients. To add one, write a class and list it in `PROBES`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,14 +28,14 @@ from fedreid_mpi.seeds import generator
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What a probe found.
+    """What a probe measured.
 
     Attributes
     ----------
     report
-        Fields of the `ClientReport`.
+        Field of the `ClientReport` to its value.
     sums
-        Kind to vector, shape (elements,), float32: averaged over the clients of a group.
+        Kind to vector, shape (elements,), float32, which is averaged over the clients of a group.
     """
 
     report: Mapping[str, Any] = field(default_factory=dict)
@@ -43,21 +43,21 @@ class Measurement:
 
 
 class Probe(Protocol):
-    """Looks at the working model around a client's training."""
+    """Looks at the working model before and after a client's training."""
 
     def before(self) -> None:
-        """Look at the model that the client begins with."""
+        """Look at the model before the training."""
 
     def after(self) -> Measurement | None:
-        """Look at the trained model; None: what was found is not finite, the client has diverged."""
+        """Look at the trained model; return None if the measurement is not finite: the client diverged."""
 
 
 class CosineDistance:
-    """How far the training moved the client's logits: the cosine distance weight's measure.
+    """How far the training moved the client's logits, for the cosine distance weight.
 
-    Both looks are at the same unaugmented batch, with dropout off, and BatchNorm takes the statistics of that
-    batch in both: with running ones, which move in training, the distance would mostly be theirs. So the
-    looks differ by what the training did to the parameters alone.
+    Logits are taken before and after on the same unaugmented batch, without dropout. BatchNorm takes the
+    statistics of that batch both times: running ones move in training, and would make up most of the
+    distance. So the difference is what the training did to the parameters alone.
 
     The batch is of public images, drawn by (seed, round), the same for all clients (Zhuang et al., ACM TOMM
     2023, Algorithms 2 and 3), or of the client's own training images, drawn by (seed, round, client).
@@ -96,7 +96,7 @@ class CosineDistance:
 
 @dataclass(frozen=True, slots=True)
 class _After:
-    """A probe that has nothing to look at before."""
+    """A probe that looks at the trained model only."""
 
     state: RankState
     plan: RoundPlan
@@ -107,7 +107,7 @@ class _After:
 
 
 class ClusteringFeature(_After):
-    """What the client is clustered by: what its model makes of public images."""
+    """The feature that the client is clustered by: what its model makes of public images."""
 
     def after(self) -> Measurement | None:
         """Describe the trained model."""
@@ -119,10 +119,10 @@ class ClusteringFeature(_After):
 
 
 class TeacherFeatures(_After):
-    """What the client's model makes of the round's public images, to be distilled."""
+    """Features of the round's public images, to be distilled."""
 
     def after(self) -> Measurement | None:
-        """Teach."""
+        """Compute the features with the trained model."""
         assert self.state.public is not None
         features = self.state.public.teach(self.state.model.network, self.plan, self.state.heartbeat)
         return Measurement(sums={FEATURES: features.flatten()})
@@ -157,7 +157,7 @@ PROBES: Sequence[
     (lambda state, plan, client: plan.distil, TeacherFeatures),
     (_is_scored, LocalScores),
 )
-"""When a probe is asked for, and how it is made; in the order in which they look."""
+"""Whether a turn needs a probe, and what makes it; in the order in which they look."""
 
 
 def probes_of(state: RankState, plan: RoundPlan, client: Client) -> tuple[Probe, ...]:

@@ -1,9 +1,10 @@
-"""What the server makes of the clients' mean: the mean itself, or a step towards it or beyond.
+"""What the server makes of the clients' mean: the mean itself, or a step towards it or beyond it.
 
-A step is a function of a `ServerTurn`. It gives the parameters of the new model, and what the server is to
-remember; the next one in `STEPS` goes on from there. Only parameters that all clients train from are
-stepped: BatchNorm's statistics are averaged, and so are its scale and shift where clients keep their own. To
-add a step is to write its mathematics in a file of its own and to name it in `STEPS`.
+A step is a function of a `ServerTurn`. It returns the parameters of the new model and what the server is to
+remember; the next one in `STEPS` continues from there. Steps change only parameters that start a round equal
+on all clients: BatchNorm's statistics are averaged, and so are its scale and shift if clients keep their own.
+To add a step, write its mathematics in a file of its own in ``algorithms``, a function here, and list it in
+`STEPS`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,12 +44,12 @@ class ServerTurn:
     start
         Parameters of the model that the round began with: shape (parameters,), float32, on the host.
     mean
-        The clients' weighted mean, or what an earlier step made of it.
+        The clients' weighted mean, or what an earlier step made of it: of the same shape.
     means
-        What the clients contributed beside their models, averaged with the same weights (`contributions`): by
-        kind, shape (parameters,), float32, on the host.
+        Weighted means of what else the clients contributed (`contributions`): kind to vector, shape
+        (parameters,), float32, on the host.
     memory
-        What the server remembers.
+        What the server remembers, as earlier steps of this round left it.
     """
 
     experiment: Experiment
@@ -61,10 +62,12 @@ class ServerTurn:
 
 
 ServerStep = Callable[[ServerTurn], tuple[Tensor, Vectors]]
+"""Returns the parameters of the new model, shape (parameters,), float32, and what the server is to remember.
+What it is given is not changed."""
 
 
 def normalise(turn: ServerTurn) -> tuple[Tensor, Vectors]:
-    """Go as far as the clients did on average: FedNova's extrapolation."""
+    """Move as far as the clients did on average: FedNova's extrapolation."""
     settings = turn.experiment.optimizer
     weight = WEIGHTINGS[turn.experiment.aggregation.weights].weight
     factor = extrapolation(
@@ -88,7 +91,7 @@ def move_controls(turn: ServerTurn) -> tuple[Tensor, Vectors]:
 
 
 def optimise(turn: ServerTurn) -> tuple[Tensor, Vectors]:
-    """Take the mean's distance as a gradient: momentum, Adam, Yogi."""
+    """Use the clients' mean change as a gradient: momentum, Adam, Yogi."""
     settings = turn.experiment.server
     assert settings.optimizer != "none"
     rates = server_optimizers.Rates(settings.lr, settings.momentum, settings.beta2, settings.epsilon)
@@ -103,14 +106,15 @@ STEPS: Sequence[tuple[Callable[[Experiment], bool], ServerStep]] = (
     (has_controls, move_controls),
     (lambda experiment: experiment.server.optimizer != "none", optimise),
 )
-"""When a step is asked for, and what it does; in the order in which they are taken."""
+"""Whether an experiment needs a step, and the step; in the order in which they are taken."""
 
 TOLD: Mapping[str, Callable[[Experiment], bool]] = {CONTROLS: has_controls}
-"""What of the server's memory clients are told before they train, and when; it is 0 at first."""
+"""Name in the server's memory of what clients are sent before they train, to whether an experiment needs it.
+It is 0 at first."""
 
 
 def steps_of(experiment: Experiment) -> tuple[ServerStep, ...]:
-    """Return the steps that follow the mean."""
+    """Return the steps that an experiment needs."""
     return tuple(step for asked, step in STEPS if asked(experiment))
 
 
@@ -126,19 +130,19 @@ def step_from_mean(
     reports
         Of the clients in the mean, in client-id order.
     mean
-        Shape (shared,), float32, on the host; becomes the new model, in place.
+        Shape (shared,), float32, on the host; overwritten by the new model.
     means
         See `ServerTurn`.
 
     Returns
     -------
     Mapping
-        What the server is to remember, once the round is over.
+        What the server is to remember once the round is over.
 
     Raises
     ------
     FedReIDError
-        The new model is not finite, or has values so large that no client's could be averaged.
+        The new model is not finite, or has values too large to be averaged in the next round.
     """
     experiment, model = state.experiment, state.model
     (before,) = state.progress.models  # rules that step are refused where there could be several
@@ -169,7 +173,7 @@ def step_from_mean(
 
 
 def tell_clients(state: RankState) -> Vectors:
-    """Give every rank what its clients need of the server's memory."""
+    """Broadcast what clients need of the server's memory."""
     told = {
         name: state.progress.server.get(name, torch.zeros(state.model.statistics.start))
         for name, asked in TOLD.items()

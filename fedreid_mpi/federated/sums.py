@@ -1,9 +1,9 @@
 """What the clients of a rank add to a round's averages, until the server has said who is averaged with whom.
 
-A client is added as soon as all that is measured of it is finite, in whatever order clients finish: sums
-know no order (`algorithms.averaging`). Only what depends on who is left is kept aside: the vectors of
-clients that are to be grouped by what they have learnt, that of a client that is alone, and BatchNorm
-statistics that are taken from one client.
+A client is added as soon as it has trained and all that is measured of it is finite; the order does not
+matter (`algorithms.averaging`). Three things are set aside, as they depend on which clients are left: vectors
+of clients that are to be grouped by what they have learnt, the model of a client that is alone in its group,
+and BatchNorm statistics that are taken from one client.
 """
 
 from collections import Counter
@@ -22,12 +22,22 @@ if TYPE_CHECKING:
     from fedreid_mpi.federated.masks import Masks  # needs an optional package
 
 MODELS, FEATURES = "models", "features"
-"""Kinds of vectors; also what they are called in the ledger."""
+"""Kinds of vectors, as they are called in the ledger as well."""
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A part of a vector, the grid that its values are summed on, and the L2 norm of an update, at most."""
+    """A part of a vector that is summed on one grid.
+
+    Attributes
+    ----------
+    part
+        Its elements.
+    grid
+        The grid of their sum.
+    bound
+        L2 norm to which an update is clipped, with differential privacy.
+    """
 
     part: slice
     grid: Grid
@@ -36,17 +46,17 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class Vectors:
-    """What is averaged under one kind: its length, and its segments in order."""
+    """The vectors of one kind: their length, and their segments in order."""
 
     length: int
     segments: tuple[Segment, ...]
 
     def fits(self, values: Tensor) -> bool:
-        """Tell whether all values are finite and on their grids."""
+        """Whether all values are finite and within the limits of their grids."""
         return all(fits(values[segment.part], segment.grid) for segment in self.segments)
 
     def add(self, total: Tensor, values: Tensor, share: float, first: bool = False) -> None:
-        """Add a client's contribution to a sum, in place, or begin a sum with it."""
+        """Add a client's contribution to a sum in place, or start a sum with it."""
         for segment in self.segments:
             add_contribution(total[segment.part], values[segment.part], share, segment.grid, first)
 
@@ -65,20 +75,21 @@ class RankSums:
     vectors
         What is averaged, by kind.
     keys
-        Participant to the number of the group that it is averaged in, alike on all ranks; empty where the
+        Participant to the number of the group that it is averaged in, the same on all ranks; empty if the
         participants are yet to be grouped.
     order
         The participants in the round's seeded order.
     lends_statistics
         Whether a group takes BatchNorm statistics from its first client in that order.
     updates
-        Whether a client adds how its model has moved, clipped; a lone one then is added like any other.
+        Whether clients add their clipped updates instead of their models; then one that is alone in its
+        group is added like any other.
     masks
-        What hides this rank's sums, where they are to be hidden.
+        Hide this rank's sums, with secure aggregation.
     spare
-        Vectors of integers that an earlier round is done with; see `finish`.
+        Buffers of earlier rounds, to be used again; see `finish`.
     received
-        Sums of all ranks, on the server.
+        Sums over all ranks, on the server.
     """
 
     vectors: Mapping[str, Vectors]
@@ -95,11 +106,11 @@ class RankSums:
     _statistics: dict[int, tuple[int, Tensor]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Count who is with whom."""
+        """Count the clients of each group."""
         self._sizes = Counter(self.keys.values())
 
     def contribution(self, trained: Tensor, start: Tensor) -> Tensor:
-        """Return what a client adds: its trained model, or how far it has come from the start, clipped."""
+        """Return what a client adds: its trained model, or its clipped update."""
         if not self.updates:
             return trained
         update = trained - start
@@ -108,7 +119,7 @@ class RankSums:
         return update
 
     def add(self, client: int, kind: str, share: float, values: Tensor) -> None:
-        """Add a client that has not diverged; its vector may change afterwards."""
+        """Add a vector of a client that has not diverged; the caller may change it afterwards."""
         if client not in self.keys or (kind == MODELS and self.is_alone(client)):
             self._aside[kind, client] = share, values.to("cpu", copy=True)
         else:
@@ -125,14 +136,14 @@ class RankSums:
             self._statistics[key] = place, values[vectors.segments[-1].part].to("cpu", copy=True)
 
     def take_spare(self, length: int, device: torch.device) -> Tensor:
-        """Return a vector of integers, in old memory if there is some: new pages cost as much as a sum."""
+        """Return a buffer of integers, a used one if possible: fresh memory pages cost as much as a sum."""
         for place, vector in enumerate(self.spare):
             if len(vector) == length and vector.device == device:
                 return self.spare.pop(place)
         return torch.empty(length, dtype=torch.int64, device=device)
 
     def finish(self) -> None:
-        """Let a later round use the memory of the sums: one vector of each length."""
+        """Keep the buffers of the sums for a later round, one of each length."""
         lengths = {len(vector) for vector in self.spare}
         for vector in (*self._sums.values(), *self.received):
             if len(vector) not in lengths:
@@ -142,11 +153,11 @@ class RankSums:
         self.received.clear()
 
     def is_alone(self, client: int) -> bool:
-        """Tell whether nobody else is in a client's group: then its model comes back unchanged."""
+        """Whether a client is alone in its group: its model is then returned unchanged."""
         return not self.updates and self._sizes[self.keys[client]] == 1
 
     def settle(self, groups: Sequence[Group]) -> None:
-        """Add what was kept until the participants were grouped, now that they are."""
+        """Add what was set aside until the participants were grouped."""
         for number, group in enumerate(groups):
             self.keys.update({client: number for client in group.weights if client in group.members})
         self._sizes = Counter(self.keys.values())
@@ -155,7 +166,7 @@ class RankSums:
                 self._add(client, kind, *self._aside.pop((kind, client)))
 
     def total(self, kind: str, key: int) -> GridSum | None:
-        """Return this rank's sum of a group, to be sent; None: it has nothing to add, and no mask."""
+        """Return this rank's sum of a group, to be sent; None if it has nothing to add and no mask."""
         total = self._sums.get((kind, key))
         if self.masks is not None:
             if total is None:
@@ -165,12 +176,12 @@ class RankSums:
         return None if total is None else GridSum(total.cpu().numpy())
 
     def lone_model(self, client: int) -> Tensor | None:
-        """Return the model of a client that is alone in its group, if this rank hosts it."""
+        """Return the model of a client that is alone in its group; None if another rank hosts it."""
         kept = self._aside.get((MODELS, client))
         return None if kept is None else kept[1]
 
     def statistics(self, client: int) -> Tensor | None:
-        """Return the statistics that a client lends its group, if this rank hosts it."""
+        """Return the statistics that a group takes from a client; None if another rank hosts it."""
         if (lone := self.lone_model(client)) is not None:
             return lone[self.vectors[MODELS].segments[-1].part]
         place, values = self._statistics.get(self.keys[client], (-1, None))

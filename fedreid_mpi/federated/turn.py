@@ -1,4 +1,4 @@
-"""One client's turn in a round: what is known of it before its first step, and after its last."""
+"""One client's turn in a round: what is known before its first step, and after its last."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,11 +25,11 @@ class ClientTurn:
     model
         The rank's working model, loaded with the client's shared and private parts.
     start
-        The shared part that the turn begins with: shape (shared,), float32, on the model's device.
+        The shared part at the beginning of the turn: shape (shared,), float32, on the model's device.
     memory
-        What the client remembers of its last turn, on the host: of a client in its first turn, nothing.
+        What the client remembers of its last turn, on the host; empty in its first turn.
     told
-        What the server tells all clients beside the model, on the host.
+        What the server broadcasts to all clients in addition to the model, on the host.
     """
 
     experiment: Experiment
@@ -46,11 +46,11 @@ class FinishedTurn:
     Attributes
     ----------
     turn
-        Of its beginning; the model in it is the trained one.
+        The turn as it began, except that its model is now the trained one.
     optimizer
-        With the state that the steps left.
+        Its state is that after the last step.
     steps
-        How many there were.
+        Number of optimiser steps taken.
     """
 
     turn: ClientTurn
@@ -59,9 +59,10 @@ class FinishedTurn:
 
 
 def shared_parameters(model: FlatModel, experiment: Experiment) -> tuple[ParamSpec, ...]:
-    """Return the parameters that all clients begin a round with alike.
+    """Return the parameters that start a round equal on all clients.
 
-    Those of backbone and embedding; not BatchNorm's scale and shift with ``aggregation.bn = "local"``.
+    These are the parameters of backbone and embedding, without BatchNorm's scale and shift if
+    ``aggregation.bn = "local"``.
     """
     own = local_normalisation(model, experiment)
     shared = (Role.BACKBONE, Role.EMBEDDING)
@@ -69,13 +70,13 @@ def shared_parameters(model: FlatModel, experiment: Experiment) -> tuple[ParamSp
 
 
 def local_normalisation(model: FlatModel, experiment: Experiment) -> frozenset[str]:
-    """Name the tensors of BatchNorm that each client keeps to itself."""
+    """Return the names of the BatchNorm tensors that each client keeps to itself."""
     local = experiment.aggregation.bn == "local"
     return frozenset(spec.name for spec in model.normalisation if local)
 
 
 def paired(model: FlatModel, specs: Sequence[ParamSpec], values: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
-    """Put each trainable parameter beside its part of a vector that is laid out like the model."""
+    """Pair each trainable parameter with its part of a vector that is laid out like the flat model."""
     parameters = dict(model.network.named_parameters())
     return [
         (parameters[spec.name], values.as_strided(spec.shape, spec.stride, spec.offset))

@@ -1,4 +1,4 @@
-"""The results archive of a run: segments that are whole at any moment, their readers, and study files."""
+"""The results archive of a run, its reader and writer, and study files."""
 
 from fedreid_mpi.results.reader import RunResults, read_run, results_of, stable_figures
 from fedreid_mpi.results.segments import last_attempt

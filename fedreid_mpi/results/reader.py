@@ -1,4 +1,4 @@
-"""A run's results as values, whether the run is finished or still going on."""
+"""The results of a run, finished or still going on, as values."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,17 +33,17 @@ from fedreid_mpi.results.writer import tabulate
 class RunResults:
     """A run's results, its segments joined.
 
-    R rounds, K clients (in id order), E evaluated rounds, M = 4 models (order of `ModelKind`). Where there is
-    nothing, floats are NaN and counts -1; ``fedreid_mpi.results.schema`` says so for each.
+    There are R rounds, K clients (in id order), E evaluated rounds, and M = 4 models (in the order of
+    `ModelKind`). What is missing is NaN, or -1 if it is a count; [File formats](format.md) describes each.
 
     Attributes
     ----------
     header
-        What was known before the first round; that of the last attempt.
+        What was known before the first round of the last attempt.
     run_id
-        Identity of the run: two attempts have one, two runs never.
+        Identity of the run: attempts share it, different runs never do.
     files
-        The archive's files, in order; of a run of a study file that one.
+        The archive's files, in order; for a run in a study file, that file.
     rounds
         Shape (R,), int64: round numbers.
     learning_rate
@@ -51,20 +51,20 @@ class RunResults:
     evaluated
         Shape (R,), bool: whether the round was planned to end with an evaluation.
     epsilon
-        Shape (R,), float64: what was spent of differential privacy until the round's end.
+        Shape (R,), float64: the ε of differential privacy that was spent by the end of the round.
     participated, position, loss, weight, cosine_distance, group, distillation_loss, steps, images, finite
         Shape (R, K): each client's training.
     seconds
-        Shape (R, K): each client's training.
+        Shape (R, K), float64: duration of each client's training.
     phases, phase_seconds
-        P names; shape (R, P), float64, seconds.
+        Names of P phases; their durations in seconds, shape (R, P), float64.
     traffic, bytes_sent
-        T names; shape (R, T), int64, bytes.
+        Names of T kinds of messages; bytes sent, shape (R, T), int64.
     groupings, distances
-        Shape (G,), int64: rounds in which clients were grouped anew; shape (G, K, K), float32: cosine
-        distances between the clients' features.
+        Rounds in which clients were grouped anew, shape (G,), int64; cosine distances between the clients'
+        features, shape (G, K, K), float32.
     messages
-        The ledger: round, rank, message and count of all that left a rank.
+        The ledger: round, rank, message, and how often it was sent.
     evaluations
         Shape (E,), int64: rounds after which models were scored.
     cmc
@@ -72,10 +72,10 @@ class RunResults:
     mean_ap, mean_inp, queries, unmatched
         Shape (E, K, M).
     unseen
-        Scores on datasets that nobody trains on, in order of round, group and dataset; `unseen_score` has
-        them by dataset.
+        Scores on datasets that no client trains on, in order of round, group and dataset; `unseen_score`
+        gives them by dataset.
     events
-        In the order in which they happened.
+        What was out of the ordinary, in order.
     """
 
     header: RunHeader
@@ -114,7 +114,7 @@ class RunResults:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration, parsed; keys of earlier versions go by their names of today."""
+        """The configuration, parsed; keys of earlier versions have their present names."""
         return settings_of(self.header.configuration)
 
     @property
@@ -128,7 +128,7 @@ class RunResults:
         return str(self.settings.get("federation", {}).get("mode", "federated"))
 
     def score(self, round: int, client: int, model: ModelKind) -> Scores | None:
-        """Return the scores of one model on one client's test split; None where it was not scored."""
+        """Return the scores of one model on one client's test split; None if it was not scored."""
         rows = np.flatnonzero(self.evaluations == round)
         cell = (rows[0] if rows.size else 0, client, list(ModelKind).index(model))
         if not rows.size or self.queries[cell] < 0:
@@ -142,10 +142,10 @@ class RunResults:
         )
 
     def unseen_score(self, round: int, dataset: int) -> Scores | None:
-        """Return the global models' mean scores on one unseen dataset; None where one was not scored.
+        """Return the global models' mean scores on one unseen dataset; None if one was not scored.
 
-        Where clients are grouped it is the mean over the groups' models, weighted by their numbers of
-        clients: what the model of a client drawn at random is expected to score.
+        If clients are grouped, it is the mean over the groups' models, weighted by their numbers of clients:
+        the expected score of the model of a client drawn at random.
         """
         rows = np.flatnonzero(self.rounds == round)
         groups = self.group[rows[0]][self.group[rows[0]] >= 0] if rows.size else np.empty(0, np.int32)
@@ -159,7 +159,7 @@ class RunResults:
 
     @property
     def mean_loss(self) -> NDArray[np.float64]:
-        """Return each round's training loss over all images seen: shape (R,), NaN where nothing is finite."""
+        """Mean training loss of each round over all images seen: shape (R,), NaN where nothing is finite."""
         images = np.where(self.finite, self.images, 0)
         total, seen = (np.where(self.finite, self.loss, 0) * images).sum(axis=1), images.sum(axis=1)
         return np.where(seen > 0, total / np.maximum(seen, 1), np.nan)
@@ -180,7 +180,7 @@ def read_run(path: Path) -> RunResults:
     Raises
     ------
     DataError
-        There are no results, or a file is foreign, truncated, of another format version or of another run.
+        If there are no results, or a file is truncated, of another kind, version or run.
     """
     segments = list_segments(path)
     attributes, arrays = read_joined(segments)
@@ -189,7 +189,7 @@ def read_run(path: Path) -> RunResults:
 
 
 def results_of(header: RunHeader, records: Sequence[RoundRecord]) -> RunResults:
-    """Return rounds as they would be read, though they were never written; without an identity."""
+    """Return rounds as if they had been written and read again; without an identity."""
     return _results(header, "", (), tabulate(header, records))
 
 
@@ -241,7 +241,7 @@ def _results(
 def stable_figures(run_dir: Path) -> dict[str, NDArray[Any]]:
     """Return every dataset that is not volatile, by path, joined over the segments.
 
-    Two runs of the same experiment, on whatever numbers of ranks, have equal ones, bit for bit.
+    They are equal, bit for bit, in two runs of the same experiment on any numbers of ranks.
 
     Raises
     ------

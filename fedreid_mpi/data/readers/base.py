@@ -1,4 +1,4 @@
-"""What the readers share: what a reader is, what it lists, and how it recognises a folder."""
+"""What all readers share: what a reader is, what it lists, and how it recognises a folder."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -17,13 +17,13 @@ BENCHMARK = "benchmark"
 
 
 class About(int):
-    """A count that is right for one draw; others give others."""
+    """A published count that depends on a random draw: another draw gives another count."""
 
 
 Load = Callable[[str], bytes | NDArray[np.uint8]]
-"""Takes the path of an image; returns the bytes of its file, or its pixels (rows, columns, 3) as RGB.
+"""From the path of an image to the bytes of its file, or its pixels: shape (rows, columns, 3), RGB.
 
-Called in several threads at once. Raises `DataError` where nothing can be read.
+Called from several threads at once. Raises `DataError` if the image cannot be read.
 """
 
 
@@ -36,10 +36,10 @@ class Record:
     path
         Relative to the dataset's folder, with forward slashes.
     pid
-        Person. The same number in training and test never means the same person, except where it says junk
-        (-1) or distractor (0) in Market-1501.
+        Person. The same number in training and test never means the same person, except for junk (-1) and
+        distractors (0) in Market-1501.
     camid
-        Camera, real or pseudo.
+        Camera, real or simulated.
     role
         What the image is for.
     """
@@ -57,14 +57,14 @@ class Choices:
     Attributes
     ----------
     seed
-        Of splits and pseudo cameras that are drawn.
+        Of the splits and simulated cameras that are drawn.
     training
-        Whether validation images, where a dataset sets some apart, are trained on as well.
+        Whether validation images, if a dataset has some, are trained on as well.
     splits
-        Name of the splits: ``"benchmark"``, the federated benchmark's one split, or another that the variant
-        offers. Where a variant has nothing to do with the benchmark, its first are taken instead.
+        Name of the splits: ``"benchmark"``, the single split of the federated benchmark, or another that the
+        variant offers. A variant without a benchmark split uses its first splits instead.
     split_file
-        A file of splits that the user holds.
+        A file of splits that the user has.
     """
 
     seed: int = 0
@@ -75,22 +75,22 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a reader lists.
+    """What a reader returns.
 
     Attributes
     ----------
     splits
         The images of each split, in any order. An image has the same person and camera in all of them.
     drawn
-        Whether the seed decided anything.
+        Whether anything depended on the seed.
     notes
         What the user should know.
     load
-        Gets an image by its path, where images are no files in the dataset's folder.
+        Loads an image by its path, if images are not files in the dataset's folder.
     whole
-        Counts of all that lies in the folder, whatever is drawn from it, by the keys of `Variant.whole`.
+        Counts of everything in the folder, whatever is drawn from it, by the keys of `Variant.whole`.
     reach
-        The least and the most that a draw from these images can give, for each count that is drawn.
+        For each count that depends on a draw, the smallest and the largest value that these images allow.
     """
 
     splits: tuple[tuple[Record, ...], ...]
@@ -103,32 +103,33 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way in which a dataset comes.
+    """One form in which a dataset is distributed.
 
     Attributes
     ----------
     name
-        As stored in the archive and accepted by ``--variant``.
+        As stored in the archive, and accepted by ``--variant``.
     looks_for
-        What tells the variant, for the message when no variant fits.
+        What the variant is recognised by, for the message if no variant fits.
     recognise
-        Says why a folder is of this variant, or returns None. It looks at names only, and must not fail.
+        Returns why a folder is of this variant, or None. It looks at names only, and must not fail.
     read
         Lists the images of a folder.
     splits
-        Names accepted by ``--splits``, ``"benchmark"`` first where it is offered, to the published counts of
-        the first such split, by the keys of `fedreid_mpi.data.checks.count`; those that are drawn as `About`.
+        Name accepted by ``--splits`` to the published counts of its first split, by the keys of
+        `fedreid_mpi.data.checks.count`; ``"benchmark"`` comes first if it is offered. Counts that depend on a
+        draw are `About`.
     whole
-        Published counts of all that lies in the folder, by any keys.
+        Published counts of everything in the folder, by any keys.
     levels
-        Folders below the given one in which this variant may lie as well; tried in order.
+        Folders below the given one in which this variant may be found as well; tried in order.
     train_only
-        Counts that hold instead with ``--training train``, None for those that nobody published. Itself None
-        where the choice means nothing.
+        Counts that replace those above with ``--training train``; None for unpublished ones. Itself None if
+        the variant has no such choice.
     split_file
-        What ``--split-file`` may name, e.g. ``"split.json"``; empty where that means nothing.
+        What ``--split-file`` may name, e.g. ``"split.json"``; empty if it takes none.
     if_alone
-        Whether it is taken only where no other variant is beside it, or where it is asked for.
+        Whether it is chosen only if no other variant fits, or if it is asked for.
     """
 
     name: str
@@ -152,10 +153,10 @@ class Reader:
     name
         Name of the dataset on the command line and in its archive.
     folders
-        Names by which its folder is known, the original's place first. How they are written does not matter:
-        capitals, hyphens and the like are passed over.
+        Names by which its folder is known, that of the original release first. Capitals, hyphens and the like
+        do not matter.
     variants
-        Tried in order; the first that recognises a folder is taken.
+        Tried in order; the first that recognises a folder is used.
     """
 
     name: str
@@ -164,7 +165,7 @@ class Reader:
 
 
 def holds(*names: str) -> Callable[[Path], str | None]:
-    """Return a `Variant.recognise` that wants all of these files or folders, and says so."""
+    """Return a `Variant.recognise` that requires all of these files or folders."""
 
     def recognise(root: Path) -> str | None:
         return f"it holds {words(names)}" if all(is_there(root / name) for name in names) else None
@@ -173,7 +174,7 @@ def holds(*names: str) -> Callable[[Path], str | None]:
 
 
 def holds_names(pattern: re.Pattern[str], folder: str = ".") -> Callable[[Path], str | None]:
-    """Return a `Variant.recognise` that wants an image named so, and says which."""
+    """Return a `Variant.recognise` that requires an image whose name matches."""
 
     def recognise(root: Path) -> str | None:
         names = image_names(root / folder)
@@ -190,16 +191,16 @@ def client_counts(
     query: tuple[int, int],
     gallery: int,
 ) -> dict[str, int]:
-    """Name the published counts of a client's dataset.
+    """Return the published counts of a client's dataset, by name.
 
     Parameters
     ----------
     cameras
         Number of cameras.
     train, query
-        Identities and images.
+        Number of identities, and of images.
     gallery
-        Images.
+        Number of images.
     """
     return {
         "cameras": cameras,
@@ -212,12 +213,12 @@ def client_counts(
 
 
 def about(counts: Mapping[str, int], *keys: str) -> dict[str, int]:
-    """Mark the counts under ``keys`` as drawn."""
+    """Mark the counts under ``keys`` as depending on a draw."""
     return {key: About(number) if key in keys else number for key, number in counts.items()}
 
 
 def read_folders(root: Path, folders: Iterable[tuple[str, SplitRole, re.Pattern[str]]]) -> list[Record]:
-    """Read a dataset whose split is in its folders and whose names tell ``pid`` and ``cam``.
+    """Read a dataset whose folders are the split, and whose image names contain ``pid`` and ``cam``.
 
     Parameters
     ----------
@@ -234,7 +235,7 @@ def read_folders(root: Path, folders: Iterable[tuple[str, SplitRole, re.Pattern[
 
 
 def separate_people(records: Iterable[Record]) -> list[Record]:
-    """Give the people of the test set numbers above those of training, where both start at the same."""
+    """Renumber the people of the test set above those of training, if both are numbered from the start."""
     records = list(records)
     first = 1 + max((record.pid for record in records if record.role == SplitRole.TRAIN), default=-1)
     return [
@@ -244,9 +245,9 @@ def separate_people(records: Iterable[Record]) -> list[Record]:
 
 
 def for_queries(images: Iterable[Record], records: Iterable[Record]) -> list[Record]:
-    """Return those of the multi-query ``images`` that show the person of a query in the query's camera.
+    """Return those multi-query ``images`` that show a query's person in the query's camera.
 
-    The others, such as people who are trained on, serve no query.
+    The others, such as those of people who are trained on, belong to no query.
     """
     asked = {(record.pid, record.camid) for record in records if record.role == SplitRole.QUERY}
     return [image for image in images if (image.pid, image.camid) in asked]

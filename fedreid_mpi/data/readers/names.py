@@ -1,4 +1,4 @@
-"""Listing a folder, and matching names in full: nothing is skipped in silence."""
+"""Listing folders and matching names in full: nothing is skipped silently."""
 
 import os
 import re
@@ -13,7 +13,7 @@ EXTENSIONS = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is such a file or folder; False, and no error, below a folder that may not be entered."""
+    """Whether there is such a file or folder; False, not an error, below a folder without permission."""
     try:
         return path.exists()
     except OSError:
@@ -33,7 +33,7 @@ def list_folder(root: Path, folder: str) -> list[Path]:
     Raises
     ------
     DataError
-        When there is no such folder, it cannot be read, a link in it leads nowhere, or a name is not UTF-8.
+        If there is no such folder, it cannot be read, a link in it is broken, or a name is not UTF-8.
     """
     path = root / folder
     try:
@@ -61,7 +61,7 @@ def list_images(root: Path, folder: str) -> list[str]:
     Raises
     ------
     DataError
-        As `list_folder`, or when there is no image in the folder.
+        As `list_folder`, or if there is no image in the folder.
     """
     entries = list_folder(root, folder)
     try:
@@ -74,9 +74,9 @@ def list_images(root: Path, folder: str) -> list[str]:
 
 
 def image_names(folder: Path) -> list[str]:
-    """List the names of the image files in a folder, sorted; none where there is no such folder.
+    """List the names of the image files in a folder, sorted; none if there is no such folder.
 
-    Unlike `list_images` it never fails, as a `Variant.recognise` needs it.
+    Unlike `list_images` it never fails, as `Variant.recognise` requires.
     """
     try:
         return sorted(entry.name for entry in folder.iterdir() if _is_image(entry))
@@ -85,7 +85,7 @@ def image_names(folder: Path) -> list[str]:
 
 
 def folders_in(folder: Path) -> list[Path]:
-    """List the folders in a folder, sorted, without hidden ones and archive litter; it never fails."""
+    """List the folders in a folder, sorted, without hidden ones and macOS archive litter; it never fails."""
     try:
         found = [entry for entry in folder.iterdir() if entry.is_dir()]
     except OSError:
@@ -98,7 +98,7 @@ def _is_image(entry: Path) -> bool:
 
 
 def match_name(name: str, pattern: re.Pattern[str]) -> re.Match[str] | None:
-    """Match a name in full; the extension in any case, the rest as written."""
+    """Match a name in full, with its extension in lower case."""
     stem, dot, extension = name.rpartition(".")
     return pattern.fullmatch(stem + dot + extension.lower())
 

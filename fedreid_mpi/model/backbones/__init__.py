@@ -1,4 +1,4 @@
-"""Backbones: images in, one vector per image out. Adding one is adding a line to `BACKBONES`."""
+"""Backbones: images in, one vector per image out. To add one, add a line to `BACKBONES`."""
 
 from collections.abc import Callable
 from functools import partial
@@ -34,13 +34,13 @@ BACKBONES: dict[str, Callable[[int], Backbone]] = {
     "osnet_x1_0": build_osnet,
     "mobilenet_v2": build_mobilenet_v2,
 }
-"""Name in the configuration to what builds it for images of any size, given the stride of the last stage."""
+"""Name in the configuration to the function that builds it, given the stride of the last stage."""
 
 SIZED: dict[str, Callable[[int, tuple[int, int]], Backbone]] = {
     "vit_small_ics": partial(_build_ics_vit, "vit_small_ics"),
     "vit_base_ics": partial(_build_ics_vit, "vit_base_ics"),
 }
-"""The same of those that are built for images of one size, given height and width as well."""
+"""The same for backbones of one image size, whose functions are given height and width as well."""
 
 
 def build_backbone(settings: config.Model, size: tuple[int, int]) -> Backbone:

@@ -1,4 +1,4 @@
-"""What is known of a backbone that has been built."""
+"""What a builder of a backbone returns."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class Backbone:
     dimension
         Width of that vector.
     pixel_scale
-        What its pre-trained weights expect of pixels.
+        Mean and deviation by which its pixels are normalised.
     """
 
     module: nn.Module
@@ -28,12 +28,12 @@ class Backbone:
 
 
 def refuse_last_stride(name: str, last_stride: int) -> None:
-    """Refuse a last stride of 1.
+    """Refuse a last stride of 1, for a backbone whose last stage has no stride.
 
     Raises
     ------
     ConfigurationError
-        For a backbone whose last stage has no stride.
+        If the last stride is 1.
     """
     if last_stride == 1:
         raise ConfigurationError(

@@ -34,21 +34,31 @@ def prose(text):
     return parts
 
 
+def row(option, context):
+    """Give the names of an option, and its help, in which what it may be comes before its default."""
+    names, said = option.get_help_record(context)
+    said = " ".join(said.split()).replace("|", "\\|")
+    names = names.replace(" RANGE", "")
+    if isinstance(option.type, click.Choice):
+        names = re.sub(r" \[.*\]", "", names)
+        meaning, bracket, rest = said.partition(" [")
+        choices = ", ".join(f"`{choice}`" for choice in option.type.choices)
+        said = f"{meaning} One of {choices}.{bracket}{rest}"
+    said = re.sub(r" \[", r" \\[", said)  # nothing of this is the name of a link
+    return f"| `{names}` | {said} |"
+
+
 def section(command, context):
     lines = [f"## {context.command_path.removeprefix('fedreid-mpi ')}", ""]
     usage = " ".join([context.command_path, *command.collect_usage_pieces(context)])
     lines += ["```text", usage, "```", ""]
     for part in prose(command.help):
         lines += [part, ""]
-    options = (each for each in command.params if isinstance(each, click.Option))
-    records = filter(None, (option.get_help_record(context) for option in options))
-    rows = [
-        " | ".join(["", f"`{names}`", " ".join(said.split()).replace("|", "\\|"), ""]).strip()
-        for names, said in (
-            (names.replace(" RANGE", "").replace("|", "\\|"), said) for names, said in records
-        )
-    ]
-    return "\n".join([*lines, "| option | meaning |", "|---|---|", *rows] if rows else lines).strip()
+    options = [each for each in command.params if isinstance(each, click.Option) and not each.hidden]
+    if options:
+        rows = [row(option, context) for option in options]
+        lines += ['<div class="keys" markdown>', "", "| option | meaning |", "|---|---|", *rows, "", "</div>"]
+    return "\n".join(lines).strip()
 
 
 def sections():
@@ -69,4 +79,4 @@ def test_the_page_shows_every_command_as_it_is(generated):
 def test_every_option_is_described():
     rows = re.findall(r"^\| `(.+)` \| (.*) \|$", sections(), flags=re.MULTILINE)
     assert len(rows) > 100
-    assert [option for option, said in rows if not re.sub(r"\[.*\]", "", said).strip()] == []
+    assert [option for option, said in rows if not re.sub(r"One of `.*`\.|\\\[.*\]", "", said).strip()] == []

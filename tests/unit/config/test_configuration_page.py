@@ -79,6 +79,7 @@ def tables():
             continue
         section = field.annotation
         lines += ["", f"## `[{name}]`", "", section.__doc__.partition("\n")[0].replace("``", "`"), ""]
+        lines += ['<div class="keys" markdown>', ""]
         lines += ["| key | value | default | meaning |", "|---|---|---|---|"]
         for key, entry in section.model_fields.items():
             default = value(_plain(entry.default))
@@ -86,6 +87,7 @@ def tables():
                 default += f"; published {value(PRESETS['published'][name][key])}"
             said = (entry.description or "").replace("|", "\\|")
             lines.append(f"| `{key}` | {kind(entry.annotation, entry.metadata)} | {default} | {said} |")
+        lines += ["", "</div>"]
     return "\n".join(lines).strip() + "\n"
 
 
