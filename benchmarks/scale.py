@@ -3,8 +3,9 @@
     python -m benchmarks.scale [--ranks 1 3 5] [--clients 4 8 44 180 360 1000] [--rounds 5]
 
 Four datasets of noise are dealt out by people; there are always as many images. For each number of ranks
-one launch times the rounds of all numbers of clients in turn, without augmentation and without scores;
-another one for each number of clients measures memory and traffic.
+one launch times the rounds of all numbers of clients in turn, without augmentation and without scores. Its
+server plays each round alone as well, while the other ranks wait: on a machine with other work only what is
+measured in turn can be compared. Another launch for each number of clients measures memory and traffic.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import torch
 
 from benchmarks.noise import write_noise
 from benchmarks.playing import Outcome, anonymous_memory, on_ranks, options_of, play
-from fedreid_mpi.comm import Communicator, connect
+from fedreid_mpi.comm import Communicator, SingleCommunicator, connect
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.federated.plan import plan_round
 from fedreid_mpi.federated.round import run_round
@@ -82,22 +83,28 @@ def write_datasets(folder: Path, images: int) -> None:
 
 
 def work(folder: str, counts: list[int], rounds: int) -> dict[str, Any] | None:
-    """Play rounds of all numbers of clients in turn; return seconds per round, MB of ranks, bytes sent."""
+    """Play rounds of all numbers of clients in turn; return seconds per round, MB of ranks, bytes sent.
+
+    With several rounds the server plays each alone as well, just before.
+    """
     torch.set_num_threads(1)
     comm = connect()
     archives = sorted(Path(folder).glob("*.h5"))
-    federations = {count: Federation(comm, archives, count, looks=rounds == 1) for count in counts}
-    seconds: dict[int, list[float]] = {count: [] for count in counts}
+    compared = rounds > 1 and comm.size > 1 and comm.is_server
+    together = {count: Federation(comm, archives, count, looks=rounds == 1) for count in counts}
+    alone = {count: Federation(SingleCommunicator(), archives, count) for count in counts if compared}
+    seconds: dict[int, list[tuple[float, float]]] = {count: [] for count in counts}
     for played in range(rounds + 1):  # the first is to warm up
-        for count, federation in federations.items():
-            took = federation.play()
+        for count in counts:
+            by_itself = comm.decide("alone", lambda count=count: alone[count].play() if compared else 0.0)
+            took = together[count].play()
             if played:
-                seconds[count].append(took)
-    peaks = comm.gather(max(each.peak for each in federations.values()))
+                seconds[count].append((took, by_itself))
+    peaks = comm.gather(max(each.peak for each in together.values()))
     if peaks is None:
         return None
-    medians = [statistics.median(seconds[count]) for count in counts]
-    return {"seconds": medians, "peaks": peaks, "sent": max(each.sent for each in federations.values())}
+    medians = [[statistics.median(times) for times in zip(*seconds[count], strict=True)] for count in counts]
+    return {"seconds": medians, "peaks": peaks, "sent": max(each.sent for each in together.values())}
 
 
 def measure(options: argparse.Namespace) -> Outcome:
@@ -108,8 +115,10 @@ def measure(options: argparse.Namespace) -> Outcome:
         for ranks in options.ranks:
             words = f"{ranks} ranks" if ranks > 1 else "one process"
             medians = on_ranks(ranks, "scale", folder, options.clients, options.rounds)["seconds"]
-            for row, seconds in zip(rows, medians, strict=True):
-                row[words] = seconds
+            for row, (together, alone) in zip(rows, medians, strict=True):
+                row[words] = together
+                if alone:
+                    row[f"{words}: times as fast as one process"] = alone / together
         for row in rows:
             alone = on_ranks(ranks, "scale", folder, [row["clients"]], 1)
             row["MB of a client rank"] = max(alone["peaks"][1:] or alone["peaks"])

@@ -4,6 +4,7 @@
 gave, ``Group`` which models are averaged, and ``RoundRecord`` what goes into the results archive.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -134,7 +135,7 @@ class ParamSpec:
     @property
     def size(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,17 +70,19 @@ class FlatModel:
         self.normalisation = tuple(
             spec for spec in self.specs if isinstance(modules[spec.name.rpartition(".")[0]], BatchNorm)
         )
+        self._regions: dict[Role, slice] = {}
+        end = 0
+        for role in Role:
+            sizes = [_padded(spec.size) for spec in self.specs if spec.role is role]
+            begin, end = end, end + sum(sizes)
+            self._regions[role] = slice(begin, end)
         self._parameters = dict(network.named_parameters())
         self._cut: dict[int, tuple[ParamSpec, ...]] = {}
 
     def region(self, *roles: Role) -> slice:
         """Return the part of the buffer that holds the given neighbouring roles; it may be empty."""
-        order = list(Role)
-        first, last = (choose(map(order.index, roles)) for choose in (min, max))
-        ends = [spec.offset + _padded(spec.size) for spec in self.specs if order.index(spec.role) <= last]
-        begins = [spec.offset for spec in self.specs if order.index(spec.role) >= first]
-        end = max(ends, default=0)
-        return slice(min([*begins, end]), end)
+        parts = [self._regions[role] for role in roles]
+        return slice(min(part.start for part in parts), max(part.stop for part in parts))
 
     @property
     def shared(self) -> Tensor:
