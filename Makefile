@@ -5,6 +5,7 @@
 
 PYTHON ?= python3
 VENV   ?= .venv
+JOBS   ?= 2
 ifndef RUNS
 RUNS   := demo/runs/$(shell date +%Y%m%d-%H%M%S)
 endif
@@ -29,12 +30,13 @@ endif
 SAY := @printf '\n== %s\n'
 
 .DELETE_ON_ERROR:
-.PHONY: help demo check test chaos soak benchmarks pages install clean
+.PHONY: help demo check test mutants chaos soak benchmarks pages install clean
 
 help:
 	@echo 'make demo     install, then run the whole system on synthetic datasets, in minutes on two cores'
 	@echo 'make check    install, then run ruff, mypy, import-linter and the quick unit tests'
 	@echo 'make test     install, then run all checks and tests with coverage'
+	@echo 'make mutants  install, then change the mathematics one operator at a time: do the tests notice? (hours)'
 	@echo 'make chaos    install, then kill and damage runs at random moments, and check every promise (long)'
 	@echo 'make soak     install, then run a thousand rounds and check that nothing grows (long)'
 	@echo 'make benchmarks  install, then measure speed and memory, and write docs/performance.md (an hour, on a quiet machine)'
@@ -44,6 +46,7 @@ help:
 	@echo
 	@echo 'PYTHON=$(PYTHON)  the Python to make $(VENV) with'
 	@echo 'VENV=$(VENV)  folder of the virtual environment'
+	@echo 'JOBS=$(JOBS)  processes that `make mutants` may use'
 	@echo 'RUNS=demo/runs/TIME  folder of the demo'"'"'s two runs, a new one each time'
 
 demo: demo/archives/grid.h5
@@ -73,6 +76,17 @@ check: $(VENV)/.installed-tests
 test: $(VENV)/.installed-tests
 	pytest -n 3 --dist loadfile --no-loadscope-reorder -m 'not slurm' --cov --cov-report=
 	pytest -m slurm --cov --cov-append --cov-report=term:skip-covered --cov-fail-under=90
+
+# Where it was stopped it goes on, as long as mutants/ is there; it takes up what has changed since.
+mutants: $(VENV)/.installed-tests
+	$(PIP) install -e '.[mutants]'
+	OMP_NUM_THREADS=1 mutmut run --max-children $(JOBS)
+	@mutmut results
+	@mutmut export-cicd-stats >/dev/null
+	@python -c 'import json; found = json.load(open("mutants/mutmut-cicd-stats.json")); \
+	    share = 1 - (found["survived"] + found["no_tests"]) / found["total"]; \
+	    print(f"{share:.1%} of {found[\"total\"]} mutants were noticed, at least 90 % are expected"); \
+	    raise SystemExit(share < 0.9)'
 
 chaos: $(VENV)/.installed-tests
 	PYTHONPATH=tests python -m campaigns.chaos
@@ -105,5 +119,5 @@ $(VENV)/.installed-tests: $(VENV)/.installed
 
 clean:
 	rm -rf build dist fedreid_mpi.egg-info .coverage .coverage.* .hypothesis .import_linter_cache
-	rm -rf .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .mypy_cache .pytest_cache .ruff_cache mutants
 	find fedreid_mpi tests benchmarks -name __pycache__ -type d -exec rm -rf {} +

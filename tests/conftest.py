@@ -1,5 +1,6 @@
 """What several test modules share."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,14 @@ def archives(tmp_path_factory):
 @pytest.fixture(scope="session")
 def experiment_file(archives, tmp_path_factory):
     return write_experiment(tmp_path_factory.mktemp("experiment") / "small.toml", archives)
+
+
+@pytest.fixture
+def hangups():
+    """What a HUP does in a terminal, also where these tests run without one."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 def pytest_addoption(parser):

@@ -130,9 +130,9 @@ class StopController:
         if (run_dir / STOP_FILE).exists():
             return f"the file {STOP_FILE}"
         left, needed = self.seconds_left(), SLACK * max(lengths, default=0.0)
-        if left is not None and left < needed:
+        if left is not None and left <= needed:
             return f"time limit: {max(left, 0):.0f} s are left, a round may take {needed:.0f} s"
-        return "time limit" if left is not None and left <= 0 else ""
+        return ""
 
 
 def strongest(requests: Sequence[StopRequest]) -> str:

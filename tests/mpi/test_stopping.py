@@ -12,17 +12,8 @@ import pytest
 from fedreid_mpi.cli import run
 from fedreid_mpi.comm import PhaseError, SingleCommunicator
 from fedreid_mpi.config import load_experiment
-from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.run.loop import run_federation
-from fedreid_mpi.run.stopping import (
-    AFTER_ROUND,
-    AT_ONCE,
-    StopController,
-    StopRequest,
-    parse_duration,
-    seconds_left_of_job,
-    strongest,
-)
+from fedreid_mpi.run.stopping import AT_ONCE, StopController, StopRequest
 from fedreid_mpi.storage.run_directory import Status, read_status, write_status
 from support.launching import ranks_of, started
 from support.same_runs import assert_same_run
@@ -77,14 +68,6 @@ def check_status(run_dir, reason, printed):
     assert reason in status.reason
     assert f"stopped ({status.reason}): round {status.round} is committed" in printed
     assert status.round < ROUNDS
-
-
-@pytest.fixture
-def hangups():
-    """What a HUP does in a terminal, also where these tests run without one."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
-    yield
-    signal.signal(signal.SIGHUP, before)
 
 
 def test_one_run_is_stopped_in_every_way_and_ends_with_the_same_bits(
@@ -192,65 +175,6 @@ def test_a_third_interrupt_ends_a_run_at_once(experiment_path, tmp_path):
         "interrupt: abandoning the round",
     ]
     assert signal.getsignal(signal.SIGINT) is before
-
-
-@pytest.mark.parametrize("ignored", [False, True])
-def test_a_hangup_is_heeded_unless_it_is_ignored(hangups, ignored):
-    if ignored:  # as by nohup
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    stop = StopController()
-    with stop.listening():
-        os.kill(os.getpid(), signal.SIGHUP)
-    assert stop.abandon_requested is not ignored
-    assert signal.getsignal(signal.SIGHUP) is (signal.SIG_IGN if ignored else signal.SIG_DFL)
-
-
-def test_a_round_that_would_not_fit_is_not_begun(tmp_path):
-    stop = StopController(1000.0)
-    assert stop.reason_to_stop(tmp_path, [StopRequest()], [700.0]) == ""
-    reason = stop.reason_to_stop(tmp_path, [StopRequest()], [5.0, 800.0])
-    assert reason == "time limit: 970 s are left, a round may take 1000 s"
-    assert StopController().reason_to_stop(tmp_path, [StopRequest()], [1e9]) == ""
-    stop.begin_round(-1.0)
-    assert stop.abandon_requested
-    assert stop.request.level == AT_ONCE
-
-
-def test_the_strongest_request_of_the_lowest_rank_counts():
-    assert strongest([StopRequest()]) == ""
-    assert strongest([StopRequest(AFTER_ROUND, "a")]) == "a"
-    assert (
-        strongest(
-            [
-                StopRequest(),
-                StopRequest(AFTER_ROUND, "a"),
-                StopRequest(AT_ONCE, "b"),
-                StopRequest(AT_ONCE, "c"),
-            ]
-        )
-        == "b (rank 2)"
-    )
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("90", 90), ("2h30m", 9000), ("1d", 86400), ("45s", 45), ("02:30:00", 9000), ("1-00:00:01", 86401)],
-)
-def test_time_limits_are_read(text, seconds):
-    assert parse_duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "0", "2h30", "1:30", "-5", "soon", "1.5h", "2m1h"])
-def test_bad_time_limits_are_refused(text):
-    with pytest.raises(ConfigurationError, match=r"^--time-limit .*expected seconds, or a time like"):
-        parse_duration(text)
-
-
-def test_slurm_tells_the_end_of_the_job():
-    assert seconds_left_of_job({}) is None
-    assert seconds_left_of_job({"SLURM_JOB_END_TIME": "Unknown"}) is None
-    end = str(int(time.time()) + 600)
-    assert 590 < seconds_left_of_job({"SLURM_JOB_END_TIME": end}) <= 600
 
 
 def test_stop_refuses_what_does_not_run(tmp_path, capsys):

@@ -7,6 +7,7 @@ from types import MappingProxyType
 import numpy as np
 import tomli_w
 
+from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import ArchiveContents, write_archive
 from fedreid_mpi.seeds import generator
 
@@ -161,6 +162,14 @@ def write_experiment(path: Path, archives: list[Path], **sections: dict[str, obj
         content[name] = content.get(name, {}) | keys
     path.write_text(tomli_w.dumps(content), encoding="utf-8")
     return path
+
+
+def experiment(**sections) -> Experiment:
+    """Return `EXPERIMENT` over an archive that is not looked at, with keys replaced."""
+    content = {name: dict(keys) for name, keys in EXPERIMENT.items()} | {"data": {"archives": ["unused.h5"]}}
+    for name, keys in sections.items():
+        content[name] = content.get(name, {}) | keys
+    return Experiment.model_validate(content)
 
 
 def write_suite(path, methods, seeds=(4, 1), base="base.toml"):

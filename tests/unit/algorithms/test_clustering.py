@@ -167,3 +167,9 @@ def test_distances_of_the_clients_that_have_a_feature():
     assert distances.dtype == np.float32
     np.testing.assert_allclose(distances, expected, atol=1e-7)
     assert np.isnan(feature_distances({}, 2)).all()
+
+
+def test_small_distances_keep_their_digits():
+    """1 - 1/√(1 + 10⁻⁶) is 5·10⁻⁷ less 4·10⁻¹³; float32 has steps of 6·10⁻⁸ there."""
+    features = {0: np.array([1.0, 0.0], np.float32), 1: np.array([1.0, 0.001], np.float32)}
+    assert feature_distances(features, 2)[0, 1] == pytest.approx(5e-7, rel=1e-5)

@@ -346,6 +346,13 @@ def test_a_server_step_by_hand():
         assert found.item() == pytest.approx(1 + 0.5 / (np.sqrt(moment) + 0.5), rel=1e-6)
 
 
+def test_yogis_second_moment_stays_where_it_is_the_square():
+    """Δ = ε = 1/2, so that v = Δ² to begin with."""
+    rates = Rates(lr=0.5, momentum=0.5, beta2=0.5, epsilon=0.5)
+    _, kept = step("yogi", torch.zeros(1), torch.full((1,), 0.5), initial_moments("yogi", 1, rates), rates)
+    assert kept["second_moment"].tolist() == [0.25]
+
+
 def test_a_server_step_with_rate_1_and_no_momentum_is_the_mean_to_the_bit():
     """Also where the model was much the larger, so that even in float64 θ + Δ is not the mean."""
     random = np.random.default_rng(0)

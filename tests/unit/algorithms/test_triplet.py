@@ -87,3 +87,7 @@ def test_small_distances_between_long_vectors_are_exact():
     embeddings = [[1000.0, 0.0], [1000.0, 0.001], [1000.0, 0.002], [1000.0, 1.0]]
     loss, _ = loss_and_gradient(embeddings, [0, 0, 1, 1], 0.0)
     assert loss == pytest.approx(plainly(embeddings, [0, 0, 1, 1], 0.0), rel=1e-3)
+    # From 26 images on torch would take a matrix product, unless told otherwise.
+    embeddings, labels = embeddings * 8, [0, 0, 1, 1] * 8
+    loss, _ = loss_and_gradient(embeddings, labels, 0.0)
+    assert loss == pytest.approx(plainly(embeddings, labels, 0.0), rel=1e-3)

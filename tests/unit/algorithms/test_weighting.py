@@ -41,6 +41,17 @@ def test_identical_models_are_at_distance_zero_and_count_alike():
 
 def test_a_zero_row_is_at_distance_one_from_any_other():
     assert cosine_distance([[0.0, 0.0]], [[2.0, 1.0]]) == 1.0
+    assert cosine_distance([[0.0, 0.0], [3.0, 4.0]], [[2.0, 1.0], [0.0, 0.0]]) == 1.0
+
+
+def test_equal_rows_are_told_one_by_one():
+    assert cosine_distance([[0.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]) == 0.5
+
+
+def test_rounding_does_not_lead_out_of_the_range():
+    # Of these two directions the cosine comes out as 1 + 2^-51.
+    assert cosine_distance([[0.98, 0.08]], [[2.548, 0.208]]) == 0.0
+    assert cosine_distance([[0.98, 0.08]], [[-2.548, -0.208]]) == 2.0
 
 
 def test_a_client_that_moved_more_weighs_more():

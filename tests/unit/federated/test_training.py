@@ -5,7 +5,7 @@ from torch.nn import functional as F
 from torch.nn.functional import pixel_unshuffle
 
 from fedreid_mpi.algorithms.weighting import cosine_distance
-from fedreid_mpi.config import Experiment, Federation
+from fedreid_mpi.config import Federation
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import normalise
 from fedreid_mpi.errors import DataError
@@ -24,14 +24,7 @@ from fedreid_mpi.pixels import IMAGENET
 from fedreid_mpi.records import RoundPlan
 from fedreid_mpi.seeds import derive, generator
 from support.learners import learner, the_only
-from support.small import EXPERIMENT, write_site
-
-
-def experiment(**sections):
-    content = {name: dict(keys) for name, keys in EXPERIMENT.items()} | {"data": {"archives": ["unused.h5"]}}
-    for name, keys in sections.items():
-        content[name] = content.get(name, {}) | keys
-    return Experiment.model_validate(content)
+from support.small import experiment, write_site
 
 
 def plan(round=1, learning_rate=0.05):
