@@ -98,7 +98,7 @@ benchmarks: $(VENV)/.installed
 	python -m benchmarks
 
 pages: $(VENV)/.installed-tests
-	pytest --renew tests/unit/config/test_configuration_page.py tests/unit/cli/test_commands_page.py tests/unit/results/test_format.py
+	pytest --renew tests/unit/config/test_configuration_page.py tests/unit/cli/test_commands_page.py tests/unit/results/test_format.py tests/unit/model/test_backbones_page.py
 
 install: $(VENV)/.installed-tests
 

@@ -6,7 +6,7 @@ from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
 from fedreid_mpi.run.loop import run_federation
 from support.launching import launch_program
-from support.on_ranks.mpi_backbones import FAMILIES, narrow_resnet50
+from support.on_ranks.mpi_backbones import FAMILIES, narrow_networks
 from support.same_runs import assert_same_run
 from support.small import Silent, write_experiment, write_site
 
@@ -45,7 +45,7 @@ def together(experiments, tmp_path_factory):
 def test_each_family_of_backbones_gives_the_same_bits_on_any_number_of_ranks(
     family, together, experiments, tmp_path
 ):
-    with narrow_resnet50():
+    with narrow_networks():
         run_federation(SingleCommunicator(), load_experiment(experiments[family]), tmp_path / "1", Silent())
     for ranks in ("2", "4"):
         assert_same_run(together / family / ranks, tmp_path / "1")

@@ -2,34 +2,57 @@
 
 Usage: mpirun -n 4 python -m mpi4py mpi_backbones.py FOLDER EXPERIMENT.toml...
 
-Runs are written to FOLDER/<experiment>/<ranks>. ResNet-50 is played with few and narrow blocks.
+Runs are written to FOLDER/<experiment>/<ranks>. Large networks are played with few and narrow blocks.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from unittest import mock
 
 from support.small import Silent
 
 FAMILIES = {
+    "small": "small",
     "resnet": "resnet50",
     "ibn-a": "resnet50_ibn_a",
     "ibn-b": "resnet50_ibn_b",
     "osnet": "osnet_x1_0",
     "mobilenet": "mobilenet_v2",
+    "ics": "vit_small_ics",
     "timm-convolutional": "timm:test_efficientnet",
+    "timm-convnext": "timm:test_convnext",
     "timm-transformer": "timm:test_vit",
+    "timm-windows": "timm:swin_tiny_patch4_window7_224",
 }
 
+NARROW = {
+    "vit_small_patch16_224": {"embed_dim": 48, "depth": 2, "num_heads": 2},
+    "swin_tiny_patch4_window7_224": {"embed_dim": 24, "depths": (1, 2, 1, 1), "num_heads": (1, 2, 2, 4)},
+}
+"""What timm is asked for instead."""
 
-def narrow_resnet50():
-    """Let ResNet-50 be built with few and narrow blocks."""
+
+@contextmanager
+def narrow_networks() -> Iterator[None]:
+    """Let large networks be built with few and narrow blocks."""
+    import timm
     from torchvision.models import resnet
 
-    def narrow(weights: None) -> resnet.ResNet:
+    create = timm.create_model
+
+    def narrow_resnet50(weights: None) -> resnet.ResNet:
         return resnet.ResNet(resnet.Bottleneck, [2, 2, 1, 1], width_per_group=8)
 
-    return mock.patch.object(resnet, "resnet50", narrow)
+    def narrow_timm(name: str, **options: object) -> object:
+        return create(name, **options, **NARROW.get(name, {}))
+
+    with (
+        mock.patch.object(resnet, "resnet50", narrow_resnet50),
+        mock.patch.object(timm, "create_model", narrow_timm),
+    ):
+        yield
 
 
 def main(folder: Path, experiments: list[Path]) -> None:
@@ -41,7 +64,7 @@ def main(folder: Path, experiments: list[Path]) -> None:
 
     world = MPI.COMM_WORLD
     pair, everyone = MPICommunicator(world.Split(world.rank < 2)), MPICommunicator(world)
-    with narrow_resnet50():
+    with narrow_networks():
         for path in experiments:
             if world.rank < 2:
                 run_federation(pair, load_experiment(path), folder / path.stem / "2", Silent())

@@ -1,7 +1,6 @@
-"""Models on their way to other projects and back, and backbones of each kind on their way to the disk."""
+"""Models on their way to other projects and back."""
 
 import pytest
-import timm
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
@@ -15,7 +14,6 @@ from fedreid_mpi.model import (
     account_for,
     build_network,
     for_project,
-    load_model,
     read_weights,
     save_model,
 )
@@ -64,14 +62,6 @@ def test_a_projects_file_is_read_back_whole(project, backbone, tmp_path):
     for name, tensor in tensors.items():
         assert tensor.flatten()[0] == named[prefix + name].flatten()[0]
     assert {name.partition(".")[0] for name in account.left_out} == ({"heads"} if prefix else set())
-
-
-def test_timm_loads_what_is_written_for_it(resnet18):
-    theirs = timm.create_model("resnet18", num_classes=0).eval()
-    theirs.load_state_dict(for_project(resnet18, "timm"))
-    images = torch.randn(2, 3, *SIZE)
-    with torch.no_grad():
-        torch.testing.assert_close(theirs(images), resnet18.network.backbone(images))
 
 
 @pytest.mark.parametrize(
@@ -129,23 +119,3 @@ def test_the_command_writes_the_global_model_of_a_run(resnet18, tmp_path, capsys
     assert run([*export, "torchreid", "-o", str(tmp_path / "x.safetensors")]) == 2
     assert run([*export, "torchreid", str(tmp_path), "-o", str(tmp_path / "x.pth")]) == 2
     assert not (tmp_path / "x.pth").exists()
-
-
-@pytest.mark.parametrize(
-    "backbone",
-    [
-        *("small", "resnet18", "resnet50", "resnet50_ibn_a", "resnet50_ibn_b", "osnet_x1_0", "mobilenet_v2"),
-        *("vit_small_ics", "timm:test_vit", "timm:test_efficientnet", "timm:swin_tiny_patch4_window7_224"),
-    ],
-)
-def test_a_model_with_any_backbone_survives_the_disk(backbone, tmp_path):
-    settings = config.model_settings(backbone=backbone, embedding_dim=16)
-    size = (224, 224) if "swin" in backbone else SIZE
-    model = FlatModel(build_network(settings, 3, 0, size=size), CPU, torch.channels_last)
-    save_model(tmp_path / "m.safetensors", model, settings, *size, 0)
-    found = load_model(tmp_path / "m.safetensors").network
-    assert found.pixel_scale == model.network.pixel_scale
-    own = found.state_dict()
-    for name, tensor in model.network.state_dict().items():
-        if "classifier" not in name and "num_batches" not in name:
-            assert torch.equal(own[name], tensor), name
