@@ -176,6 +176,7 @@ def test_tensors_and_shapes():
     np.testing.assert_array_equal(
         weighted_average([torch.from_numpy(each) for each in updates], [3, 4]), expected
     )
+    np.testing.assert_array_equal(weighted_average(updates, [0, 4]), updates[1])
 
 
 ONE = np.ones(2, np.float32)

@@ -173,3 +173,12 @@ def test_small_distances_keep_their_digits():
     """1 - 1/√(1 + 10⁻⁶) is 5·10⁻⁷ less 4·10⁻¹³; float32 has steps of 6·10⁻⁸ there."""
     features = {0: np.array([1.0, 0.0], np.float32), 1: np.array([1.0, 0.001], np.float32)}
     assert feature_distances(features, 2)[0, 1] == pytest.approx(5e-7, rel=1e-5)
+    rows = np.array([[1.0, 0.0], [1.0, 1e-5], [1.0, 5e-5], [1.0, 6e-5]], np.float32)
+    assert partition(finch(rows)[0]) == [[0, 1], [2, 3]]
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_the_hierarchy_ends_where_nothing_merges():
+    """The mean of the first two rows overflows, and is then at no distance from anything."""
+    partitions = finch([[1.7e308, 0.0], [1.7e308, 0.0], [1.0, 0.0], [1.0, 0.1]])
+    assert [partition(labels) for labels in partitions] == [[[0, 1], [2, 3]]]
