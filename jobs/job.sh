@@ -34,6 +34,13 @@ say() {
     printf '%s job %s: %s\n' "$(date +%FT%T)" "$job" "$*"
 }
 
+# counted NUMBER NOUN: e.g. "1 node", "4 ranks".
+counted() {
+    local plural=s
+    (($1 == 1)) && plural=
+    printf '%s %s%s' "$1" "$2" "$plural"
+}
+
 # launch COMMAND…: run it on all ranks of the job.
 launch() {
     case ${FEDREID_LAUNCHER:-$launcher} in
@@ -54,7 +61,7 @@ play() {
     shift 2
     (umask 077 && mkdir -p -- "$run_dir/logs") || exit 2
     before=$(version_of_status)
-    say "start $((${SLURM_RESTART_COUNT:-0} + 1)), $SLURM_NTASKS ranks on $SLURM_JOB_NUM_NODES nodes"
+    say "start $((${SLURM_RESTART_COUNT:-0} + 1)), $(counted "$SLURM_NTASKS" rank) on $(counted "$SLURM_JOB_NUM_NODES" node)"
     warned=no terminated=no signalled=yes
     trap 'signalled=yes warned=yes; ask_to_stop USR2' USR2
     trap 'signalled=yes terminated=yes; ask_to_stop TERM' TERM

@@ -1,5 +1,6 @@
 """What every command prints with: tables, progress bars and the one-line error."""
 
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -72,7 +73,7 @@ def make_progress(console: "Console", shown: bool) -> "Progress":
 
 @contextmanager
 def progress_bar(description: str, total: int) -> Iterator[Advance]:
-    """Draw a progress bar on a terminal's error stream; stay silent elsewhere.
+    """Draw a progress bar on a terminal's error stream; stay silent elsewhere, and with ``--quiet``.
 
     Parameters
     ----------
@@ -87,6 +88,7 @@ def progress_bar(description: str, total: int) -> Iterator[Advance]:
         To be called with the number of items just finished.
     """
     console = plain_console(stderr=True)
-    with make_progress(console, console.is_terminal) as progress:
+    quiet = logging.getLogger("fedreid_mpi").level > logging.INFO
+    with make_progress(console, console.is_terminal and not quiet) as progress:
         task = progress.add_task(description, total=total)
         yield lambda count: progress.advance(task, count)

@@ -14,36 +14,28 @@ if TYPE_CHECKING:
     from fedreid_mpi.run.cost import Cost
 
 
-def print_costs(
-    runs: "Sequence[StudyRun]", heartbeat: Callable[[], object] = lambda: None
-) -> "Mapping[str, FedReIDError]":
-    """Print onto the error stream how many images the runs train on and score, by method and in all.
+def print_costs(runs: "Sequence[StudyRun]", costs: "Mapping[str, Cost | FedReIDError]") -> None:
+    """Print how many images the runs train on and score, by method and in all, to the error stream.
 
-    Where an archive is missing, or cannot be used, the error stands in the method's row.
+    If an archive is missing or cannot be used, the method's row has the error.
 
     Parameters
     ----------
     runs
-        All that are meant, finished ones included.
-    heartbeat
-        Is called between two runs.
-
-    Returns
-    -------
-    Mapping
-        Methods that cannot be run to the error that each would end with.
+        All runs of the suite, finished ones included.
+    costs
+        Method to its cost, or the error that each of its runs would end with.
     """
     from rich import box
     from rich.table import Table
 
-    from fedreid_mpi.run.cost import Cost, method_costs
+    from fedreid_mpi.run.cost import Cost
 
-    costs, counts = method_costs(runs, heartbeat), Counter(run.method for run in runs)
+    counts = Counter(run.method for run in runs)
     known = {method: cost for method, cost in costs.items() if isinstance(cost, Cost)}
-    errors = {method: cost for method, cost in costs.items() if not isinstance(cost, Cost)}
     if not known:
-        click.echo(f"cost unknown: {next(iter(errors.values()))}", err=True)
-        return errors
+        click.echo(f"cost unknown: {next(iter(costs.values()))}", err=True)
+        return
     labels = {run.method: run.experiment.run.label for run in runs}
     table = Table(title="Images through the network, all seeds together", box=box.SIMPLE)
     table.add_column("method", overflow="fold")
@@ -60,7 +52,6 @@ def print_costs(
     _add_row(table.add_row, what, sum(counts[method] for method in known), total)
     console = plain_console(stderr=True)
     (console if console.is_terminal else plain_console(stderr=True, width=WIDTH_ELSEWHERE)).print(table)
-    return errors
 
 
 def _add_row(add: Callable[..., None], name: str, runs: int, cost: "Cost") -> None:

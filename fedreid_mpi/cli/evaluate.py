@@ -1,5 +1,6 @@
 """``fedreid-mpi evaluate``: score trained models on any prepared datasets."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -10,10 +11,12 @@ import click
 
 from fedreid_mpi.cli.computing import DEVICE, MIRROR, THREADS, place_networks
 from fedreid_mpi.cli.console import print_table, progress_bar
+from fedreid_mpi.cli.log import logged, timed
 from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.cli.wide_tables import print_blocks
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.records import EvaluationProtocol, Scores
+from fedreid_mpi.wording import counted
 
 if TYPE_CHECKING:
     from fedreid_mpi import config
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
     from fedreid_mpi.evaluation import Scoring
     from fedreid_mpi.evaluation.comparison import Candidate, Outcome, Trial
     from fedreid_mpi.evaluation.reranking import Reranking
+
+_LOG = logging.getLogger(__name__)
 
 PROTOCOLS = ("standard", "published", "single-gallery-shot")
 
@@ -83,6 +88,7 @@ ARCHIVES = frozenset({".h5", ".hdf5"})
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of random draws."
 )
+@logged("the scores")
 @SHARED
 def command(
     files: tuple[Path, ...],
@@ -150,9 +156,9 @@ def command(
         _print_comparison(how, [each.name for each in candidates], outcomes)
     if output is not None:
         write_rows(output, outcome_rows(outcomes, made))
-        click.echo(f"scores: {output}")
+        _LOG.info("scores: %s", output)
     if save is not None:
-        click.echo(f"features and per-query scores: {save}")
+        _LOG.info("features and per-query scores: %s", save)
 
 
 def _check_call(
@@ -183,9 +189,11 @@ def _load(paths: Sequence[Path]) -> "list[Candidate]":
     from fedreid_mpi.evaluation.comparison import Candidate, name_models
     from fedreid_mpi.model import load_model
 
-    return [
-        Candidate(path, name, load_model(path)) for path, name in zip(paths, name_models(paths), strict=True)
-    ]
+    candidates = []
+    for path, name in zip(paths, name_models(paths), strict=True):
+        with timed(f"{path}: read"):
+            candidates.append(Candidate(path, name, load_model(path)))
+    return candidates
 
 
 def _tested(paths: Sequence[Path]) -> "list[DatasetArchive]":
@@ -200,7 +208,7 @@ def _tested(paths: Sequence[Path]) -> "list[DatasetArchive]":
             f"{_listed(paths)}: public, without test images; expected a dataset that is tested on"
         )
     for archive in public:
-        click.echo(f"skipped: {archive.path}: public, without test images")
+        _LOG.info("skipped: %s: public, without test images", archive.path)
     return [archive for archive in archives if not is_public(archive)]
 
 
@@ -230,8 +238,11 @@ def _run_trials(
             kept = stack.enter_context(write_features(save, trials[0].candidate.path, made))
         for trial in trials:
             network = trial.candidate.stored.network
-            extracted = extract_parts(network, trial.archive, trial.parts, compute, mirror, advance)
-            rankings = {number: score_split(extracted, number, scoring, advance) for number in trial.splits}
+            what = f"{trial.candidate.name} on {trial.archive.name}"
+            with timed(f"{what}: features of {counted(sum(map(len, trial.parts)), 'image')}"):
+                extracted = extract_parts(network, trial.archive, trial.parts, compute, mirror, advance)
+            with timed(f"{what}: {counted(len(trial.splits), 'split')} ranked"):
+                rankings = {n: score_split(extracted, n, scoring, advance) for n in trial.splits}
             if kept is not None:
                 kept.add(extracted, rankings)
             del extracted  # not two datasets' features at a time

@@ -1,5 +1,6 @@
 """``fedreid-mpi prepare``: dataset folders into HDF5 archives."""
 
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import click
 
 from fedreid_mpi.cli.computing import JOBS
 from fedreid_mpi.cli.console import progress_bar
+from fedreid_mpi.cli.log import logged, timed
 from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.cli.sizes import size_option
 from fedreid_mpi.cli.wide_tables import print_blocks
@@ -32,6 +34,8 @@ from fedreid_mpi.wording import counted
 
 if TYPE_CHECKING:
     from rich.text import Text
+
+_LOG = logging.getLogger(__name__)
 
 CUSTOM = "custom"
 """The dataset that a user's manifest describes."""
@@ -68,6 +72,7 @@ CUSTOM = "custom"
 @click.option("--allow-subset", is_flag=True, help="Accept counts that differ and queries without a match.")
 @click.option("--skip-broken", is_flag=True, help="Leave out images that cannot be decoded.")
 @JOBS
+@logged()
 @SHARED
 def command(
     source: Path,
@@ -121,10 +126,13 @@ def command(
         targets = {output / f"{name}.h5": (name, folder) for name, folder in found.items()}
         for folder, reason in passed_over(source, found).items():
             if folder.resolve() != output.resolve():
-                click.echo(f"not taken: {folder}: {reason}")
+                _LOG.warning("not taken: %s: %s", folder, reason)
     options = Options(*size, allow_subset, skip_broken, jobs)
     choices = Choices(split_seed or 0, training, splits or BENCHMARK, split_file)
-    surveys = {archive: survey(name, folder, choices, variant) for archive, (name, folder) in targets.items()}
+    surveys = {}
+    for archive, (dataset_name, folder) in targets.items():
+        with timed(f"{dataset_name}: {folder} listed"):
+            surveys[archive] = survey(dataset_name, folder, choices, variant)
     if name:
         surveys = {archive: replace(listed, name=name) for archive, listed in surveys.items()}
     _print_variants(surveys.values())
@@ -136,13 +144,15 @@ def command(
     if everything:
         _make_folder(output)
     for archive, listed in surveys.items():
-        with progress_bar(f"{listed.name:<13}", len(listed.images)) as advance:
+        images = len(listed.images)
+        with timed(f"{listed.name}: written"), progress_bar(f"{listed.name:<13}", images) as advance:
             written = prepare(listed, archive, options, advance)
-        left_out = f"; broken and left out: {', '.join(written.skipped)}" if written.skipped else ""
-        images = len(listed.images) - len(written.skipped)
-        click.echo(f"{archive}: {counted(images, 'image')}{left_out}; readable by {audience()}")
+        images -= len(written.skipped)
+        _LOG.info("%s: %s; readable by %s", archive, counted(images, "image"), audience())
+        if written.skipped:
+            _LOG.warning("%s: broken and left out: %s", listed.name, ", ".join(written.skipped))
         for note in written.notes:
-            click.echo(f"{listed.name}: note: {note}")
+            _LOG.warning("%s: note: %s", listed.name, note)
 
 
 def _make_folder(path: Path) -> None:
@@ -153,14 +163,16 @@ def _make_folder(path: Path) -> None:
 
 
 def _print_variants(surveys: Iterable[Survey]) -> None:
-    """Say what each folder was taken for, and why."""
+    """Print which variant each folder was recognised as, and why."""
     for listed in surveys:
         found = listed.found
-        click.echo(f"{listed.name}: {found.folder} is variant {found.variant.name}: {found.reason}")
+        _LOG.info("%s: %s is variant %s: %s", listed.name, found.folder, found.variant.name, found.reason)
 
 
 def _print_counts(surveys: Iterable[Survey]) -> None:
-    """Print the found counts, each with the expected one where they differ; a table a set of counts."""
+    """Print the found counts, each with the expected one if they differ: one table per set of counts."""
+    if not _LOG.isEnabledFor(logging.INFO):
+        return
     tables: dict[tuple[str, ...], list[Survey]] = {}
     for listed in surveys:
         tables.setdefault(tuple(each.key for each in listed.counts), []).append(listed)

@@ -1,5 +1,6 @@
 """``fedreid-mpi search``: images without labels, and those of a gallery that a model finds most like them."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,18 @@ import click
 
 from fedreid_mpi.cli.computing import DEVICE, JOBS, MIRROR, THREADS, place_networks
 from fedreid_mpi.cli.console import progress_bar
+from fedreid_mpi.cli.log import logged, timed
 from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.storage.atomic import make_folder, write_errors
+from fedreid_mpi.wording import counted
 
 if TYPE_CHECKING:
     from fedreid_mpi.data.folders import ImageFolder
     from fedreid_mpi.evaluation.search import Found, SearchedFolder
     from fedreid_mpi.model import StoredModel
+
+_LOG = logging.getLogger(__name__)
 
 TABLE = ".csv"
 
@@ -53,6 +58,7 @@ class Target:
 @DEVICE
 @THREADS
 @JOBS
+@logged()
 @SHARED
 def command(
     model: Path,
@@ -87,7 +93,8 @@ def command(
     from fedreid_mpi.model import load_model
 
     target = _target(output)
-    stored = load_model(model)
+    with timed(f"{model}: read"):
+        stored = load_model(model)
     asked, searched = list_image_folder(queries), list_image_folder(gallery)
     if target.picture is not None and len(asked.paths) > MOST_QUERIES:
         raise ConfigurationError(
@@ -96,12 +103,14 @@ def command(
         )
     compute = config.Compute.model_validate({"device": device, "threads": threads})
     place_networks(compute, stored.network)
-    with progress_bar("images", len(asked.paths) + len(searched.paths)) as advance:
+    images = len(asked.paths) + len(searched.paths)
+    with timed(f"features of {counted(images, 'image')}"), progress_bar("images", images) as advance:
         sides = [
             read_folder(stored, folder, compute, mirror, jobs, skip_broken, advance)
             for folder in (asked, searched)
         ]
-    found = find_nearest(sides[0].features, sides[1].features, top)
+    with timed("ranked"):
+        found = find_nearest(sides[0].features, sides[1].features, top)
     for side in sides:
         _tell(side)
     title = f"{model.name}: {gallery}{'' if mirror else ', without mirror images'}"
@@ -132,12 +141,12 @@ def _tell(side: "SearchedFolder") -> None:
 
     root = side.folder.root
     if others := side.folder.others:
-        counted = "1 file is no image" if len(others) == 1 else f"{len(others):,} files are no images"
-        click.echo(f"{root}: {counted}: {few(others)}")
+        what = counted(len(others), "file is not an image", "files are not images")
+        _LOG.warning("%s: %s: %s", root, what, few(others))
     if side.broken:
-        click.echo(f"{root}: broken and left out: {', '.join(side.broken)}")
+        _LOG.warning("%s: broken and left out: %s", root, ", ".join(side.broken))
     for note in side.notes:
-        click.echo(f"{root}: note: {note}")
+        _LOG.warning("%s: note: %s", root, note)
 
 
 def _write(
@@ -158,7 +167,7 @@ def _write(
             make_folder(target.folder)
     if (table := target.folder / "search.csv" if target.folder else target.table) is not None:
         write_csv(table, [list(found_rows(asked, searched, found))])
-        click.echo(f"Table: {table}")
+        _LOG.info("Table: %s", table)
     pages = _pages(target, asked)
     shown = [
         len({image for n in numbers for image in found[n].images.tolist()}) for numbers in pages.values()
@@ -169,7 +178,7 @@ def _write(
             size = (stored.height, stored.width)
             save_picture(draw_found(asked, searched, chosen, size, jobs, title, advance), path)
     for path in pages:
-        click.echo(f"Picture: {path}")
+        _LOG.info("Picture: %s", path)
 
 
 def _pages(target: Target, asked: "ImageFolder") -> dict[Path, range]:

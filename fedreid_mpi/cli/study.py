@@ -3,7 +3,7 @@
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -104,8 +104,10 @@ def command(
     if list_:
         runs = read_suite(suite, overrides).runs
         click.echo("\n".join(run.name for run in runs))
-        if member is None:  # a task of a job array asks for the names alone
-            print_costs(runs)
+        if member is None and not quiet:  # a task of a job array asks for the names alone
+            from fedreid_mpi.run.cost import method_costs
+
+            print_costs(runs, method_costs(runs))
         return
     if folder is None:
         raise click.UsageError("Missing argument 'FOLDER'.")
@@ -164,13 +166,20 @@ def _prepare(
     comm.phase("log", partial(require_live, live))
     comm.phase("start", partial(import_module, "fedreid_mpi.run.study"))
 
-    def count() -> None:
-        for method, error in print_costs(runs, comm.heartbeat).items():
-            if any(run.method == method for run in left):
-                raise type(error)(f"{method}: {error}")
-
-    comm.decide("cost", count)
+    comm.decide("cost", lambda: _count(runs, left, comm.heartbeat))
     return runs
+
+
+def _count(runs: "Sequence[StudyRun]", left: "Sequence[StudyRun]", heartbeat: "Callable[[], object]") -> None:
+    """Print what the runs cost, unless the log is quiet; refuse a study with a run that cannot be done."""
+    from fedreid_mpi.run.cost import Cost, method_costs
+
+    costs = method_costs(runs, heartbeat)
+    if _LOG.isEnabledFor(logging.INFO):
+        print_costs(runs, costs)
+    for run in left:
+        if not isinstance(error := costs[run.method], Cost):
+            raise type(error)(f"{run.method}: {error}")
 
 
 def _is_done(run: "StudyRun", folder: Path) -> bool:

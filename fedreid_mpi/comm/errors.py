@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from fedreid_mpi.errors import FedReIDError
+from fedreid_mpi.wording import counted
 
 LONGEST_LINE, LONGEST_TRACE = 900, 1 << 16
 """Longest message and traceback of an error that is sent to other ranks, in characters."""
@@ -37,7 +38,7 @@ class Failure:
     def of(cls, rank: int, phase: str, message: str, exit_code: int, trace: str = "") -> "Failure":
         """Describe an error in texts that may travel; longer ones are cut, saying by how much."""
         if (more := len(message) - LONGEST_LINE) > 0:
-            message = f"{message[:LONGEST_LINE]}… ({more:,} characters more)"
+            message = f"{message[:LONGEST_LINE]}… ({counted(more, 'more character')})"
         return cls(rank, phase, message, exit_code, trace[-LONGEST_TRACE:])
 
 

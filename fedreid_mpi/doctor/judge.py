@@ -141,7 +141,7 @@ def _threads(report: Report) -> Found:
         if len(ranks) > 1 and not all(rank.threads for rank in ranks):
             yield (
                 Level.WARNING,
-                f"{node}: OMP_NUM_THREADS is not set: each of {len(ranks)} ranks may use all cores",
+                f"{node}: OMP_NUM_THREADS is not set: each of its {len(ranks)} ranks may use all cores",
                 advice,
             )
         elif threads > max(cores, len(ranks)):

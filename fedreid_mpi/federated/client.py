@@ -265,8 +265,8 @@ def train(
         seconds=time.perf_counter() - began,
     )
     _LOG.debug(
-        "round %d: %s: loss %.4f, %d steps, %.2f s",
-        *(plan.round, client.spec.name, report.loss, report.steps, report.seconds),
+        "round %d: %s: loss %.4f, %s, %.2f s",
+        *(plan.round, client.spec.name, report.loss, counted(report.steps, "step"), report.seconds),
     )
     return Trained(report, remembered, contribute(finished, remembered))
 

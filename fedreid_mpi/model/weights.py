@@ -95,7 +95,7 @@ class Account:
             (self.misshapen, "of another shape or kind"),
         )
         counts = (
-            f"{len(names)} tensor{'s are' if len(names) > 1 else ' is'} {words} ({names[0]}"
+            f"{counted(len(names), 'tensor is', 'tensors are')} {words} ({names[0]}"
             f"{', …' if len(names) > 1 else ''})"
             for names, words in kinds
             if names

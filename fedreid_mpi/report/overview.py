@@ -155,7 +155,7 @@ def _model_files(folder: Path) -> Iterator[Path]:
 def _training(run: Run) -> str:
     settings = run.settings
     steps = settings.get("federation.local_iterations")
-    spent = f"{steps} steps per round" if steps else f"E = {settings['federation.local_epochs']}"
+    spent = f"{counted(steps, 'step')} per round" if steps else f"E = {settings['federation.local_epochs']}"
     rate = settings["optimizer.lr"]
     return f"batch size B = {settings['federation.batch_size']}, {spent}, learning rate {rate}"
 

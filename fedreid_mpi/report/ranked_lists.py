@@ -14,6 +14,7 @@ from fedreid_mpi.evaluation import ExtractedFeatures
 from fedreid_mpi.evaluation.distances import STEPS, Rows, compare
 from fedreid_mpi.evaluation.ranking import Ranking
 from fedreid_mpi.report.tiles import Tile, draw_tiles
+from fedreid_mpi.wording import counted
 
 # Okabe and Ito's bluish green and vermillion, told apart by everyone; a mark and dashes say the same again.
 _RIGHT, _WRONG = ("#009e73", "-", "✓"), ("#d55e00", (0, (3, 1.5)), "✗")
@@ -148,7 +149,7 @@ def _describe(each: RankedList, archive: DatasetArchive) -> str:
     lines = [f"no. {each.query}, camera {archive.camids[each.image]}"]
     if each.matches == 0:
         return "\n".join([*lines, "no match"])
-    matches = f"{each.matches} match{'es' * (each.matches > 1)}"
+    matches = counted(each.matches, "match", "matches")
     if not math.isnan(each.average_precision):
         matches = f"AP {100 * each.average_precision:.0f} %, {matches}"
     return "\n".join([*lines, matches, f"first at rank {each.first:,}"])

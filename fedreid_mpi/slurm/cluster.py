@@ -167,7 +167,7 @@ def _too_big(resources: Resources, kinds: list[Nodes], where: str) -> Iterator[s
         return
     fitting = sum(kind.count for kind in with_gpus if kind.cpus >= cpus)
     if (resources.nodes or 1) > fitting:
-        yield f"--nodes {resources.nodes}: partition {where} has {fitting} such nodes"
+        yield f"--nodes {resources.nodes}: partition {where} has {counted(fitting, 'such node')}"
 
 
 def _clock(seconds: int) -> str:

@@ -35,5 +35,5 @@ def permissions(folder: bool = False) -> int:
 
 
 def audience() -> str:
-    """Say who can read what is written now."""
-    return "you and your group" if permissions() & 0o040 else "you alone"
+    """Return who can read what is written now, for a sentence that ends "readable by"."""
+    return "you and your group" if permissions() & 0o040 else "nobody but you"

@@ -155,11 +155,11 @@ def test_warned_job_stops_its_run_and_is_requeued_up_to_a_cap(site):
     assert site.cluster.wait(number)["ExitCode"] == "1:0"
     said = re.findall(r" job \d+: (.*)", site.logs("warned")[f"train-{number}.log"])
     assert said == [
-        "start 1, 2 ranks on 1 nodes",
+        "start 1, 2 ranks on 1 node",
         "signal USR2: the run is asked to stop after its round",
         'interrupted: a \\"word\\"',
         "requeued",
-        "start 2, 2 ranks on 1 nodes",
+        "start 2, 2 ranks on 1 node",
         "signal USR2: the run is asked to stop after its round",
         'interrupted: a \\"word\\"',
         "not requeued: this was restart 1 of at most 1; submit it again to continue",

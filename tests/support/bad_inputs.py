@@ -1000,7 +1000,7 @@ OF_RUN_DIRECTORIES = {
         command=("prepare", "--dataset", "custom", "--name", "../x", "m.csv", "new.h5"),
     ),
     "more-mistakes-than-a-line-holds": Bad(
-        r"bad.toml: unknown key run.k0.*… \([\d,]+ characters more\)$",
+        r"bad.toml: unknown key run.k0.*… \([\d,]+ more characters?\)$",
         sections={"run": {f"k{number}": 1 for number in range(1500)}},
     ),
 }

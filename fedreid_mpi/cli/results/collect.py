@@ -1,13 +1,17 @@
 """``fedreid-mpi results collect``: many runs in one file."""
 
+import logging
 from pathlib import Path
 
 import click
 
 from fedreid_mpi.cli.console import progress_bar
+from fedreid_mpi.cli.log import logged, timed
 from fedreid_mpi.cli.results.refusals import Refusals
 from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.wording import counted
+
+_LOG = logging.getLogger(__name__)
 
 
 @click.command("collect")
@@ -16,6 +20,7 @@ from fedreid_mpi.wording import counted
     "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="The study file."
 )
 @click.option("--link", is_flag=True, help="Link to archives of one file instead of copying them.")
+@logged()
 @SHARED
 def command(runs: tuple[Path, ...], output: Path, link: bool) -> None:
     """Collect RUNS into one study file, with an index and the digest of each.
@@ -33,14 +38,14 @@ def command(runs: tuple[Path, ...], output: Path, link: bool) -> None:
 
     refuse = Refusals()
     sources = list(find_runs(runs, refuse))
-    with progress_bar("examine", len(sources)) as advance:
+    with timed(f"{counted(len(sources), 'run')} examined"), progress_bar("examine", len(sources)) as advance:
         summaries = choose(
             sources,
             refuse,
-            lambda copy, kept: click.echo(f"repeated: {copy} is the same run as {kept}, left out"),
+            lambda copy, kept: _LOG.info("repeated: %s is the same run as %s, left out", copy, kept),
             lambda: advance(1),
         )
-    with progress_bar("collect", len(summaries)) as advance:
+    with timed("collected"), progress_bar("collect", len(summaries)) as advance:
         count = collect(summaries, output, link, refuse, lambda: advance(1))
-    click.echo(f"{output}: {counted(count, 'run')}")
+    _LOG.info("%s: %s", output, counted(count, "run"))
     refuse.settle()

@@ -1,5 +1,6 @@
 """``fedreid-mpi results rank-list``: a picture of queries and what a model finds for them."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,12 +9,16 @@ import click
 
 from fedreid_mpi.cli.computing import DEVICE, MIRROR, THREADS, place_networks
 from fedreid_mpi.cli.console import progress_bar
+from fedreid_mpi.cli.log import logged, timed
 from fedreid_mpi.cli.sharing import SHARED
 from fedreid_mpi.errors import ConfigurationError, DataError
+from fedreid_mpi.wording import counted
 
 if TYPE_CHECKING:
     from fedreid_mpi.data.archive import DatasetArchive
     from fedreid_mpi.report.ranked_lists import RankedList
+
+_LOG = logging.getLogger(__name__)
 
 MOST_QUERIES = 50
 """Rows of a picture: more would be too long to look at."""
@@ -42,6 +47,7 @@ MOST_QUERIES = 50
 @MIRROR
 @DEVICE
 @THREADS
+@logged()
 @SHARED
 def command(
     model: Path,
@@ -96,9 +102,12 @@ def command(
         raise ConfigurationError(f"{asked} queries are asked for, expected at most {MOST_QUERIES}")
 
     place_networks(compute, stored.network)
-    with progress_bar("images", sum(map(len, parts)) + queries) as advance:
-        extracted = extract_parts(stored.network, dataset, parts, compute, mirror, advance)
-        ranking = score_split(extracted, split, Scoring(), advance)
+    images = sum(map(len, parts))
+    with progress_bar("images", images + queries) as advance:
+        with timed(f"features of {counted(images, 'image')}"):
+            extracted = extract_parts(stored.network, dataset, parts, compute, mirror, advance)
+        with timed(f"{counted(queries, 'query', 'queries')} ranked"):
+            ranking = score_split(extracted, split, Scoring(), advance)
     chosen += worst_queries(ranking, worst or 0) + [int(query) for query in random]
     unique = list(dict.fromkeys(chosen))
     if not unique:
@@ -107,8 +116,8 @@ def command(
     title = f"{model.name} on {dataset.name}{'' if mirror else ', without mirror images'}"
     save_picture(draw_ranked_lists(dataset, lists, top, title), output)
     for each in lists:
-        click.echo(f"query {each.query}: {dataset.paths[each.image]}, {_first(each)}")
-    click.echo(f"Picture: {output}")
+        _LOG.info("query %d: %s, %s", each.query, dataset.paths[each.image], _first(each))
+    _LOG.info("Picture: %s", output)
 
 
 def _require_picture(output: Path) -> None:
@@ -126,7 +135,7 @@ def _first(each: "RankedList") -> str:
     """Say where in the whole gallery the first match stands."""
     if each.matches == 0:
         return f"no match among {each.ranked:,} images"
-    matches = "1 match" if each.matches == 1 else f"{each.matches:,} matches"
+    matches = counted(each.matches, "match", "matches")
     return f"{matches}, the first at rank {each.first:,} of {each.ranked:,}"
 
 

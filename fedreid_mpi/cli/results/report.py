@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from fedreid_mpi.cli.log import logged, timed
 from fedreid_mpi.cli.results.figures import figure_formats
 from fedreid_mpi.cli.results.places import beside
 from fedreid_mpi.cli.sharing import SHARED
@@ -17,7 +19,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fedreid_mpi.report.findings import Answer
+    from fedreid_mpi.report.page import Report
     from fedreid_mpi.report.tables import Table
+
+_LOG = logging.getLogger(__name__)
 
 
 @click.command("report")
@@ -31,6 +36,7 @@ if TYPE_CHECKING:
     "first of PATHS, FILE-report beside a file).",
 )
 @figure_formats("Files of the figures beside the page, which holds its own; may be repeated.")
+@logged()
 @SHARED
 def command(paths: tuple[Path, ...], output: Path | None, formats: tuple[str, ...]) -> None:
     """Report on runs: one HTML page, with its figures, and its tables as CSV and LaTeX, beside it.
@@ -49,9 +55,24 @@ def command(paths: tuple[Path, ...], output: Path | None, formats: tuple[str, ..
     from fedreid_mpi.report.page import make_report, write_report
     from fedreid_mpi.report.study import load_study
 
-    study = load_study(paths)
-    report = make_report(study)
-    files = write_report(report, output or beside(paths[0], "report"), formats)
+    with timed("runs read"):
+        study = load_study(paths)
+    with timed("report made"):
+        report = make_report(study)
+    with timed("files written"):
+        files = write_report(report, output or beside(paths[0], "report"), formats)
+    if _LOG.isEnabledFor(logging.INFO):
+        _print_report(report)
+    for warning in study.warnings:
+        _LOG.warning("Note:   %s", warning)
+    used = sum(len(method.runs) for method in study.methods)
+    by_method = ", ".join(map(str, study.methods))
+    _LOG.info("Runs:   %d; %d used, by method: %s", len(study.runs), used, by_method)
+    _LOG.info("Report: %s (%s)", files[-1], counted(len(files), "file"))
+
+
+def _print_report(report: Report) -> None:
+    """Print the settings and the tables of the page."""
     for name, words in report.settings:
         click.echo(f"{name}: {words}")
     click.echo()
@@ -61,15 +82,10 @@ def command(paths: tuple[Path, ...], output: Path | None, formats: tuple[str, ..
             _print(answer)
     for answer in report.open:
         click.echo(f"{answer.title}: {answer.missing}")
-    for warning in study.warnings:
-        click.echo(f"Note:   {warning}")
-    used = sum(len(method.runs) for method in study.methods)
-    click.echo(f"Runs:   {len(study.runs)}; {used} used, by method: {', '.join(map(str, study.methods))}")
-    click.echo(f"Report: {files[-1]} ({counted(len(files), 'file')})")
 
 
 def _print(answer: Answer) -> None:
-    """Print what an answer shows openly, and what it lacks."""
+    """Print an answer's tables, and what is missing for it."""
     from fedreid_mpi.report.tables import Table
 
     click.echo(answer.title)
@@ -80,7 +96,7 @@ def _print(answer: Answer) -> None:
 
 
 def _print_tables(tables: Sequence[Table]) -> None:
-    """Print tables, but for those that the page shows on demand alone."""
+    """Print tables, except those that the page shows only on demand."""
     from fedreid_mpi.report.tables import to_words
 
     for table in tables:

@@ -47,7 +47,9 @@ def list_folder(root: Path, folder: str) -> list[Path]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     if dangling:
-        raise DataError(f"{path}: {len(dangling)} links lead nowhere: {few(dangling)}")
+        raise DataError(
+            f"{path}: {counted(len(dangling), 'link leads', 'links lead')} nowhere: {few(dangling)}"
+        )
     names = sorted(entry.name for entry in kept)
     # Bytes that are not UTF-8 reach Python as lone surrogates.
     if foreign := [name for name in names if any("\ud800" <= letter <= "\udfff" for letter in name)]:

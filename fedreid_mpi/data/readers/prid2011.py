@@ -38,6 +38,7 @@ from fedreid_mpi.data.readers.split_files import cite, read_people_lists
 from fedreid_mpi.data.readers.views import drawn_sum
 from fedreid_mpi.data.splits import draw_training, generator, sample, sample_half
 from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.wording import counted
 
 PERSON = re.compile(r"person_(?P<pid>\d{4})\.png", re.ASCII)
 FOLDER = re.compile(r"person_(?P<pid>\d{4})", re.ASCII)
@@ -200,7 +201,8 @@ def _frames(root: Path, pid: int, camid: int, gaps: list[str]) -> list[str]:
 
 def _tell_gaps(gaps: Sequence[str]) -> tuple[str, ...]:
     """Say which tracks seem to lack frames: how many the original has, nobody has published."""
-    return (f"{len(gaps)} tracks leave out numbers of frames: {few(gaps)}",) if gaps else ()
+    tracks = counted(len(gaps), "track leaves", "tracks leave")
+    return (f"{tracks} out numbers of frames: {few(gaps)}",) if gaps else ()
 
 
 def _recognise(root: Path) -> str | None:

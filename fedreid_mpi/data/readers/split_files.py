@@ -264,7 +264,8 @@ def read_identity_split(path: Path) -> IdentitySplit:
             f"tested: {few(both)}"
         )
     if lacking := sorted(probes - gallery):
-        raise DataError(f"{path}: {len(lacking)} probes are not in test_gallery: {few(lacking)}")
+        probe = counted(len(lacking), "probe is", "probes are")
+        raise DataError(f"{path}: {probe} not in test_gallery: {few(lacking)}")
     return IdentitySplit(
         path, training, probes, gallery, tuple(identities), (frozenset(names[0]), frozenset(names[1]))
     )

@@ -55,7 +55,7 @@ def long_errors_are_cut(comm):
         if comm.rank == 2:
             raise ConfigurationError("x" * 500_000)
 
-    with pytest.raises(PhaseError, match=r"x… \(499,100 characters more\)$") as caught:
+    with pytest.raises(PhaseError, match=r"x… \(499,100 more characters\)$") as caught:
         comm.phase("work", fail)
     assert caught.value.exit_code == 2
 

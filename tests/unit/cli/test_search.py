@@ -119,7 +119,7 @@ def test_ties_rank_by_name_and_zero_features_are_no_accident():
 def test_a_folder_gets_a_table_and_a_picture(search, folders, tmp_path, capsys):
     search("found", "--top", "3")
     said = capsys.readouterr().out
-    assert f"{folders[1]}: 1 file is no image: 'notes.txt'" in said
+    assert f"{folders[1]}: 1 file is not an image: 'notes.txt'" in said
     assert sorted(path.name for path in (tmp_path / "found").iterdir()) == ["search.csv", "search.png"]
     pixels = matplotlib.image.imread(tmp_path / "found" / "search.png")
     assert pixels.shape[0] > 2 * 160 * 0.8 * HEIGHT / WIDTH  # two rows of images 0.8 inches wide
@@ -197,7 +197,7 @@ def test_links_are_followed_but_not_in_circles(folders):
     assert found.paths[:3] == ("1.png", "4.png", "cameras/a copy of 3.BMP")
     assert len(found.paths) == 2 + 13
     (queries / "gone.jpg").symlink_to(queries / "nowhere.jpg")
-    with pytest.raises(DataError, match=r"1 links lead nowhere: 'gone.jpg'"):
+    with pytest.raises(DataError, match=r"1 link leads nowhere: 'gone.jpg'"):
         list_image_folder(queries)
 
 

@@ -249,7 +249,7 @@ def test_missing_frames_of_prid2011_are_told(tmp_path):
     (folder / "multi_shot/cam_a/person_0300/0003.png").unlink()
     listed = survey("prid2011", folder, Choices())
     assert listed.complaints == ("1767 camera_a_only_frames instead of 1768",)
-    assert listed.listing.notes == ("1 tracks leave out numbers of frames: 'multi_shot/cam_a/person_0300'",)
+    assert listed.listing.notes == ("1 track leaves out numbers of frames: 'multi_shot/cam_a/person_0300'",)
 
 
 def test_a_query_without_a_match_is_named(market, output, capsys):
@@ -280,7 +280,9 @@ def test_broken_images_are_left_out_when_asked(market, output, capsys):
     broken = market / "query/0001_c5s1_001051_00.jpg"
     broken.write_bytes(broken.read_bytes()[:400])
     assert prepare_market(market, output, "--skip-broken") == 0
-    assert "8 images; broken and left out: query/0001_c5s1_001051_00.jpg" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert ": 8 images; " in said
+    assert "market1501: broken and left out: query/0001_c5s1_001051_00.jpg" in said
     archive = DatasetArchive.open(output)
     assert archive.skipped == ["query/0001_c5s1_001051_00.jpg"]
     assert archive.attributes["skipped_files"] == 1

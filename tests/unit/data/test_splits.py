@@ -238,7 +238,7 @@ def test_numbers_of_identities(tmp_path):
         ([0], ["1"], [1], "test_probe holds '1'"),
         ([0], [1], [1, 1], "test_gallery lists more than once: 1"),
         ([0, 2], [1], [1, 2], "1 identity is both trained on and tested: 2"),
-        ([0], [1, 2], [1], "1 probes are not in test_gallery: 2"),
+        ([0], [1, 2], [1], "1 probe is not in test_gallery: 2"),
     ],
 )
 def test_wrong_numbers_of_identities_are_refused(tmp_path, trainval, probe, gallery, message):

@@ -53,7 +53,7 @@ def test_archives_are_private_or_shared_with_the_group(tmp_path, usual_umask, ca
     trees.write_tree(tmp_path / "in", "market1501").rename(tmp_path / "in" / "Market-1501-v15.09.15")
     command = ["prepare", "--all", str(tmp_path / "in"), str(tmp_path / "out" / "deep"), "--allow-subset"]
     assert run(command) == 0
-    assert "readable by you alone" in capsys.readouterr().out
+    assert "readable by nobody but you" in capsys.readouterr().out
     archive = tmp_path / "out" / "deep" / "market1501.h5"
     assert [mode(path) for path in (archive, archive.parent, archive.parents[1])] == [0o600, 0o700, 0o700]
     assert run([*command, "--share-with-group"]) == 0
@@ -71,7 +71,7 @@ def test_run_directories_are_private_or_shared_with_the_group(experiment, tmp_pa
     run_dir.mkdir(mode=0o755, parents=True)
     command = ["train", str(experiment), "--run-dir", str(run_dir)]
     assert run(command) == 0
-    assert f"{run_dir} is readable by you alone" in capsys.readouterr().out
+    assert f"{run_dir} is readable by nobody but you" in capsys.readouterr().out
     assert mode(run_dir) == 0o700
     assert modes_below(run_dir) == {(True, 0o700), (False, 0o600)}
     assert run([*command, "--resume", "--share-with-group", "--set", "run.rounds=2"]) == 0
