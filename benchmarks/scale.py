@@ -3,29 +3,35 @@
     python -m benchmarks.scale [--ranks 1 3 5] [--clients 4 8 44 180 360 1000] [--rounds 5]
 
 Four datasets of noise are dealt out by people; there are always as many images. For each number of ranks
-one launch times the rounds of all numbers of clients in turn, without augmentation and without scores. Its
-server plays each round alone as well, while the other ranks wait: on a machine with other work only what is
-measured in turn can be compared. Another launch for each number of clients measures memory and traffic.
+one launch times the rounds of all numbers of clients in turn, without augmentation and without scores. In the
+same turn it times what a round is compared with, as only that means something on a machine with other work:
+where there are several ranks the same round in one process, while the others wait; where there is one, the
+bare steps of all its batches. Another launch for each number of clients measures memory and traffic.
 """
 
 import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 
 from benchmarks.noise import write_noise
 from benchmarks.playing import Outcome, anonymous_memory, on_ranks, options_of, play
 from fedreid_mpi.comm import Communicator, SingleCommunicator, connect
 from fedreid_mpi.config import Experiment
+from fedreid_mpi.data.samplers import training_batches
 from fedreid_mpi.federated.plan import plan_round
 from fedreid_mpi.federated.round import run_round
-from fedreid_mpi.records import no_heartbeat
+from fedreid_mpi.records import Role, no_heartbeat
 from fedreid_mpi.run.setup import describe_clients, open_archives, set_up
 from fedreid_mpi.run.state import ResumePoint
+from fedreid_mpi.seeds import generator
 
 DATASETS, IMAGES = 4, 1000
 HEIGHT, WIDTH, BATCH, EMBEDDING = 64, 32, 32, 128
@@ -82,29 +88,53 @@ def write_datasets(folder: Path, images: int) -> None:
         write_noise(folder / f"noise{number}.h5", images, images // 2, HEIGHT, WIDTH)
 
 
-def work(folder: str, counts: list[int], rounds: int) -> dict[str, Any] | None:
-    """Play rounds of all numbers of clients in turn; return seconds per round, MB of ranks, bytes sent.
+def bare_steps(federation: Federation) -> float:
+    """Take the steps of a round, each batch from memory, as one client; return their seconds."""
+    state = federation.state
+    model, experiment = state.model, state.experiment
+    pixels = torch.zeros(BATCH, 3, HEIGHT, WIDTH).contiguous(memory_format=torch.channels_last)
+    batches = [
+        client.labels[torch.from_numpy(rows)]
+        for client in state.clients
+        for rows in training_batches(client.people, client.cameras, experiment.federation, generator(0))
+    ]
+    model.use_identities(max(spec.identities for spec in state.specs))
+    model.network.train()
+    optimizer = torch.optim.SGD(
+        model.parameters(*Role), 1e-4, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
+    )
+    began = time.perf_counter()
+    for labels in batches:
+        loss = F.cross_entropy(model.network(pixels[: len(labels)]), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return time.perf_counter() - began
 
-    With several rounds the server plays each alone as well, just before.
-    """
+
+def work(folder: str, counts: list[int], rounds: int) -> dict[str, Any] | None:
+    """Play rounds of all numbers of clients in turn; return seconds per round, MB of ranks, bytes sent."""
     torch.set_num_threads(1)
     comm = connect()
     archives = sorted(Path(folder).glob("*.h5"))
-    compared = rounds > 1 and comm.size > 1 and comm.is_server
-    together = {count: Federation(comm, archives, count, looks=rounds == 1) for count in counts}
-    alone = {count: Federation(SingleCommunicator(), archives, count) for count in counts if compared}
+    looks = rounds == 1
+    federations = {count: Federation(comm, archives, count, looks) for count in counts}
+    others: dict[int, Callable[[], float]] = {}
+    for count in counts if comm.is_server and not looks else ():
+        alone = Federation(SingleCommunicator(), archives, count)
+        others[count] = alone.play if comm.size > 1 else partial(bare_steps, alone)
     seconds: dict[int, list[tuple[float, float]]] = {count: [] for count in counts}
     for played in range(rounds + 1):  # the first is to warm up
-        for count in counts:
-            by_itself = comm.decide("alone", lambda count=count: alone[count].play() if compared else 0.0)
-            took = together[count].play()
+        for count, federation in federations.items():
+            other = comm.decide("compare", others.get(count, float))
+            took = federation.play()
             if played:
-                seconds[count].append((took, by_itself))
-    peaks = comm.gather(max(each.peak for each in together.values()))
+                seconds[count].append((took, other))
+    peaks = comm.gather(max(each.peak for each in federations.values()))
     if peaks is None:
         return None
     medians = [[statistics.median(times) for times in zip(*seconds[count], strict=True)] for count in counts]
-    return {"seconds": medians, "peaks": peaks, "sent": max(each.sent for each in together.values())}
+    return {"seconds": medians, "peaks": peaks, "sent": max(each.sent for each in federations.values())}
 
 
 def measure(options: argparse.Namespace) -> Outcome:
@@ -115,14 +145,16 @@ def measure(options: argparse.Namespace) -> Outcome:
         for ranks in options.ranks:
             words = f"{ranks} ranks" if ranks > 1 else "one process"
             medians = on_ranks(ranks, "scale", folder, options.clients, options.rounds)["seconds"]
-            for row, (together, alone) in zip(rows, medians, strict=True):
-                row[words] = together
-                if alone:
-                    row[f"{words}: times as fast as one process"] = alone / together
+            for row, (seconds, other) in zip(rows, medians, strict=True):
+                row[words] = seconds
+                if ranks > 1:
+                    row[f"{words}: times as fast"] = other / seconds
+                else:
+                    row["ms per client beside bare steps"] = 1e3 * (seconds - other) / row["clients"]
         for row in rows:
-            alone = on_ranks(ranks, "scale", folder, [row["clients"]], 1)
-            row["MB of a client rank"] = max(alone["peaks"][1:] or alone["peaks"])
-            row["MB sent per rank and round"] = alone["sent"] / 1e6
+            measured = on_ranks(ranks, "scale", folder, [row["clients"]], 1)
+            row["MB of a client rank"] = max(measured["peaks"][1:] or measured["peaks"])
+            row["MB sent per rank and round"] = measured["sent"] / 1e6
     first, last = rows[0], rows[-1]
     words = [*first][1]
     ratio = last[words] / first[words]
@@ -142,7 +174,7 @@ def main() -> None:
     options.add_argument("--clients", type=int, nargs="+", default=[4, 8, 44, 180, 360, 1000])
     options.add_argument("--images", type=int, default=IMAGES, help="of each dataset")
     options.add_argument("--rounds", type=int, default=5)
-    play(measure, options, {"ranks": [2], "clients": [4], "images": 80, "rounds": 1}, work)
+    play(measure, options, {"ranks": [2], "clients": [4], "images": 80, "rounds": 2}, work)
 
 
 if __name__ == "__main__":
