@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from fedreid_mpi.config.backbones import BackboneName
 from fedreid_mpi.config.conflicts import conflicts
 from fedreid_mpi.config.privacy import Privacy
+from fedreid_mpi.config.server import Server
 from fedreid_mpi.config.types import File, Line, Listed, NonNegative, Positive, Probability, Section, Text
 from fedreid_mpi.pixels import Normalization
 from fedreid_mpi.records import (
@@ -21,7 +22,6 @@ from fedreid_mpi.records import (
     Normalised,
     Sampling,
     Schedule,
-    ServerOptimizer,
     Weighting,
 )
 
@@ -240,22 +240,6 @@ class Aggregation(Section):
         description="BatchNorm: average the statistics; keep each client's own statistics, scale and shift "
         "(local); or take the statistics of the round's first participant (reference)",
     )
-
-
-class Server(Section):
-    """What the server makes of the clients' mean: its distance from the round's model is a gradient."""
-
-    optimizer: ServerOptimizer = Field("none", description="none: the mean is the new model")
-    lr: Positive = Field(
-        1.0, description="learning rate; 1 suits momentum, adam and yogi need less, 0.1 to 0.001"
-    )
-    momentum: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.9, description="momentum; of adam and yogi, decay of the first moment"
-    )
-    beta2: Annotated[float, Field(ge=0, lt=1)] = Field(
-        0.99, description="decay of adam's and yogi's second moment"
-    )
-    epsilon: Positive = Field(1e-3, description="keeps adam and yogi from dividing by very small numbers")
 
 
 class Distillation(Section):

@@ -8,8 +8,8 @@ from fedreid_mpi.config.sections import (
     Clustering,
     Distillation,
     Experiment,
-    Server,
 )
+from fedreid_mpi.config.server import Server
 
 
 def unused_settings(experiment: Experiment) -> Iterator[str]:

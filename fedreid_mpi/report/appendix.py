@@ -93,6 +93,10 @@ def bytes_sent(study: Study) -> Answer:
         "a client and up again. It does not depend on ranks; between ranks travel one sum per rank and group "
         "up and one model per group down, and what scoring and the optimisations need.",
     )
+    if any(map(_has_controls, study.methods)):
+        claims += (
+            "With SCAFFOLD control variates, of about the model's size, go the same ways: M is two models.",
+        )
     if not any(map(_sum_of, stacks.values())):
         claims += ("All runs were of one process: nothing travelled.",)
         return Answer("bytes", "Where the bytes went", claims, (costs,))
@@ -278,6 +282,7 @@ def _communication(methods: Iterable[Method]) -> Table:
         model = (
             np.nan if method.term in (CENTRALISED, STANDALONE) else 4 * results.header.parameters / _MEGABYTE
         )
+        model *= 1 + _has_controls(method)
         travelled = [run.results.bytes_sent.sum() / _MEGABYTE for run in method.runs]
         ranks = sorted({len(run.results.header.ranks) for run in method.runs})
         rows.append(
@@ -292,10 +297,14 @@ def _communication(methods: Iterable[Method]) -> Table:
             )
         )
     columns = (
-        *("method", "rounds T", "model M (MB)", "T × 2 × M per client (MB)", "of all turns of clients (MB)"),
+        *("method", "rounds T", "M (MB)", "T × 2 × M per client (MB)", "of all turns of clients (MB)"),
         *("ranks", "travelled between ranks (MB)"),
     )
     return Table("c-communication", "Communication cost of a whole run", columns, tuple(rows))
+
+
+def _has_controls(method: Method) -> bool:
+    return method.settings.get("aggregation.rule") == "scaffold"
 
 
 def _sent_by_round(method: Method, kind: str, length: int) -> Any:  # noqa: ANN401

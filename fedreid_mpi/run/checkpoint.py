@@ -34,6 +34,10 @@ FOLDER = "checkpoints"
 MANIFEST = "manifest.json"
 
 VERSION = 2
+
+MEANING = 1
+"""To be raised whenever the same configuration computes something else from then on."""
+
 PRIVATE_FORMAT = "fedreid_mpi private 1"
 SERVER_FORMAT = "fedreid_mpi server 1"
 
@@ -61,6 +65,8 @@ class Manifest(BaseModel):
     ----------
     format, version
         Of the checkpoint.
+    meaning
+        Of the configuration, for the program that played the rounds; see `MEANING`.
     round
         The last round that it holds.
     groups
@@ -85,6 +91,7 @@ class Manifest(BaseModel):
 
     format: Literal["fedreid_mpi checkpoint"] = "fedreid_mpi checkpoint"
     version: Literal[2] = 2
+    meaning: int = 1
     round: int
     groups: tuple[tuple[int, ...], ...]
     untrained: tuple[int, ...]

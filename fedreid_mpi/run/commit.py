@@ -14,6 +14,7 @@ from fedreid_mpi.model import FlatModel
 from fedreid_mpi.records import ClientSpec, Event, RoundRecord
 from fedreid_mpi.results import ResultsWriter
 from fedreid_mpi.run.checkpoint import (
+    MEANING,
     SERVER_FILE,
     Manifest,
     StoredFile,
@@ -174,6 +175,7 @@ class CheckpointWriter:
             names = [file.name for file in files]
             private = tuple(private_file(state.hosts[spec.id]) for spec in state.specs)
             manifest = Manifest(
+                meaning=MEANING,
                 round=round,
                 groups=state.progress.groups,
                 untrained=tuple(sorted(state.progress.untrained)),

@@ -11,12 +11,14 @@ from fedreid_mpi.records import ClientSpec
 from fedreid_mpi.results import last_attempt, read_run
 from fedreid_mpi.run.checkpoint import (
     MANIFEST,
+    MEANING,
     Manifest,
     folder_of,
     list_checkpoints,
     newest_whole,
     publish_models,
 )
+from fedreid_mpi.run.program import source_digest
 from fedreid_mpi.run.state import ResumePoint
 from fedreid_mpi.run.stopping import STOP_FILE
 from fedreid_mpi.storage.run_directory import (
@@ -145,7 +147,8 @@ def _find_start(
 ) -> tuple[ResumePoint, Manifest | None]:
     attempt = 1 + last_attempt(run_dir)
     manifest, damage = newest_whole(run_dir)
-    played = read_run(run_dir).rounds[-1] if attempt > 1 else -1
+    results = read_run(run_dir) if attempt > 1 else None
+    played = results.rounds[-1] if results else -1
     if manifest is None:
         if played > 0:  # round 0 is always committed before round 1 is played
             raise DataError(
@@ -155,8 +158,15 @@ def _find_start(
         return ResumePoint(attempt, -1, (everyone,), everyone), None
     if changes := list(_changes(run_dir, manifest, experiment, specs, datasets)):
         raise ConfigurationError(f"--resume of {run_dir}: " + "; ".join(changes))
-    notes = (*damage, f"attempt {attempt} continues after round {manifest.round}")
-    point = ResumePoint(attempt, manifest.round, manifest.groups, manifest.untrained, manifest.private, notes)
+    notes = [*damage, f"attempt {attempt} continues after round {manifest.round}"]
+    before, now = results.header.source_digest if results else "", source_digest()
+    if before not in ("", now):
+        notes.append(
+            f"the program has changed: its source is {now[:10]}, in the attempt before {before[:10]}"
+        )
+    point = ResumePoint(
+        attempt, manifest.round, manifest.groups, manifest.untrained, manifest.private, tuple(notes)
+    )
     return point, manifest
 
 
@@ -168,6 +178,11 @@ def _changes(
     datasets: Sequence[str],
 ) -> Iterator[str]:
     """Name whatever would make the resumed run another one."""
+    if manifest.meaning != MEANING:
+        yield (
+            "its rounds were played by a version that computes otherwise (meaning "
+            f"{manifest.meaning}, expected {MEANING}): only the version that began the run can resume it"
+        )
     where = folder_of(run_dir, manifest.round) / MANIFEST
     before = stored_experiment(manifest.configuration, where)
     yield from refused_changes(before, experiment)

@@ -16,8 +16,9 @@ from fedreid_mpi.config import Experiment, load_experiment
 from fedreid_mpi.config.changes import may_change
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.results import read_run
-from fedreid_mpi.run.checkpoint import _digest, list_checkpoints, newest_whole
+from fedreid_mpi.run.checkpoint import MEANING, _digest, list_checkpoints, newest_whole
 from fedreid_mpi.run.loop import run_federation
+from fedreid_mpi.run.program import source_digest
 from fedreid_mpi.storage.run_directory import read_status
 from support.rights import as_nobody
 from support.same_runs import assert_same_run
@@ -193,6 +194,37 @@ def test_a_change_that_would_alter_the_past_is_refused(override, said, experimen
     code, line = refused(experiment_path, run_dir, override)
     assert code == 2
     assert said in line
+
+
+def rewritten(run_dir, **changes):
+    """Change the manifest of the newest checkpoint, as another version would have written it."""
+    path = list_checkpoints(run_dir)[-1] / "manifest.json"
+    content = {**json.loads(path.read_bytes()), **changes}
+    content = {name: value for name, value in content.items() if name != "digest" and value is not None}
+    path.write_text(json.dumps({**content, "digest": _digest(content)}))
+
+
+def test_a_run_of_a_version_that_computes_otherwise_is_not_resumed(experiment_path, run_dir):
+    rewritten(run_dir, meaning=MEANING + 1)
+    code, line = refused(experiment_path, run_dir)
+    assert code == 2
+    assert f"a version that computes otherwise (meaning {MEANING + 1}, expected {MEANING}): only the" in line
+
+
+def test_a_manifest_from_before_meanings_is_of_the_first(experiment_path, reference, run_dir):
+    rewritten(run_dir, meaning=None)
+    assert MEANING == 1, "from now on such a manifest is to be refused"
+    assert play(experiment_path, run_dir, resume=True).done
+    assert_same_run(run_dir, reference)
+
+
+def test_a_changed_program_is_told(experiment_path, reference, run_dir, monkeypatch):
+    before = source_digest()
+    for module in ("resume", "loop"):
+        monkeypatch.setattr(f"fedreid_mpi.run.{module}.source_digest", lambda: "f" * 64)
+    assert play(experiment_path, run_dir, resume=True).done
+    said = f"the program has changed: its source is ffffffffff, in the attempt before {before[:10]}"
+    assert said in [event.text for event in read_run(run_dir).events if event.kind == "resumed"]
 
 
 def test_every_key_is_checked():

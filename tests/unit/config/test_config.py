@@ -47,6 +47,14 @@ def test_the_file_outdoes_the_preset_and_overrides_outdo_the_file(tmp_path):
     }
 
 
+def test_adaptive_optimizers_of_the_server_have_a_rate_of_their_own(tmp_path):
+    rates = {"none": 1.0, "momentum": 1.0, "adam": 0.01, "yogi": 0.01}
+    assert {name: load(tmp_path, "", f"server.optimizer={name}").server.lr for name in rates} == rates
+    given = load(tmp_path, '[server]\noptimizer = "adam"\nlr = 1.0\n')
+    assert given.server.lr == 1
+    assert Experiment.model_validate(given.model_dump(mode="json")) == given
+
+
 def test_an_override_may_choose_the_preset(tmp_path):
     assert load(tmp_path, "", "preset=published").evaluation.protocol == "published"
 

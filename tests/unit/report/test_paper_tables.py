@@ -11,6 +11,7 @@ import pytest
 
 from fedreid_mpi.cli import run as fedreid
 from fedreid_mpi.records import ModelKind
+from fedreid_mpi.report.appendix import bytes_sent
 from fedreid_mpi.report.paper import groups, table_3, table_4
 from fedreid_mpi.report.study import load_study
 from fedreid_mpi.report.terms import DATASETS, column, term
@@ -245,11 +246,27 @@ def test_communication_is_counted_as_the_paper_counts_it(report):
     rows = read_csv(report / "c-communication.csv")
     fedpav = rows["fedpav"]
     assert fedpav["rounds T"] == "4"
-    assert float(fedpav["model M (MB)"]) == pytest.approx(0.004)  # 1,000 values of 4 bytes
+    assert float(fedpav["M (MB)"]) == pytest.approx(0.004)  # 1,000 values of 4 bytes
     assert float(fedpav["T × 2 × M per client (MB)"]) == pytest.approx(4 * 2 * 0.004)
     assert float(fedpav["of all turns of clients (MB)"]) == pytest.approx(2 * 4 * 2 * 0.004)
     assert float(fedpav["travelled between ranks (MB)"]) == pytest.approx(4 * 15)
     assert rows["alone"]["T × 2 × M per client (MB)"] == ""
+
+
+def test_control_variates_are_counted_with_the_model(tmp_path):
+    write_run(tmp_path, "fedpav", 0, scores({ModelKind.GLOBAL: (0.5, 0.5)}), SITES)
+    plain = bytes_sent(load_study([tmp_path]))
+    write_run(
+        tmp_path, "s", 0, scores({ModelKind.GLOBAL: (0.5, 0.5)}), SITES, aggregation={"rule": "scaffold"}
+    )
+    answer = bytes_sent(load_study([tmp_path]))
+    rows = {row[0]: row[2:4] for row in answer.exhibits[0].rows}
+    assert rows == {
+        "fedpav": pytest.approx((0.004, 4 * 2 * 0.004)),
+        "s": pytest.approx((0.008, 4 * 4 * 0.004)),
+    }
+    (said,) = set(answer.claims) - set(plain.claims)
+    assert said.startswith("With SCAFFOLD control variates")
 
 
 @pytest.mark.parametrize(
