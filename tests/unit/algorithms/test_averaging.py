@@ -116,6 +116,8 @@ def test_tiles_do_not_matter():
             total_of([u[part] for u in updates], shares, grid) for part in (slice(cut), slice(cut, None))
         ]
         assert torch.equal(torch.cat(parts), whole)
+    expected = (whole.numpy() / (1.35 * 2.0**grid.bits)).astype(np.float32)
+    np.testing.assert_array_equal(mean_of(whole.numpy(), 1.35, grid), expected)
 
 
 @pytest.mark.parametrize(("role", "limit"), [("parameters", 2.0**8), ("statistics", 2.0**20)])

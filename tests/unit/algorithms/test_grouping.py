@@ -3,10 +3,10 @@ from dataclasses import replace
 import pytest
 
 from fedreid_mpi.algorithms.clustering import cluster_clients
-from fedreid_mpi.algorithms.grouping import plan_groups
+from fedreid_mpi.algorithms.grouping import plan_groups, require_finite_models, require_sums
 from fedreid_mpi.algorithms.weighting import LEAST_DISTANCE, WEIGHTINGS
 from fedreid_mpi.errors import TooFewClientsError
-from fedreid_mpi.records import ClientReport
+from fedreid_mpi.records import ClientReport, Group
 
 SAMPLES, UNIFORM = WEIGHTINGS["samples"], WEIGHTINGS["uniform"]
 
@@ -35,6 +35,7 @@ def test_reference_statistics_come_from_the_first_finite_client_of_the_round():
     (group,) = plan_groups(ALL, None, reports, (1, 3, 0), SAMPLES, "reference")
     assert group.weights == {0: 5.0, 3: 7.0}
     assert group.statistics_weights == {3: 1.0}
+    assert (group.members, group.before) == ((0, 1, 2, 3, 4), 0)
     (group,) = plan_groups(ALL, None, reports, (1, 0, 3), SAMPLES, "reference")
     assert group.statistics_weights == {0: 1.0}
 
@@ -42,6 +43,26 @@ def test_reference_statistics_come_from_the_first_finite_client_of_the_round():
 def test_no_finite_client_is_an_error():
     with pytest.raises(TooFewClientsError, match="none of 2 clients are finite"):
         plan_groups(ALL, None, reports_of({0: 5, 1: 4}, broken=[0, 1]), (0, 1), SAMPLES, "average")
+
+
+def test_one_finite_client_is_enough_unless_more_are_asked_for():
+    reports = reports_of({0: 5, 1: 4, 2: 3}, broken=[0, 1])
+    require_finite_models(reports)
+    (group,) = plan_groups(ALL, None, reports, (0, 1, 2), SAMPLES, "average")
+    assert group.weights == {2: 3.0}
+    for ask in (
+        lambda: require_finite_models(reports, 2),
+        lambda: plan_groups(ALL, None, reports, (0, 1, 2), SAMPLES, "average", min_clients=2),
+    ):
+        with pytest.raises(TooFewClientsError, match="1 of 3 clients are finite, expected at least 2"):
+            ask()
+
+
+def test_a_mask_needs_two_to_hide():
+    two, nobody = Group((0, 1), {0: 1.0, 1: 1.0}, {}, 0), Group((3,), {}, {}, 0)
+    require_sums([two, nobody])
+    with pytest.raises(TooFewClientsError, match="only the model of client 2 is finite"):
+        require_sums([two, Group((2, 3), {2: 1.0}, {}, 0)])
 
 
 def test_clusters_get_models_and_those_away_keep_theirs():

@@ -344,6 +344,10 @@ def test_a_server_step_by_hand():
         assert kept["first_moment"].tolist() == [1.0]
         assert kept["second_moment"].tolist() == [moment]
         assert found.item() == pytest.approx(1 + 0.5 / (np.sqrt(moment) + 0.5), rel=1e-6)
+        found, kept = step(optimizer, start, mean, kept, rates)  # m = 1/2 + 1, and v goes on towards 4
+        moment = moment + 0.5 * (4 - moment if optimizer == "adam" else 4)
+        assert (kept["first_moment"].item(), kept["second_moment"].item()) == (1.5, moment)
+        assert found.item() == pytest.approx(1 + 0.5 * 1.5 / (np.sqrt(moment) + 0.5), rel=1e-6)
 
 
 def test_yogis_second_moment_stays_where_it_is_the_square():
