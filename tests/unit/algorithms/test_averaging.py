@@ -166,7 +166,7 @@ def test_shares_have_24_bits():
     assert share_of(1, 3) == float(np.float32(1 / 3))
     assert share_of(0.0, 2.0) == 0.0
     assert share_of(2.0, 2.0) == 1.0
-    for weight, reference in ((3, 2), (-1, 2), (math.nan, 2), (1, 0), (1, math.inf)):
+    for weight, reference in ((3, 2), (-1, 2), (math.nan, 2), (1, 0), (0, 0), (1, math.inf)):
         with pytest.raises(ValueError, match=f"weight {weight}, expected 0 to {reference}"):
             share_of(weight, reference)
 

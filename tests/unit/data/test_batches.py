@@ -100,6 +100,30 @@ def test_erasing_sets_one_rectangle_of_2_to_40_percent_to_zero():
         assert torch.equal(erased[image][:, ~mask], plain[image][:, ~mask])
     centres = np.array([np.argwhere(mask).mean(0) for mask in gone]) / (height, width)
     np.testing.assert_allclose(centres.mean(0), 0.5, atol=0.05)
+    # All kinds come up: small and large, lying and standing, at every edge.
+    shares = gone.mean((1, 2))
+    assert shares.min() < 0.05
+    assert shares.max() > 0.35
+    ratios = gone.any(2).sum(1) / gone.any(1).sum(1)
+    assert ratios.min() < 0.5
+    assert ratios.max() > 2
+    assert gone[:, 0].any()
+    assert gone[:, -1].any()
+    assert gone[:, :, 0].any()
+    assert gone[:, :, -1].any()
+
+
+@pytest.mark.parametrize(("height", "width"), [(3, 3), (4, 60), (60, 4)])
+def test_a_rectangle_has_a_pixel_at_least_and_ends_with_the_image(height, width):
+    images = pictures(300, height, width, low=150)
+    erased = augment(images, IMAGENET, settings(erasing=1.0), generator(6, "erase"))
+    gone = (erased == 0).all(1)
+    assert gone.flatten(1).any(1).all()
+    assert gone[:, 0].any()
+    assert gone[:, -1].any()
+    assert gone[:, :, -1].any()
+    tall, wide = gone.any(2).sum(1), gone.any(1).sum(1)
+    assert torch.equal(gone.flatten(1).sum(1), tall * wide)
 
 
 def test_erasing_is_a_probability():
@@ -149,6 +173,17 @@ def test_hue_jitter_keeps_greys_and_luma_and_turns_the_hue():
     assert colorsys.rgb_to_hsv(*turned)[0] == pytest.approx(0.5, abs=0.1)  # red has become cyan
 
 
+def test_the_hue_turns_one_way():
+    """In YIQ the chroma I + iQ is multiplied by exp(2πi · turn)."""
+    images = pictures(6, low=100, high=156)
+    turned = pixels(augment(images, IMAGENET, settings(jitter=(0, 0, 0, 0.2)), Fixed(1.0)))
+    to_yiq = np.array([(0.299, 0.587, 0.114), (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112)])
+    before, after = (values @ to_yiq.T for values in (images.numpy() / 255, turned))
+    chroma = [values[..., 1] + 1j * values[..., 2] for values in (before, after)]
+    np.testing.assert_allclose(chroma[1], chroma[0] * np.exp(2j * np.pi * 0.2), atol=1e-5)
+    np.testing.assert_allclose(after[..., 0], before[..., 0], atol=1e-5)
+
+
 def test_augmentation_depends_on_its_generator_alone():
     images, all_on = pictures(10), settings(pad=4, flip=0.5, erasing=0.5, jitter=(0.2, 0.2, 0.2, 0.1))
     first = augment(images, IMAGENET, all_on, generator(1, "a"))
@@ -166,3 +201,14 @@ def test_a_store_gives_the_archives_images(archives):
     batch = store.batch(np.array([3, 0, 3]))
     assert batch.dtype == torch.uint8
     np.testing.assert_array_equal(batch, archive.images[chosen[[3, 0, 3]]])
+
+
+def test_a_store_of_several_archives_numbers_their_images_through():
+    first, second, third = (pictures(count, 4, 3) + number for number, count in enumerate((5, 4, 6)))
+    chosen = np.array([4, 1]), np.array([0, 2, 3]), np.array([5])
+    sources = [(each.numpy(), rows) for each, rows in zip((first, second, third), chosen, strict=True)]
+    store = ImageStore(sources, torch.device("cpu"))
+    assert len(store) == 6
+    expected = torch.stack([first[4], first[1], second[0], second[2], second[3], third[5]])
+    assert torch.equal(store.batch(np.arange(6)), expected)
+    assert torch.equal(store.batch(np.array([5, 1, 2, 2])), expected[[5, 1, 2, 2]])

@@ -7,13 +7,13 @@ from safetensors.numpy import load_file
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
 from fedreid_mpi.data.archive import DatasetArchive
-from fedreid_mpi.data.partition import partition
+from fedreid_mpi.data.partition import partition, require_distinct
 from fedreid_mpi.errors import ConfigurationError, FedReIDError
 from fedreid_mpi.records import ModelKind
 from fedreid_mpi.results import read_run
 from fedreid_mpi.run.loop import run_federation
 from support.oracles import assert_same_model, averaged
-from support.small import SITES, Silent, write_experiment, write_public
+from support.small import SITES, Silent, write_experiment, write_public, write_site
 
 
 @pytest.fixture
@@ -59,6 +59,39 @@ def test_people_are_dealt_out(archives, tmp_path):
         assert not shares[0] & shares[1]
         assert shares[0] | shares[1] == set(archive.pids[archive.split("train")])
         assert abs(len(shares[0]) - len(shares[1])) <= 1
+
+
+def test_shares_are_what_they_always_were(archives, tmp_path):
+    """Pinned: a run can be repeated with a later version."""
+    opened, parts = parts_of(archives, tmp_path, clients="identity", identity_clients=2)
+    shares = {part.name: sorted(set(opened[part.home].pids[part.sources[0][1]].tolist())) for part in parts}
+    assert shares == PINNED_SHARES
+
+
+def test_datasets_that_cannot_stand_beside_each_other_are_refused(archives, tmp_path):
+    def named(stem, seed):
+        return DatasetArchive.open(write_site(tmp_path / f"{stem}.h5", images=8, seed=seed))
+
+    first, second, pool = named("first", 1), named("second", 2), named("pool", 3)
+    require_distinct([first, second])
+    with pytest.raises(ConfigurationError, match=r"first\.h5 is the same dataset as .*first\.h5"):
+        require_distinct([first, second, DatasetArchive.open(first.path)])
+    (tmp_path / "other").mkdir()
+    other = DatasetArchive.open(write_site(tmp_path / "other" / "second.h5", images=8, seed=4))
+    with pytest.raises(ConfigurationError, match=r"second\.h5 and .*second\.h5 are both named 'second'"):
+        require_distinct([first, other, second])
+    with pytest.raises(ConfigurationError, match=r"pool\.h5 is named 'pool'"):
+        require_distinct([first, pool])
+
+
+def test_the_pool_holds_the_training_images_of_all(archives, tmp_path):
+    opened, parts = parts_of(archives, tmp_path, mode="centralised")
+    assert [part.name for part in parts] == [*SITES, "pool"]
+    assert parts[-1].home is None
+    assert parts[-1].images == sum(SITES.values())
+    assert [(number, rows.tolist()) for number, rows in parts[-1].sources] == [
+        (number, archive.split("train").tolist()) for number, archive in enumerate(opened)
+    ]
 
 
 def test_shares_depend_on_the_seed(archives, tmp_path):

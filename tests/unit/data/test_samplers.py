@@ -115,6 +115,13 @@ def test_a_small_epoch_by_hand():
     assert set(chosen) == {frozenset({1, 2}), frozenset({2})}  # the third group is the camera with more
 
 
+def test_an_epoch_is_what_it_always_was():
+    """Pinned: a run can be repeated, on another machine and with a later version as well."""
+    people, cameras = np.arange(60) % 5, np.arange(60) // 5 % 3
+    batches = identity_batches(people, cameras, 3, 4, generator(3, "epoch"))
+    assert [rows.tolist() for rows in batches] == PINNED_EPOCH
+
+
 def test_everyone_is_left_out_at_times():
     people = np.repeat(np.arange(5), 2)
     left = Counter()

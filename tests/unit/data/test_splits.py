@@ -16,7 +16,8 @@ from fedreid_mpi.data.readers.split_files import (
     read_people_lists,
 )
 from fedreid_mpi.data.readers.views import View, halve, people_in
-from fedreid_mpi.data.splits import draw_training, generator, sample
+from fedreid_mpi.data.archive import SplitRole
+from fedreid_mpi.data.splits import draw_training, generator, role_of, sample, sample_half
 from fedreid_mpi.errors import DataError
 from support import trees_small
 
@@ -82,6 +83,34 @@ def test_each_person_is_as_likely_to_be_trained_on():
     draws = draw_training(range(20), 10, 0, "viper", "standard", 2000)
     for pid in range(20):
         assert 900 < sum(pid in training for training in draws) < 1100  # four standard deviations and more
+
+
+def test_draws_are_what_they_always_were():
+    """Pinned: a dataset that is prepared again, by a later version as well, has the same people in each split."""
+    assert draw_training(range(10), 4, 0, "viper", "standard", 2) == PINNED_DRAWS
+
+
+def test_a_sample_keeps_its_order_and_takes_all_where_there_are_fewer():
+    items = [9, 2, 7, 4, 5]
+    for seed in range(20):
+        drawn = sample(items, 3, generator(seed, "viper", "x"))
+        assert len(drawn) == 3
+        assert drawn == [item for item in items if item in drawn]
+    assert sample(items, 8, generator(0, "viper", "x")) == items
+
+
+def test_half_of_the_distinct_items_is_the_smaller_half_whatever_their_order():
+    draws = [
+        sample_half(items, generator(1, "viper", "x")) for items in ([3, 1, 1, 2, 5, 4], [5, 4, 3, 2, 1, 1, 1])
+    ]
+    assert draws[0] == draws[1] < {1, 2, 3, 4, 5}
+    assert len(draws[0]) == 2
+    assert len({frozenset(sample_half(range(6), generator(seed, "viper", "x"))) for seed in range(50)}) > 10
+
+
+def test_of_those_not_trained_on_camera_0_asks_and_camera_1_answers():
+    roles = [role_of(pid, camid, {3}) for pid, camid in ((3, 0), (3, 1), (7, 0), (7, 1))]
+    assert roles == [SplitRole.TRAIN, SplitRole.TRAIN, SplitRole.QUERY, SplitRole.GALLERY]
 
 
 def test_halves():
