@@ -228,6 +228,7 @@ def test_length_of_features_does_not_matter():
     same_arrays(evaluate(case), evaluate(scaled))
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize(("protocol", "cmc"), [("standard", np.nan), ("published", 0.0)])
 def test_no_query_matches(protocol, cmc):
     case = case_with_ranks(set())
