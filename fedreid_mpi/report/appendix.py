@@ -41,18 +41,15 @@ def choice_of_round(study: Study) -> Answer:
             tables.append(
                 Table(f"a-{when}-{metric.lower()}", caption, columns, tuple(rows), folded=metric != "rank-1")
             )
-    basis = (
-        "the four large datasets (those that are there)" if large else "all datasets, no large one is there"
-    )
+    basis = "those of the four large datasets that are there" if large else "all datasets, as none is large"
     claims = [
-        "The last round is what a user gets. The paper's figures are the mean of the three best evaluated "
-        f"rounds, here those with the best mean rank-1 on {basis}, by the scores of the model that is "
-        "reported.",
+        "The last round is what a user gets. The paper reports the mean of the three best evaluated rounds: "
+        f"here, the rounds in which the reported model has the highest mean rank-1 on {basis}.",
         _selection(models),
     ]
     for methods in _by_rounds(study.methods).values():
         claims += rounds_in_words(methods)
-    return Answer("choice", "Which round counts", tuple(claims), tuple(tables))
+    return Answer("choice", "The last round, or the best three", tuple(claims), tuple(tables))
 
 
 def time_spent(study: Study) -> Answer:
@@ -65,7 +62,8 @@ def time_spent(study: Study) -> Answer:
     if any(map(_sum_of, stacks.values())):
         figure = draw_stacks(stacks, "seconds per round on the server, mean over rounds and seeds")
         pictures.append(Picture("b-phases", "Where the time of a round goes", figure))
-    for number, (clients, methods) in enumerate(_by_clients(study).items(), start=1):
+    by_clients = _by_clients(study)
+    for number, (clients, methods) in enumerate(by_clients.items(), start=1):
         seconds = np.stack([_client_seconds(method) for method in methods], axis=1)
         trained = np.isfinite(seconds).any(axis=1)
         if trained.any():
@@ -73,6 +71,8 @@ def time_spent(study: Study) -> Answer:
             grid = Grid("", seconds[trained], trainers, tuple(method.name for method in methods))
             figure = draw_shares([grid], "seconds per round", faint=True)
             caption = "Seconds of local training by client, mean over rounds and seeds"
+            if len(by_clients) > 1:
+                caption += f": {', '.join(method.name for method in methods)}"
             pictures.append(Picture(f"b-clients-{number}", caption, figure))
     table = _stack_table("b-phases", "Seconds per round on the server by phase, mean over seeds", stacks)
     return Answer("time", "Where the time went", (), (*pictures, table))
@@ -89,16 +89,16 @@ def bytes_sent(study: Study) -> Answer:
     kinds = dict.fromkeys(kind for stack in stacks.values() for kind in stack)
     costs = _communication(study.methods)
     claims: tuple[str, ...] = (
-        "The paper counts T × 2 × M per client: in each of T rounds the shared model of M bytes goes down to "
-        "a client and up again. It does not depend on ranks; between ranks travel one sum per rank and group "
-        "up and one model per group down, and what scoring and the optimisations need.",
+        "The paper counts T × 2 × M per client: in each of T rounds, the shared model of M bytes is sent to "
+        "the client and back, whatever the number of ranks. Between ranks, one sum per rank and group goes "
+        "to the server and one model per group back, besides what scoring and the optimisations need.",
     )
     if any(map(_has_controls, study.methods)):
         claims += (
             "With SCAFFOLD control variates, of about the model's size, go the same ways: M is two models.",
         )
     if not any(map(_sum_of, stacks.values())):
-        claims += ("All runs were of one process: nothing travelled.",)
+        claims += ("All runs used a single process, so nothing was sent.",)
         return Answer("bytes", "Where the bytes went", claims, (costs,))
     figure = draw_stacks(stacks, "MB per round between ranks, mean over rounds and seeds")
     pictures = [Picture("c-kinds", "What travels in a round", figure)]
@@ -193,7 +193,7 @@ def _reported(study: Study) -> list[_Reported]:
 def _selection(models: Sequence[_Reported]) -> str:
     """Say what choosing rounds by test data does to the figures that are shown."""
     if all(len(each.rounds) <= BEST_ROUNDS for each in models):
-        return f"No more than {BEST_ROUNDS} rounds were evaluated: all are the best, none is chosen."
+        return f"At most {BEST_ROUNDS} rounds were evaluated, so that nothing is chosen."
     higher = compared = 0
     for each in models:
         last, best = (_mean_of_all(each, when) for when in ("last", "best"))
@@ -201,8 +201,8 @@ def _selection(models: Sequence[_Reported]) -> str:
             compared += 1
             higher += bool(best > last)
     words = (
-        f"They select on test data, which favours them; a mean of {BEST_ROUNDS} rounds of a model that still "
-        "learns is below its last one all the same."
+        "Choosing rounds by test data favours the best three. While a model is still improving, though, a "
+        f"mean of {BEST_ROUNDS} rounds is below the last one."
     )
     return f"{words} Here the best three are above the last round for {higher} of {compared} models."
 
@@ -348,6 +348,15 @@ def _describe(run: Run) -> dict[str, Cell]:
 def _configurations(study: Study) -> Table:
     """Tabulate the settings in which the methods differ."""
     keys = differing_keys([method.settings for method in study.methods])
-    rows = tuple((key, *(str(method.settings.get(key, "–")) for method in study.methods)) for key in keys)
+    rows = tuple((key, *(_shown(method.settings.get(key)) for method in study.methods)) for key in keys)
     columns = ("setting", *(method.name for method in study.methods))
     return Table("e-settings", "Settings in which the methods differ", columns, rows)
+
+
+def _shown(value: object) -> str:
+    """Write a setting much as in TOML."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_shown, value)) or "none"
+    return "–" if value is None else str(value)

@@ -74,7 +74,7 @@ def draw_comparison(comparison: Comparison) -> Figure:
     left.set_ylim(rows - 0.5, -0.5)
     left.set_xlim(left=0)
     left.set_xlabel(f"{comparison.metric} (%), {comparison.when}")
-    right.set_xlabel(f"difference from {reference.label} (percentage points)")
+    right.set_xlabel(f"difference from {reference.label}\n(percentage points)")
     legend_below(figure, [left])
     return figure
 

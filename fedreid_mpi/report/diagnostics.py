@@ -1,4 +1,4 @@
-"""What only some methods have to show: the server's steps, groups of clients, weights of clients."""
+"""What only some methods have: steps of the server, groups of clients, weights of clients."""
 
 from collections.abc import Sequence
 
@@ -36,8 +36,8 @@ def server_steps(methods: Sequence[Method]) -> Said:
         if gain.x.size:
             spread = Spread.of(gain.y.mean(axis=1), signed=True)
             claims.append(
-                f"{method.name}: the server's step changes the mean rank-1 by {in_words(spread)}, in the "
-                f"mean of {counted(gain.x.size, 'round')}."
+                f"{method.name}: the server's step changes the mean rank-1 by {in_words(spread)}, averaged "
+                f"over {counted(gain.x.size, 'round')}."
             )
             sides = [
                 (f"{method.name} before the step", method, ModelKind.AGGREGATED),
@@ -122,9 +122,9 @@ def weights_given(methods: Sequence[Method], suffix: str) -> Said:
         order = [client for client in np.argsort(change).tolist() if np.isfinite(change[client])]
         less, more = order[0], order[-1]
         claims.append(
-            f"{method.name} against {methods[0].name}: {names[less]} loses most weight "
-            f"({means[0][less]:.1f} % → {mean[less]:.1f} %), {names[more]} gains most "
-            f"({means[0][more]:.1f} % → {mean[more]:.1f} %); the least weight of any client is "
+            f"{method.name} instead of {methods[0].name}: {names[less]} loses the most weight "
+            f"({means[0][less]:.1f} % → {mean[less]:.1f} %), {names[more]} gains the most "
+            f"({means[0][more]:.1f} % → {mean[more]:.1f} %); the smallest weight is "
             f"{np.nanmin(mean):.2f} % ({names[int(np.nanargmin(mean))]})."
         )
     return claims, exhibits

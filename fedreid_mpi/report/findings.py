@@ -1,4 +1,4 @@
-"""What the sections of a report are made of: claims in words, and the exhibits that bear them out."""
+"""What the sections of a report consist of: claims in words, and the exhibits that support them."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,6 @@ from fedreid_mpi.report.charts import Band, draw_comparison
 from fedreid_mpi.report.study import METRICS, Method
 from fedreid_mpi.report.tables import Picture, Table, comparison_table
 from fedreid_mpi.report.values import (
-    PERCENT,
     Comparison,
     Spread,
     common_rounds,
@@ -20,7 +19,6 @@ from fedreid_mpi.report.values import (
     mean_curve,
     signed,
 )
-from fedreid_mpi.wording import counted
 
 GLOBAL_MODELS, LOCAL_MODELS = "global models", "local models"
 
@@ -124,23 +122,27 @@ def rounds_in_words(methods: Sequence[Method]) -> list[str]:
         return []
     words = ", ".join(f"{name} {' or '.join(map(str, numbers))}" for name, numbers in counts.items())
     return [
-        f"Evaluated rounds differ: {words}. The {len(common)} that all have are compared, and the best "
-        f"three are chosen among them."
+        f"Evaluated rounds differ: {words}. Only the {len(common)} that all have are compared, and the best "
+        "three are chosen among them."
     ]
 
 
 def differences_in_words(comparison: Comparison) -> Iterable[str]:
-    """Say for each series but the reference where it is clearly higher, clearly lower, or neither."""
+    """Say for each series but the reference where it is clearly higher, clearly lower, or neither.
+
+    Deviations of single datasets are in the tables.
+    """
     reference, *others = comparison.series
     for series in others:
         spreads = series.minus(reference)
         seeds = max(spread.seeds for spread in spreads)
-        opening = f"{series.label} against {reference.label}, {comparison.metric}, {comparison.when}:"
+        opening = f"{series.label} minus {reference.label} ({comparison.metric}, {comparison.when}):"
         if not seeds:
-            yield opening + " no figures of the same seed on both sides."
+            yield opening + " they have no seed in common."
             continue
         named = list(zip(comparison.rows, spreads, strict=True))
-        means = ", ".join(f"{name} {in_words(spread)}" for name, spread in named[comparison.datasets :])
+        several = named[comparison.datasets :] if comparison.datasets > 1 else []
+        means = ", ".join(f"{name} {in_words(spread)}" for name, spread in several)
         clearly = ("Clearly higher", "Clearly lower") if seeds > 1 else ("Higher", "Lower")
         kinds: dict[str, list[str]] = {clearly[0]: [], clearly[1]: [], "Not clear": [], "The same": []}
         for name, spread in named[: comparison.datasets]:
@@ -149,8 +151,7 @@ def differences_in_words(comparison: Comparison) -> Iterable[str]:
                 kind = "Not clear" if unclear else clearly[0] if spread.mean > 0 else clearly[1]
                 if not unclear and round(spread.mean, 1) == 0:
                     kind = "The same"
-                agreeing = f" ({spread.agreeing} of {spread.seeds})" if spread.seeds > 1 else ""
-                kinds[kind].append(f"{name} {spread}{agreeing}")
+                kinds[kind].append(f"{name} {signed(spread.mean)}" if several else f"{name} {spread}")
         parts = [f" {kind}: {', '.join(names)}." for kind, names in kinds.items() if names]
         single = " Only one seed: no spread is known." if seeds == 1 else ""
         parts = [f" {means}."] * bool(means) + parts
@@ -158,14 +159,15 @@ def differences_in_words(comparison: Comparison) -> Iterable[str]:
 
 
 def in_words(spread: Spread) -> str:
-    """Return a difference with its interval, and the number of seeds that agree in its sign."""
+    """Return a difference with its interval."""
     if spread.seeds < 2:
         return str(spread)
-    words = f"{spread.agreeing} of {counted(spread.seeds, 'seed')}"
+    words = []
     if not isnan(spread.margin):
-        low, high = (signed(spread.mean + side * spread.margin) for side in (-1, 1))
-        words += f", {PERCENT} interval {low} to {high}"
-    return f"{spread} ({words}{'' if spread.clear else ', not clear'})"
+        words.append(" to ".join(signed(spread.mean + side * spread.margin) for side in (-1, 1)))
+    if not spread.clear:
+        words.append("not clear")
+    return f"{spread} ({', '.join(words)})"
 
 
 def curve_of(method: Method, metric: str, scale: float = 1.0) -> Band:

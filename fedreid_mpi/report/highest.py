@@ -69,10 +69,10 @@ def meaning(marks: Iterable[Mark], differences: bool) -> str:
         Whether differences that are clear are in bold.
     """
     there = set(marks)
-    words = "bold: the highest of those compared" if Mark.HIGHEST in there else ""
+    words = "bold: the highest" if Mark.HIGHEST in there else ""
     if Mark.CLOSE in there:
-        words += f"; underlined: not clearly below it ({PERCENT} interval of the difference, paired by seed)"
+        words += "; underlined: not clearly below it"
     if differences:
-        clear = f"bold differences are clear: the {PERCENT} interval leaves out 0"
+        clear = f"bold differences are clear: their {PERCENT} interval excludes 0"
         words = f"{words}; {clear}" if words else clear
     return f"{words[:1].upper()}{words[1:]}." if words else ""

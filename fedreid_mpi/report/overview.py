@@ -18,6 +18,9 @@ from fedreid_mpi.wording import counted
 Fact = tuple[str, str]
 """What it is, and how it is in these runs."""
 
+Parts = tuple[str, ...]
+"""What is said of a run, in parts of which methods may differ in some alone."""
+
 METRICS = ("rank-1", "mAP", "mINP")
 
 _NAMED = 4
@@ -27,7 +30,7 @@ _NAMED_CLIENTS = 12
 
 
 def settings_box(study: Study) -> list[Fact]:
-    """List what all must know who read a figure of these runs; where methods differ, by method."""
+    """List what a reader of these runs' figures must know; if methods differ, by method."""
     runs = [run for method in study.methods for run in method.runs]
     dates = sorted(run.written[:10] for run in runs if run.written)
     seeds = sorted({run.seed for run in runs})
@@ -84,7 +87,7 @@ def _main_table(number: int, datasets: Sequence[str], methods: Sequence[Method])
     where = datasets[0] if len(datasets) == 1 else f"mean over the {len(datasets)} datasets"
     return Table(
         name=f"main{f'-{number}' if number > 1 else ''}",
-        caption=f"All methods that are tested on {', '.join(datasets)}: {where}, in percent, after the last "
+        caption=f"All methods tested on {', '.join(datasets)}: {where}, in percent, after the last "
         "round that all seeds of a method have evaluated",
         columns=("method", "seeds", "round", *(metric for _ in kinds for metric in METRICS)),
         rows=tuple(rows),
@@ -107,44 +110,50 @@ def _means(method: Method, kind: ModelKind, metric: str, round: int | None) -> S
     )
 
 
-def _by_method(methods: Iterable[Method], describe: Callable[[Run], str]) -> str:
-    """Say how most methods are; then how others are, by name."""
-    found: dict[str, list[str]] = {}
+def _by_method(methods: Iterable[Method], describe: Callable[[Run], Parts]) -> str:
+    """Describe most methods; then name the others, with those parts in which they differ."""
+    found: dict[Parts, list[str]] = {}
     for method in methods:
-        for words in dict.fromkeys(map(describe, method.runs)):
-            found.setdefault(words, []).append(method.titled)
+        for parts in dict.fromkeys(map(describe, method.runs)):
+            found.setdefault(parts, []).append(method.titled)
     (first, _), *others = sorted(found.items(), key=lambda item: -len(item[1]))
-    parts = [
-        f"{', '.join(names) if len(names) <= _NAMED else f'{len(names)} methods'}: {words}"
-        for words, names in others
-    ]
-    return "; ".join((first, *parts))
+    words = [", ".join(first)]
+    for parts, names in others:
+        who = ", ".join(names) if len(names) <= _NAMED else f"{len(names)} methods"
+        words.append(f"{who}: {', '.join(part for part in parts if part not in first) or ', '.join(parts)}")
+    return "; ".join(words)
 
 
-def _clients(run: Run) -> str:
-    names = [client.name for client in run.results.header.clients if client.dataset >= 0]
+def _clients(run: Run) -> Parts:
+    clients = [client for client in run.results.header.clients if client.dataset >= 0]
+    names = [client.name for client in clients]
+    if len({client.dataset for client in clients}) < len(clients):  # by camera, or by identity
+        listed = f" of {', '.join(run.datasets)}"
+    else:
+        listed = f" ({', '.join(names)})" if len(names) <= _NAMED_CLIENTS else ""
     drawn = int(run.settings.get("federation.clients_per_round", 0))
-    listed = f" ({', '.join(names)})" if len(names) <= _NAMED_CLIENTS else ""
-    return f"{len(names)}{listed}{f', {drawn} in a round' if drawn else ''}"
+    return (f"{len(names)}{listed}", *([f"{drawn} per round"] if drawn else []))
 
 
-def _rounds(run: Run) -> str:
-    return f"T = {run.planned}"
+def _rounds(run: Run) -> Parts:
+    return (f"T = {run.planned}",)
 
 
-def _model(run: Run) -> str:
+def _model(run: Run) -> Parts:
     settings = run.settings
     weights, length = settings.get("model.weights"), settings["model.embedding_dim"]
-    head = f", embedding of {length}" if length else ", no embedding"
-    begun = f"pre-trained ({weights})" if weights else "from random weights"
-    return f"{settings['model.backbone']}{head}, {begun}"
+    return (
+        settings["model.backbone"],
+        f"embedding of {length}" if length else "no embedding",
+        f"pre-trained ({weights})" if weights else "from random weights",
+    )
 
 
-def _images(run: Run) -> str:
-    """Say how large images are: the run's models know it, its archive does not."""
+def _images(run: Run) -> Parts:
+    """Return the size of images, which the run's models have and its archive has not."""
     sizes = (image_size(path) for path in _model_files(run.folder))
     size = next(filter(None, sizes), None)
-    return f"{size[0]} × {size[1]} pixels" if size else "size not recorded"
+    return (f"{size[0]} × {size[1]} pixels" if size else "size not recorded",)
 
 
 def _model_files(folder: Path) -> Iterator[Path]:
@@ -152,25 +161,26 @@ def _model_files(folder: Path) -> Iterator[Path]:
         yield from sorted((folder / "models").glob(pattern))
 
 
-def _training(run: Run) -> str:
+def _training(run: Run) -> Parts:
     settings = run.settings
     steps = settings.get("federation.local_iterations")
-    spent = f"{counted(steps, 'step')} per round" if steps else f"E = {settings['federation.local_epochs']}"
-    rate = settings["optimizer.lr"]
-    return f"batch size B = {settings['federation.batch_size']}, {spent}, learning rate {rate}"
+    return (
+        f"batch size B = {settings['federation.batch_size']}",
+        f"{counted(steps, 'step')} per round" if steps else f"E = {settings['federation.local_epochs']}",
+        f"learning rate {settings['optimizer.lr']}",
+    )
 
 
-def _protocol(run: Run) -> str:
+def _protocol(run: Run) -> Parts:
     settings = run.settings
     of = "images and their mirror images" if settings["evaluation.mirror"] else "images alone"
-    words = f"{settings['evaluation.protocol']}, features of {of}"
-    return f"{words}; unseen: {', '.join(run.unseen)}" if run.unseen else words
+    unseen = [f"unseen datasets {', '.join(run.unseen)}"] if run.unseen else []
+    return (settings["evaluation.protocol"], f"features of {of}", *unseen)
 
 
-def _program(run: Run) -> str:
+def _program(run: Run) -> Parts:
     header = run.results.header
-    versions = ", ".join(f"{name} {version}" for name, version in header.versions.items())
-    commit = f", commit {header.git_commit[:10]}" if header.git_commit else ""
-    commit += " (changed)" if header.git_dirty else ""
-    source = f", source {header.source_digest[:10]}" if header.source_digest else ""
-    return f"{versions}{commit}{source}"
+    commit = f"commit {header.git_commit[:10]}{' (changed)' * header.git_dirty}" if header.git_commit else ""
+    source = f"source {header.source_digest[:10]}" if header.source_digest else ""
+    versions = (f"{name} {version}" for name, version in header.versions.items())
+    return (*versions, *filter(None, (commit, source)))

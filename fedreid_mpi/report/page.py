@@ -23,18 +23,19 @@ from fedreid_mpi.report.values import LEVEL, PERCENT
 from fedreid_mpi.storage.atomic import atomic_write
 
 _READING = (
-    "Scores are percentages on the datasets' own query and gallery splits; differences are percentage "
-    "points. The <i>global model</i> is the server's average (its group's where clients are grouped), "
-    "<i>local models</i> are the clients' after their local epochs, before upload; <i>standalone</i> is a "
-    "client that was trained alone. “±” is the sample standard deviation over seeds (n − 1); a figure "
-    "without it comes from one seed. Differences are taken seed by seed, then averaged. One is called "
-    f"<i>clear</i>, and is bold in tables of differences, where the {PERCENT} t interval of its mean leaves "
-    f"out 0: about one in {round(1 / (1 - LEVEL))} comparisons in which nothing differs is called clear by "
-    "chance, so expect some among many datasets and methods. With three seeds a mean must be 2.5 times its "
-    "deviation, with two 9 times. In tables of scores the highest is bold, whether or not it is clear, and "
-    "what is not clearly below it is underlined; of a single seed nothing is known of chance. Methods are "
-    "compared at the last round that all of their runs have evaluated; the <i>best three</i> are chosen "
-    "among the rounds that all have, by the scores of the model that is reported."
+    "Scores are percentages on each dataset's own query and gallery split, differences percentage points.",
+    "The <i>global model</i> is the server's average: that of its group, if clients are grouped. <i>Local "
+    "models</i> are the clients' own after local training, before they are averaged. <i>Standalone</i> is a "
+    "client that trained alone.",
+    "± is the sample standard deviation over seeds; a figure without it comes from one seed.",
+    f"Differences are taken seed by seed; the {PERCENT} confidence interval (Student's t) of their mean is "
+    "in parentheses. A difference is <i>clear</i>, and bold, if this interval excludes 0. With three seeds "
+    "it must be 2.5 times its deviation, with two 9 times. About one in "
+    f"{round(1 / (1 - LEVEL))} comparisons in which nothing differs is called clear by chance.",
+    "In tables of scores the highest is bold; scores that are not clearly below it are underlined. A single "
+    "seed says nothing about chance.",
+    "Methods are compared after the last round that all their runs have evaluated. The <i>best three</i> "
+    "rounds are chosen among those that all have, by the scores of the reported model.",
 )
 
 _PIXELS_PER_INCH = 105
@@ -141,6 +142,7 @@ def _page(report: Report) -> str:
     links += [(answer.key, answer.title) for answer in report.appendices]
     listed = "".join(f'<li><a href="#{key}">{escape(title)}</a></li>' for key, title in links)
     facts = "".join(f"<dt>{escape(name)}</dt><dd>{escape(words)}</dd>" for name, words in report.settings)
+    reading = "".join(f"<li>{words}</li>" for words in _READING)
     main = Answer("main", "All methods", exhibits=report.main)
     return "\n".join(
         [
@@ -150,7 +152,7 @@ def _page(report: Report) -> str:
             f"<h1>Federated person re-identification: report</h1><dl>{facts}</dl>",
             *(f'<p class="warning">{escape(warning)}</p>' for warning in report.study.warnings),
             *_section(main),
-            f'<p class="soft">{_READING}</p><nav><ul>{listed}</ul></nav>',
+            f'<ul class="soft">{reading}</ul><nav><ul>{listed}</ul></nav>',
             *(line for answer in report.answered for line in _section(answer)),
             *_unanswered(report.open),
             *(line for answer in report.appendices for line in _section(answer)),

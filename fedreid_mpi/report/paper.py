@@ -86,9 +86,9 @@ def figure_2(study: Study) -> Answer:
     """Tabulate batch sizes and, at as many epochs, numbers of local epochs, by the global model."""
     exhibits: list[Table | Picture] = []
     missing = []
-    for key, stem, words in (
-        ("federation.batch_size", "figure-2-batch-size", "B"),
-        ("federation.local_epochs", "figure-2-local-epochs", "E"),
+    for key, stem, words, named in (
+        ("federation.batch_size", "figure-2-batch-size", "B", "Batch size B"),
+        ("federation.local_epochs", "figure-2-local-epochs", "E", "Local epochs E"),
     ):
         families = study.families(key)
         for number, family in enumerate(families, start=1):
@@ -100,7 +100,7 @@ def figure_2(study: Study) -> Answer:
             common = common_rounds(family, epochs)
             if common:
                 name = f"{stem}{suffix(number)}"
-                caption = f"By {words}, at as many {'epochs' if epochs else 'rounds'}"
+                caption = f"{named}, after the same number of {'epochs' if epochs else 'rounds'}"
                 at = f"epochs:{common[-1]}" if epochs else common[-1]
                 exhibits += [
                     methods_table(
@@ -209,8 +209,8 @@ def _in_words(comparison: Comparison, models: str) -> Iterable[str]:
         above = sum(spread.mean > 0 for spread in clear)
         if max(spread.seeds for spread in spreads) > 1:
             yield (
-                f"{series.label}, {models}: clearly above {reference.label} for {above} of "
-                f"{counted(comparison.datasets, 'dataset')}, clearly below for {len(clear) - above}; "
+                f"{series.label}, {models}: clearly above {reference.label} on {above} of "
+                f"{counted(comparison.datasets, 'dataset')}, clearly below on {len(clear) - above}; "
                 f"{over} {mean}{'' if mean.clear else ', not clear'}."
             )
     if len(means) > 1:

@@ -30,8 +30,10 @@ from fedreid_mpi.report.values import (
     local_epochs,
     mean_curve,
 )
+from fedreid_mpi.wording import counted
 
 _DISTILLATION, _CLUSTERING = "distillation.enabled", "clustering.enabled"
+_CLIENTS = "Clients by dataset, camera or identity"
 _WEIGHTS, _PROBE = "aggregation.weights", "aggregation.probe"
 
 
@@ -42,11 +44,11 @@ def by_dataset_camera_identity(study: Study) -> Answer:
     claims, exhibits = [], []
     for number, family in enumerate(families, start=1):
         sides = sorted(family, key=lambda method: order.index(method.settings["federation.clients"]))
-        said, shown = compared_by_model(f"1-clients{suffix(number)}", "What a client holds", sides)
+        said, shown = compared_by_model(f"1-clients{suffix(number)}", _CLIENTS, sides)
         claims += said
         exhibits += shown
     absent = _absent("federation.clients", order, families)
-    return Answer("clients", "By dataset, by camera or by identity?", tuple(claims), tuple(exhibits), absent)
+    return Answer("clients", _CLIENTS, tuple(claims), tuple(exhibits), absent)
 
 
 def federated_standalone_centralised(study: Study) -> Answer:
@@ -57,7 +59,9 @@ def federated_standalone_centralised(study: Study) -> Answer:
     for number, family in enumerate(families or _with_own_models(study), start=1):
         sides = sorted(family, key=lambda method: order.index(method.settings["federation.mode"]))
         shown_sides = [entry for method in sides for entry in _models_of(method)]
-        said, shown = compared(f"2-modes{suffix(number)}", "Who learns from whose images", shown_sides)
+        said, shown = compared(
+            f"2-modes{suffix(number)}", "Standalone, federated and centralised", shown_sides
+        )
         claims += said
         exhibits += shown
     title = "Federated, standalone or centralised: who gains, who loses?"
@@ -65,14 +69,16 @@ def federated_standalone_centralised(study: Study) -> Answer:
 
 
 def local_epochs_and_batch_size(study: Study) -> Answer:
-    """Compare numbers of local epochs, at as many rounds and at as many epochs, and batch sizes."""
+    """Compare numbers of local epochs, after the same number of rounds and of epochs, and batch sizes."""
     claims, exhibits = [], []
     by_epochs = study.families("federation.local_epochs")
     for number, family in enumerate(by_epochs, start=1):
         sides = sorted(family, key=lambda method: local_epochs(method.runs[0]))
         for stem, words, epochs in (("rounds", "rounds", False), ("epochs", "local epochs", True)):
             name = f"3-same-{stem}{suffix(number)}"
-            said, shown = compared_by_model(name, f"Local epochs at as many {words}", sides, epochs)
+            said, shown = compared_by_model(
+                name, f"Local epochs after the same number of {words}", sides, epochs
+            )
             claims += said
             exhibits += shown
         bands = tuple(curve_of(method, "rank-1") for method in sides)
@@ -146,12 +152,12 @@ def cosine_distance_weight(study: Study) -> Answer:
     claims, exhibits = [], []
     for number, family in enumerate(families, start=1):
         sides = sorted(family, key=lambda method: order.get(method.settings[_WEIGHTS], 2))
-        said, shown = compared_by_model(f"6-weights{suffix(number)}", "Weights of the clients", sides)
+        said, shown = compared_by_model(f"6-weights{suffix(number)}", "Aggregation weights", sides)
         more_said, more_shown = weights_given(sides, suffix(number))
         claims += [*said, *more_said]
         exhibits += [*shown, *more_shown]
     wanted = [] if families else ["two methods that differ in aggregation.weights alone"]
-    title = "Cosine distance weight against the number of images"
+    title = "Aggregation weights: cosine distance or number of images"
     return Answer("weights", title, tuple(claims), tuple(exhibits), _wanted(wanted))
 
 
@@ -162,9 +168,7 @@ def combinations(study: Study) -> Answer:
     whole = [family for family in families if any(_count(method) > 1 for method in family)]
     for number, family in enumerate(whole, start=1):
         sides = sorted(family, key=_count)
-        said, shown = compared_by_model(
-            f"7-combinations{suffix(number)}", "The optimisations combined", sides
-        )
+        said, shown = compared_by_model(f"7-combinations{suffix(number)}", "Combined optimisations", sides)
         claims += said
         exhibits += shown
     wanted = [] if whole else ["a method with two optimisations and one with none of them, otherwise alike"]
@@ -243,9 +247,9 @@ def _fluctuation_tables(methods: Iterable[Method]) -> Iterable[Table]:
             )
         yield Table(
             name=f"4-fluctuation{suffix(number)}",
-            caption="Fluctuation: standard deviation of the changes of the mean score from one evaluated "
-            f"round to the next, in percentage points, in the last half of the {len(rounds)} rounds that all "
-            f"runs of {planned} rounds have evaluated",
+            caption="Fluctuation: standard deviation of the change of the mean score between evaluated "
+            f"rounds, in percentage points, over the last half of the {counted(len(rounds), 'round')} that "
+            f"all runs of {counted(planned, 'round')} have evaluated",
             columns=(
                 "method",
                 "evaluated rounds",
@@ -257,16 +261,16 @@ def _fluctuation_tables(methods: Iterable[Method]) -> Iterable[Table]:
 
 
 def _steadier(sides: list[Method]) -> Iterable[str]:
-    """Say how the fluctuation of rank-1 differs from the reference's, over the same evaluated rounds."""
+    """Compare the fluctuation of rank-1 with the reference's, over the same evaluated rounds."""
     rounds = common_rounds(sides)
     reference, *others = (_fluctuations(method, "rank-1", rounds) for method in sides)
     for series in others:
         difference = series.minus(reference)[0]
         if difference.seeds and np.isfinite(difference.mean):
             yield (
-                f"{series.label} fluctuates by {series.spreads()[0]} points of mean rank-1, "
-                f"{reference.label} by {reference.spreads()[0]}, over the same {len(rounds)} evaluated "
-                f"rounds: {in_words(difference)}."
+                "Fluctuation of mean rank-1, in points, over the same "
+                f"{counted(len(rounds), 'evaluated round')}: {series.label} {series.spreads()[0]}, "
+                f"{reference.label} {reference.spreads()[0]}; difference {in_words(difference)}."
             )
 
 
@@ -276,7 +280,7 @@ def _absent(key: str, values: Iterable[str], families: Iterable[tuple[Method, ..
     names = [f'{key} = "{value}"' for value in values if value not in there]
     if not there:
         return _wanted([f"methods that differ in {key} alone ({', '.join(values)})"])
-    return f"No run to compare with {', nor with '.join(names)}." if names else ""
+    return f"No comparable run has {' or '.join(names)}." if names else ""
 
 
 def _wanted(runs: list[str]) -> str:

@@ -128,11 +128,11 @@ def methods_table(
     Parameters
     ----------
     name, caption, folded
-        As in `Table`; the caption is gone on with what the figures are.
+        As in `Table`; what the figures are is added to the caption.
     comparison
         What is compared.
     reference
-        What is taken away from all series, paired by seed, and has no row; None: nothing is.
+        What is subtracted from all series, paired by seed; it has no row. None: nothing is subtracted.
     """
     spreads = {
         series.label: series.spreads() if reference is None else series.minus(reference)
@@ -271,7 +271,7 @@ def to_words(table: Table) -> list[tuple[str, ...]]:
 
 
 def _spread_of(table: Table, column: int) -> tuple[str, ...]:
-    """Name what stands in CSV beside the mean, in a column of figures over seeds."""
+    """Name the columns beside the mean in CSV, for a column of figures over seeds."""
     spreads = [row[column] for row in table.rows if isinstance(row[column], Spread)]
     if not spreads:
         return ()
@@ -285,14 +285,14 @@ def is_clear(cell: Cell) -> bool:
 
 
 def _mark(table: Table, row: int, column: int) -> Mark | None:
-    """Return what is said of a cell; a difference that is clear is in bold."""
+    """Return the mark of a cell; a difference that is clear is in bold."""
     return Mark.HIGHEST if is_clear(table.rows[row][column]) else table.marks.get((row, column))
 
 
 def _text(cell: Cell) -> str:
     if isinstance(cell, float):
-        return "–" if isnan(cell) else f"{cell:.1f}" if abs(cell) >= 10 else f"{cell:.3g}"
-    return str(cell)
+        return "–" if isnan(cell) else f"{cell:,.1f}" if abs(cell) >= 10 or not cell else f"{cell:#.3g}"
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 
 def _number(value: float) -> str:

@@ -33,7 +33,7 @@ def table_5(study: Study) -> Answer:
             comparison = compare_unseen(alike, rounds[-1], METRICS[0], GLOBAL_MODELS) if rounds else None
             claims += differences_in_words(comparison) if comparison else ()
         claims.append(
-            "Where clients are grouped, a score is the mean over the groups' models, weighted by their "
+            "If clients are grouped, a score is the mean over the groups' models, weighted by numbers of "
             "clients. The best three rounds are chosen by the clients' datasets, never by the unseen ones."
         )
     title = "Table 5: datasets that nobody trained on"

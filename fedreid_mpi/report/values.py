@@ -47,9 +47,7 @@ class Spread:
     deviation
         Sample standard deviation, n - 1 in the denominator; NaN for a single seed.
     seeds
-        How many.
-    agreeing
-        How many have the sign of the mean, for a difference.
+        Number of seeds.
     signed
         Whether it is a difference.
     """
@@ -57,7 +55,6 @@ class Spread:
     mean: float
     deviation: float
     seeds: int
-    agreeing: int = 0
     signed: bool = False
 
     @classmethod
@@ -67,8 +64,7 @@ class Spread:
         known = known[~np.isnan(known)]
         mean = float(known.mean()) if known.size else np.nan
         deviation = float(known.std(ddof=1)) if known.size > 1 else np.nan
-        agreeing = int((np.sign(known) == np.sign(mean)).sum())
-        return cls(mean, deviation, known.size, agreeing, signed)
+        return cls(mean, deviation, known.size, signed)
 
     @property
     def margin(self) -> float:

@@ -116,12 +116,11 @@ def test_gains_in_words_and_what_is_missing(report):
     assert page.index('id="table-3"') < page.index('id="table-4"') < page.index('id="open"')
     assert page.index('id="open"') < page.index("Table 2: one dataset, by camera and by identity</dt>")
     assert (
-        "CDW (cosine), local models: clearly above standalone for 2 of 2 datasets, clearly below for 0"
-        in page
+        "CDW (cosine), local models: clearly above standalone on 2 of 2 datasets, clearly below on 0" in page
     )
-    assert "FedPav, local models: clearly above standalone for 1 of 2 datasets, clearly below for 0" in page
+    assert "FedPav, local models: clearly above standalone on 1 of 2 datasets, clearly below on 0" in page
     assert "add FedNova (aggregation.rule = &quot;fednova&quot;); FedProx (" in page
-    assert "Evaluated rounds differ: pool 4, alone 4, fedpav 4, cosine 2. The 2 that all have" in page
+    assert "Evaluated rounds differ: pool 4, alone 4, fedpav 4, cosine 2. Only the 2 that all have" in page
     assert "<td><b>+24.7 ± 4.2</b></td>" in page
 
 
@@ -187,7 +186,7 @@ def test_steadiness_is_of_the_same_rounds(tmp_path):
         assert rows[name]["evaluated rounds"] == evaluated
         assert float(rows[name]["fluctuation, rank-1"]) == pytest.approx(expected, rel=1e-5)
     page = (folder / "index.html").read_text(encoding="utf-8")
-    assert "over the same 6 evaluated rounds: 0.0." in page
+    assert re.search(r"over the same 6 evaluated rounds: [^<]*; difference 0\.0\.<", page)
 
 
 def test_table_2_has_a_part_for_each_dataset(tmp_path):
