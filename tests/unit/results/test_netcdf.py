@@ -4,6 +4,7 @@ import dataclasses
 import gzip
 import re
 import shutil
+import subprocess
 from pathlib import Path
 
 import h5py
@@ -83,6 +84,16 @@ def test_xarray_reads_every_dataset_of_every_group(engine, name, folder, feature
                     assert (read.dtype == bool) == (own in ("evaluated", "participated", "finite", "linked"))
     with xarray.open_datatree(folder / name, engine=engine) as tree:
         assert {node.path.strip("/") or "/" for node in tree.subtree if node.variables} >= set(groups)
+
+
+@pytest.mark.skipif(shutil.which("ncdump") is None, reason="needs ncdump (netcdf-bin)")
+@pytest.mark.parametrize("name", ["run.h5", "study.h5", "features.h5"])
+def test_ncdump_prints_the_whole_file(name, folder, features):
+    printed = subprocess.run(["ncdump", folder / name], capture_output=True, text=True, timeout=60)
+    assert (printed.returncode, printed.stderr) == (0, "")
+    shown = re.findall(r"^ *group: (.*) \{", printed.stdout, re.MULTILINE)
+    shown = {group.replace("\\", "") for group in shown}  # before blanks, and a digit that begins a name
+    assert {group.rpartition("/")[2] for group in groups_of(folder / name)} - {""} <= shown
 
 
 def test_every_attribute_can_be_read_by_the_library_of_netcdf(folder, features):
