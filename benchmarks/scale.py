@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from benchmarks.noise import write_noise
 from benchmarks.playing import Outcome, anonymous_memory, on_ranks, options_of, play
+from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.comm import Communicator, SingleCommunicator, connect
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.samplers import training_batches
@@ -31,7 +32,6 @@ from fedreid_mpi.federated.round import run_round
 from fedreid_mpi.records import Role, no_heartbeat
 from fedreid_mpi.run.setup import describe_clients, open_archives, set_up
 from fedreid_mpi.run.state import ResumePoint
-from fedreid_mpi.seeds import generator
 
 DATASETS, IMAGES = 4, 1000
 HEIGHT, WIDTH, BATCH, EMBEDDING = 64, 32, 32, 128

@@ -24,7 +24,7 @@ from benchmarks.scale import BATCH, DATASETS, IMAGES, Federation, write_datasets
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.data.batches import normalise
 from fedreid_mpi.model import build_network
-from fedreid_mpi.pixels import IMAGENET
+from fedreid_mpi.records.pixels import IMAGENET
 
 
 def simulated(archives: list[Path], clients: int) -> Callable[[], float]:

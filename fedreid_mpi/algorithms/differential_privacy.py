@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedreid_mpi.seeds import generator
+from fedreid_mpi.algorithms.seeds import generator
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Which clients take part in a round."""
 
-from fedreid_mpi import seeds
+from fedreid_mpi.algorithms import seeds
 
 
 def select_participants(clients: int, per_round: int, seed: int, round: int) -> tuple[int, ...]:

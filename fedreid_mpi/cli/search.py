@@ -119,7 +119,7 @@ def command(
 
 def _target(output: Path) -> Target:
     """Tell what is to be written, and refuse a place where it cannot be, before any work."""
-    from fedreid_mpi.report.pictures import ENDINGS
+    from fedreid_mpi.report.formats import ENDINGS
 
     suffix = output.suffix.lower()
     if output.is_dir() or not suffix:

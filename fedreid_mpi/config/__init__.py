@@ -11,24 +11,10 @@ from fedreid_mpi.config.loading import load_experiment, model_settings, stored_e
 from fedreid_mpi.config.presets import PRESETS
 from fedreid_mpi.config.privacy import Privacy
 from fedreid_mpi.config.renamed import RENAMED, settings_of
-from fedreid_mpi.config.sections import (
-    Aggregation,
-    Augmentation,
-    Checkpoint,
-    Clustering,
-    Compute,
-    Data,
-    Distillation,
-    Evaluation,
-    Experiment,
-    Federation,
-    Model,
-    Objective,
-    Optimizer,
-    Reliability,
-    Run,
-)
+from fedreid_mpi.config.sections import Checkpoint, Compute, Data, Evaluation, Experiment, Reliability, Run
+from fedreid_mpi.config.server import Aggregation, Clustering, Distillation
 from fedreid_mpi.config.suite import StudyRun, Suite, load_suite
+from fedreid_mpi.config.training import Augmentation, Federation, Model, Objective, Optimizer
 from fedreid_mpi.config.types import Section
 
 __all__ = [

@@ -12,7 +12,8 @@ from pydantic import BaseModel, ValidationError
 
 from fedreid_mpi.config.presets import PRESETS
 from fedreid_mpi.config.renamed import RENAMED
-from fedreid_mpi.config.sections import Experiment, Model
+from fedreid_mpi.config.sections import Experiment
+from fedreid_mpi.config.training import Model
 from fedreid_mpi.config.unused import unused_settings
 from fedreid_mpi.errors import ConfigurationError, DataError
 from fedreid_mpi.storage.regular import read_text

@@ -3,13 +3,8 @@
 from collections.abc import Iterable, Iterator
 
 from fedreid_mpi.config.presets import PRESETS
-from fedreid_mpi.config.sections import (
-    Aggregation,
-    Clustering,
-    Distillation,
-    Experiment,
-)
-from fedreid_mpi.config.server import Server
+from fedreid_mpi.config.sections import Experiment
+from fedreid_mpi.config.server import Aggregation, Clustering, Distillation, Server
 
 
 def unused_settings(experiment: Experiment) -> Iterator[str]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedreid_mpi import config
-from fedreid_mpi.pixels import PixelScale
+from fedreid_mpi.records.pixels import PixelScale
 
 GREY = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in the luma (ITU-R BT.601), as torchvision has them."""

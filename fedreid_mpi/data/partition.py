@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.seeds import generator
 
 POOL = "pool"
 """Name of the client that holds all images, in mode "centralised"."""

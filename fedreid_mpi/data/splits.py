@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from fedreid_mpi import seeds
+from fedreid_mpi.algorithms import seeds
 from fedreid_mpi.data.archive import SplitRole
 
 SPLITS = 10

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedreid_mpi import seeds
+from fedreid_mpi.algorithms import seeds
 from fedreid_mpi.evaluation.distances import Features, Rows, compare
 from fedreid_mpi.records import CMC_RANKS, Advance, EvaluationProtocol, Scores
 

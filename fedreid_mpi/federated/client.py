@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedreid_mpi import config
+from fedreid_mpi.algorithms.seeds import derive, generator
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import ImageStore, augment, normalise
@@ -26,7 +27,6 @@ from fedreid_mpi.federated.objectives import corrections_of, objective_of
 from fedreid_mpi.federated.sgd import Batch, Sgd, descend
 from fedreid_mpi.federated.turn import ClientTurn, FinishedTurn, Vectors, local_normalisation
 from fedreid_mpi.model import FlatModel, batch_norms, initial_classifier
-from fedreid_mpi.pixels import PixelScale
 from fedreid_mpi.records import (
     ClientReport,
     ClientSpec,
@@ -36,7 +36,7 @@ from fedreid_mpi.records import (
     RoundPlan,
     no_heartbeat,
 )
-from fedreid_mpi.seeds import derive, generator
+from fedreid_mpi.records.pixels import PixelScale
 from fedreid_mpi.wording import counted
 
 _LOG = logging.getLogger(__name__)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fedreid_mpi.algorithms.distillation import distillation_loss, teacher_features
+from fedreid_mpi.algorithms.seeds import derive, generator
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import ImageStore, augment, normalise
@@ -22,9 +23,8 @@ from fedreid_mpi.device import autocast
 from fedreid_mpi.errors import DataError
 from fedreid_mpi.federated.sgd import Batch, Sgd, descend
 from fedreid_mpi.model import FlatModel, ReIDNetwork
-from fedreid_mpi.pixels import PixelScale
 from fedreid_mpi.records import Heartbeat, Role, RoundPlan, no_heartbeat
-from fedreid_mpi.seeds import derive, generator
+from fedreid_mpi.records.pixels import PixelScale
 
 CLUSTERING_BATCH = 32
 """Public images whose embeddings make a client's feature (the authors' batch)."""

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.algorithms.weighting import cosine_distance
 from fedreid_mpi.data.batches import normalise
 from fedreid_mpi.device import autocast
@@ -23,7 +24,6 @@ from fedreid_mpi.federated.scoring import score_loaded
 from fedreid_mpi.federated.sums import FEATURES
 from fedreid_mpi.model import batch_statistics
 from fedreid_mpi.records import RoundPlan
-from fedreid_mpi.seeds import generator
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from fedreid_mpi.errors import DataError
 from fedreid_mpi.model.flat_model import FlatModel
 from fedreid_mpi.model.foreign import what_it_is
 from fedreid_mpi.model.network import ReIDNetwork, build_network
-from fedreid_mpi.pixels import read_pixel_scale
 from fedreid_mpi.records import ParamSpec, Role
+from fedreid_mpi.records.pixels import read_pixel_scale
 from fedreid_mpi.storage.atomic import atomic_write, require_regular, write_errors
 
 FORMAT = "fedreid_mpi model 2"

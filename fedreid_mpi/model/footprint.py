@@ -9,8 +9,8 @@ from fedreid_mpi import config
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.model.flat_model import FlatModel
 from fedreid_mpi.model.network import ReIDNetwork
-from fedreid_mpi.pixels import PixelScale
 from fedreid_mpi.records import Role
+from fedreid_mpi.records.pixels import PixelScale
 
 IDENTITIES = 1000
 """Rows of the classifier: those of a large dataset."""

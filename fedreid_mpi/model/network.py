@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from fedreid_mpi import config
+from fedreid_mpi.algorithms.seeds import derive
 from fedreid_mpi.model.backbones import build_backbone
-from fedreid_mpi.pixels import SCALES
-from fedreid_mpi.seeds import derive
+from fedreid_mpi.records.pixels import SCALES
 
 USUAL_SIZE = (256, 128)
 """Height and width of images in most work on re-identification; only transformers are built for one size."""

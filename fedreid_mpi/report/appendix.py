@@ -10,7 +10,8 @@ from fedreid_mpi.records import ModelKind
 from fedreid_mpi.report.charts import Grid, draw_shares, draw_stacks
 from fedreid_mpi.report.findings import Answer, rounds_in_words
 from fedreid_mpi.report.privacy import seen_of_clients
-from fedreid_mpi.report.study import METRICS, Method, Run, Study, differing_keys, mean_of_known
+from fedreid_mpi.report.settings import differing_keys
+from fedreid_mpi.report.study import METRICS, Method, Run, Study, mean_of_known
 from fedreid_mpi.report.tables import Cell, Picture, Table
 from fedreid_mpi.report.terms import CENTRALISED, STANDALONE, column, is_large
 from fedreid_mpi.report.values import BEST_ROUNDS, Spread, best_rows, common_rounds, scores_at

@@ -95,7 +95,7 @@ def write_report(report: Report, folder: Path, formats: Sequence[str] = ("png",)
     folder
         Made if need be; files of the same names are replaced.
     formats
-        Of the figures' files, of `fedreid_mpi.report.pictures.UNDATED`; the page holds its own.
+        Of the figures' files, of `fedreid_mpi.report.formats.UNDATED`; the page holds its own.
 
     Returns
     -------

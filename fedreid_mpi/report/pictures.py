@@ -1,4 +1,4 @@
-"""Figures as files of their own: PNG, PDF or SVG, by the ending of the name."""
+"""Figures as files of their own."""
 
 import io
 from pathlib import Path
@@ -7,26 +7,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from fedreid_mpi.errors import ConfigurationError
+from fedreid_mpi.report.formats import UNDATED, picture_format
 from fedreid_mpi.storage.atomic import atomic_write
-
-UNDATED = {"png": {}, "pdf": {"CreationDate": None}, "svg": {"Date": None}}
-"""Formats, and what leaves the date out of them: the same figure is the same bytes."""
-
-ENDINGS = tuple(f".{name}" for name in UNDATED)
-
-
-def picture_format(path: Path) -> str:
-    """Return the format that a picture's name asks for.
-
-    Raises
-    ------
-    ConfigurationError
-        It is none of `ENDINGS`.
-    """
-    name = path.suffix.lower().removeprefix(".")
-    if name not in UNDATED:
-        raise ConfigurationError(f"{path}: expected a name that ends in {', '.join(ENDINGS)}")
-    return name
 
 
 def rendered(figure: Figure, name: str) -> bytes:

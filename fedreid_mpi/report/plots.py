@@ -61,7 +61,7 @@ def write_plots(
     baseline
         The standalone run.
     formats
-        Of `fedreid_mpi.report.pictures.UNDATED`: a file each.
+        Of `fedreid_mpi.report.formats.UNDATED`: a file each.
 
     Returns
     -------

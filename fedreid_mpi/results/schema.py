@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.scores import CMC_RANKS
+from fedreid_mpi.records import CMC_RANKS
 
 KIND = "fedreid_mpi results"
 FORMAT_VERSION = 3

@@ -8,6 +8,7 @@ import torch
 from safetensors.numpy import load_file
 from torch.nn import functional as F
 
+from fedreid_mpi.algorithms.seeds import derive, generator
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.comm.errors import PhaseError
 from fedreid_mpi.config import load_experiment
@@ -17,11 +18,10 @@ from fedreid_mpi.data.samplers import epoch_batches
 from fedreid_mpi.federated.plan import plan_round
 from fedreid_mpi.federated.round import run_round
 from fedreid_mpi.model import build_network, initial_classifier
-from fedreid_mpi.pixels import IMAGENET
+from fedreid_mpi.records.pixels import IMAGENET
 from fedreid_mpi.results import read_run
 from fedreid_mpi.run.checkpoint import folder_of, newest_whole
 from fedreid_mpi.run.loop import run_federation
-from fedreid_mpi.seeds import derive, generator
 from support.federations import begun
 from support.same_runs import assert_same_run
 from support.small import Silent, StopAfter, write_experiment

@@ -11,6 +11,7 @@ from safetensors.numpy import load_file
 
 from fedreid_mpi.algorithms.clustering import finch
 from fedreid_mpi.algorithms.distillation import distillation_loss, teacher_features
+from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
 from fedreid_mpi.data.archive import DatasetArchive
@@ -18,11 +19,10 @@ from fedreid_mpi.data.batches import augment, normalise
 from fedreid_mpi.data.samplers import epoch_batches
 from fedreid_mpi.federated.distillation import PublicImages
 from fedreid_mpi.model import FlatModel, load_model
-from fedreid_mpi.pixels import IMAGENET
 from fedreid_mpi.records import ModelKind, RoundPlan
+from fedreid_mpi.records.pixels import IMAGENET
 from fedreid_mpi.results import read_run
 from fedreid_mpi.run.loop import run_federation
-from fedreid_mpi.seeds import generator
 from support.oracles import assert_same_model, averaged
 from support.small import PUBLIC_IMAGES, Silent, write_experiment, write_public
 

@@ -5,11 +5,11 @@ import pytest
 from safetensors.numpy import load_file
 
 from fedreid_mpi import cli
+from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
 from fedreid_mpi.results import read_run
 from fedreid_mpi.run.loop import run_federation
-from fedreid_mpi.seeds import generator
 from support.small import Silent, write_experiment
 
 CAMERAS = 10

@@ -33,6 +33,7 @@ from safetensors.numpy import load_file
 
 from fedreid_mpi.algorithms.clustering import cluster_clients
 from fedreid_mpi.algorithms.participants import select_participants
+from fedreid_mpi.algorithms.seeds import derive, generator
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import PRESETS, Experiment, load_experiment
 from fedreid_mpi.data.archive import DatasetArchive
@@ -40,11 +41,10 @@ from fedreid_mpi.federated.client import label_identities
 from fedreid_mpi.federated.distillation import PublicImages
 from fedreid_mpi.federated.plan import plan_round
 from fedreid_mpi.model import FlatModel, build_network
-from fedreid_mpi.pixels import IMAGENET
 from fedreid_mpi.records import ClientSpec, ModelKind, RoundPlan
+from fedreid_mpi.records.pixels import IMAGENET
 from fedreid_mpi.results import read_run
 from fedreid_mpi.run.loop import run_federation
-from fedreid_mpi.seeds import derive, generator
 from support.learners import learner
 from support.oracles import averaged
 from support.small import PUBLIC_IMAGES, Silent, write_experiment, write_public

@@ -19,7 +19,7 @@ from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.federated import scoring
 from fedreid_mpi.model import load_model
 from fedreid_mpi.records import UnseenDataset
-from fedreid_mpi.report.study import make_run, make_study
+from fedreid_mpi.report.loading import make_run, make_study
 from fedreid_mpi.report.values import compare_unseen
 from fedreid_mpi.results import read_run
 from fedreid_mpi.run.loop import run_federation

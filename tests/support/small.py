@@ -7,9 +7,9 @@ from types import MappingProxyType
 import numpy as np
 import tomli_w
 
+from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.archive import ArchiveContents, write_archive
-from fedreid_mpi.seeds import generator
 
 HEIGHT, WIDTH = 32, 16
 

@@ -197,7 +197,7 @@ def read_methods(paths: tuple[Path, ...], where: tuple[str, ...]) -> Study:
     DataError
         There is no run, or one cannot be read: a comparison without it would mislead.
     """
-    from fedreid_mpi.report.study import make_run, make_study
+    from fedreid_mpi.report.loading import make_run, make_study
     from fedreid_mpi.results import read_run
 
     refuse = Refusals()
@@ -301,7 +301,7 @@ def _evaluated(methods: Sequence[Method]) -> Iterator[str]:
 
 def _print_settings(methods: Sequence[Method]) -> None:
     """Say what each method has of the settings in which they differ, and how many seeds."""
-    from fedreid_mpi.report.study import differing_keys
+    from fedreid_mpi.report.settings import differing_keys
 
     keys = differing_keys([method.settings for method in methods])
     for method in methods:

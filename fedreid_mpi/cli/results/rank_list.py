@@ -76,12 +76,12 @@ def command(
       fedreid-mpi results rank-list MODEL archives/market1501.h5 --query 0042_c1 -o 0042.png
     """  # noqa: D301 (click needs the backspace)
     from fedreid_mpi import config
+    from fedreid_mpi.algorithms.seeds import generator
     from fedreid_mpi.data.archive import DatasetArchive
     from fedreid_mpi.evaluation import Scoring, extract_parts, images_to_score, score_split
     from fedreid_mpi.model import load_model
     from fedreid_mpi.report.pictures import save_picture
     from fedreid_mpi.report.ranked_lists import draw_ranked_lists, rank_lists, worst_queries
-    from fedreid_mpi.seeds import generator
 
     _require_picture(output)
     compute = config.Compute.model_validate({"device": device, "threads": threads})
@@ -122,7 +122,7 @@ def command(
 
 def _require_picture(output: Path) -> None:
     """Refuse a place where no picture can be written, before any work."""
-    from fedreid_mpi.report.pictures import ENDINGS, picture_format
+    from fedreid_mpi.report.formats import ENDINGS, picture_format
 
     if output.is_dir():
         raise ConfigurationError(f"-o {output}: a folder, expected a file's name, {', '.join(ENDINGS)}")

@@ -52,8 +52,8 @@ def command(paths: tuple[Path, ...], output: Path | None, formats: tuple[str, ..
     The tables are printed as well, those of rank-1 after the last round; * marks a difference of which the
     95 % t interval over the seeds leaves out 0.
     """
+    from fedreid_mpi.report.loading import load_study
     from fedreid_mpi.report.page import make_report, write_report
-    from fedreid_mpi.report.study import load_study
 
     with timed("runs read"):
         study = load_study(paths)

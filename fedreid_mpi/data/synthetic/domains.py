@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedreid_mpi.seeds import generator
+from fedreid_mpi.algorithms.seeds import generator
 
 Floats = NDArray[np.float32]
 

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.data.synthetic.mat import row_of_cells, write_mat5
 from fedreid_mpi.data.synthetic.scales import SCALES, Counts, FixedSplit, OpenSplit, Pairs, PairsAndOthers
 from fedreid_mpi.data.synthetic.sightings import Role, Sighting, fixed_split, share_out
-from fedreid_mpi.seeds import generator
 
 
 class Shot(NamedTuple):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.data.synthetic.cuhk03_release import mat_layout
 from fedreid_mpi.data.synthetic.dgd import (
     SplitViews,
@@ -26,7 +27,6 @@ from fedreid_mpi.data.synthetic.dgd import (
 from fedreid_mpi.data.synthetic.layouts import FOLDERS, LAYOUTS, Shot, Tree, plan_tree
 from fedreid_mpi.data.synthetic.sightings import Role
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.seeds import generator
 
 ORIGINAL = "original"
 

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.data.synthetic.domains import Cameras, Domain, draw_cameras, draw_domain
 from fedreid_mpi.data.synthetic.drawing import draw_images
 from fedreid_mpi.data.synthetic.layouts import LAYOUTS, Shot, Tree
@@ -27,7 +28,6 @@ from fedreid_mpi.data.synthetic.scales import SCALES
 from fedreid_mpi.data.synthetic.variants import ORIGINAL, place_of, plan_variant
 from fedreid_mpi.errors import ConfigurationError, FedReIDError
 from fedreid_mpi.records import Advance
-from fedreid_mpi.seeds import generator
 from fedreid_mpi.storage.atomic import scratch_folder
 
 UNIT = 16

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.pixels import IMAGENET, PixelScale
+from fedreid_mpi.records.pixels import IMAGENET, PixelScale
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedreid_mpi.model.backbones.backbone import Backbone, refuse_last_stride
 from fedreid_mpi.model.backbones.ibn import IBN
 from fedreid_mpi.model.backbones.timm_models import PREFIX, create
-from fedreid_mpi.pixels import HALF
+from fedreid_mpi.records.pixels import HALF
 
 STEM = 64
 """Channels of the stem."""

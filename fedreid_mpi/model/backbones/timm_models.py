@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.model.backbones.backbone import Backbone, refuse_last_stride
-from fedreid_mpi.pixels import PixelScale
+from fedreid_mpi.records.pixels import PixelScale
 
 PREFIX = "timm:"
 

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from fedreid_mpi.algorithms.averaging import grid_of
+from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.comm import Communicator
 from fedreid_mpi.federated import exchange
 from fedreid_mpi.federated.aggregation import average_models
 from fedreid_mpi.federated.masks import agree_on_masks
 from fedreid_mpi.federated.sums import MODELS, RankSums, Segment, Vectors
 from fedreid_mpi.records import GridSum, Group
-from fedreid_mpi.seeds import generator
 from support.on_ranks.mpi_contract import sent
 
 DRAWS = 40

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import numpy as np
 
+from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.cli.train import end_badly
 from fedreid_mpi.comm import RanksLost, connect
 from fedreid_mpi.comm.payload import check_rows, check_value
 from fedreid_mpi.records import GridSum
-from fedreid_mpi.seeds import generator
 
 LIMIT = 2.0
 """Seconds without a sign of life, as ``reliability.rank_timeout``."""

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from fedreid_mpi.algorithms.moon import PREVIOUS, contrastive_loss
+from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.config import load_experiment
 from fedreid_mpi.data.samplers import epoch_batches
@@ -19,7 +20,6 @@ from fedreid_mpi.model import backbones, batch_statistics, features_of
 from fedreid_mpi.records import RoundPlan
 from fedreid_mpi.results import read_run
 from fedreid_mpi.run.loop import run_federation
-from fedreid_mpi.seeds import generator
 from support.learners import learner
 from support.small import Silent, write_experiment, write_site
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from fedreid_mpi.algorithms.fednova import extrapolate, extrapolation, normalised, step_norm
 from fedreid_mpi.algorithms.scaffold import next_common_control, next_control
+from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.algorithms.server_optimizers import TILE, Rates, initial_moments, step
 from fedreid_mpi.algorithms.weighting import WEIGHTINGS
 from fedreid_mpi.comm import PhaseError, SingleCommunicator
@@ -29,7 +30,6 @@ from fedreid_mpi.records import ClientReport
 from fedreid_mpi.results import read_run
 from fedreid_mpi.run.checkpoint import folder_of, newest_whole
 from fedreid_mpi.run.loop import run_federation
-from fedreid_mpi.seeds import generator
 from support.learners import learner
 from support.small import Silent, write_experiment
 

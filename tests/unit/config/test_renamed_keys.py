@@ -10,7 +10,7 @@ from fedreid_mpi.comm.errors import PhaseError
 from fedreid_mpi.config import load_experiment
 from fedreid_mpi.config.renamed import settings_of
 from fedreid_mpi.errors import ConfigurationError, DataError
-from fedreid_mpi.report.study import load_study
+from fedreid_mpi.report.loading import load_study
 from fedreid_mpi.results import read_run
 from fedreid_mpi.run.checkpoint import _digest, folder_of
 from fedreid_mpi.run.loop import run_federation

@@ -6,10 +6,10 @@ import torch
 from PIL import Image, ImageOps
 
 from fedreid_mpi import config
+from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.batches import ImageStore, augment, normalise
-from fedreid_mpi.pixels import IMAGENET
-from fedreid_mpi.seeds import generator
+from fedreid_mpi.records.pixels import IMAGENET
 
 HEIGHT, WIDTH = 32, 16
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.config import Federation, load_experiment
 from fedreid_mpi.data.samplers import (
     SAMPLERS,
@@ -20,7 +21,6 @@ from fedreid_mpi.data.samplers import (
 )
 from fedreid_mpi.errors import ConfigurationError
 from fedreid_mpi.records import RoundPlan, Sampling
-from fedreid_mpi.seeds import generator
 from support.learners import learner
 from support.small import write_experiment, write_site
 

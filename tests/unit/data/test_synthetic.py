@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.cli import run
 from fedreid_mpi.data.synthetic import LAYOUTS, SCALES, count_images, join_digests, write_benchmark
 from fedreid_mpi.data.synthetic.domains import draw_domain
 from fedreid_mpi.data.synthetic.layouts import Tree, plan_tree
 from fedreid_mpi.data.synthetic.sightings import share_out
 from fedreid_mpi.errors import ConfigurationError
-from fedreid_mpi.seeds import generator
 
 MSMT_NAME = (
     r"(?P<pid>\d{4})_(?P<idx>\d{3,})_(?P<cam>0[1-9]|1[0-5])_(?P<date>\d{4})(?P<slot>morning|noon|afternoon)"

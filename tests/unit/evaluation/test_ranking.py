@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedreid_mpi import seeds
+from fedreid_mpi.algorithms import seeds
 from fedreid_mpi.evaluation import ranking
 from fedreid_mpi.evaluation.ranking import SHOTS, evaluate_ranking
 from fedreid_mpi.records import CMC_RANKS

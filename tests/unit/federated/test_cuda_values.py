@@ -17,7 +17,7 @@ from fedreid_mpi.evaluation.reranking import Reranking
 from fedreid_mpi.evaluation.splits import Scoring, images_to_score
 from fedreid_mpi.federated.sums import MODELS
 from fedreid_mpi.model import build_network
-from fedreid_mpi.pixels import IMAGENET
+from fedreid_mpi.records.pixels import IMAGENET
 from support.client_sums import LENGTH, add_clients
 from support.fake_cuda import CPU, CUDA, MIXED, DeviceMixError, labelled_cuda
 from support.rankings import people, random_case, same

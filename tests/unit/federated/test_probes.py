@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.nn.functional import pixel_unshuffle
 
+from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.algorithms.weighting import LEAST_DISTANCE
 from fedreid_mpi.config import Experiment, load_experiment
 from fedreid_mpi.data.archive import DatasetArchive
@@ -17,8 +18,7 @@ from fedreid_mpi.federated.client import load_client, reestimated, train
 from fedreid_mpi.federated.plan import plan_round
 from fedreid_mpi.federated.round import run_round
 from fedreid_mpi.model import batch_norms, batch_statistics, build_network
-from fedreid_mpi.pixels import IMAGENET
-from fedreid_mpi.seeds import generator
+from fedreid_mpi.records.pixels import IMAGENET
 from support.federations import begun
 from support.learners import learner
 from support.small import EXPERIMENT, PUBLIC_IMAGES, write_public, write_site

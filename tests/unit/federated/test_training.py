@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional as F
 from torch.nn.functional import pixel_unshuffle
 
+from fedreid_mpi.algorithms.seeds import derive, generator
 from fedreid_mpi.algorithms.weighting import cosine_distance
 from fedreid_mpi.config import Federation
 from fedreid_mpi.data.archive import DatasetArchive
@@ -20,9 +21,8 @@ from fedreid_mpi.federated.client import (
     train,
 )
 from fedreid_mpi.model import FlatModel, build_network
-from fedreid_mpi.pixels import IMAGENET
 from fedreid_mpi.records import RoundPlan
-from fedreid_mpi.seeds import derive, generator
+from fedreid_mpi.records.pixels import IMAGENET
 from support.learners import learner, the_only
 from support.small import experiment, write_site
 

@@ -17,7 +17,7 @@ from fedreid_mpi.model import FlatModel, build_network, load_model, measure
 from fedreid_mpi.model.backbones import BACKBONES, SIZED, build_backbone
 from fedreid_mpi.model.backbones.ibn import IBN, NormalisedBottleneck
 from fedreid_mpi.model.backbones.osnet import Gate
-from fedreid_mpi.pixels import CLIP, HALF, IMAGENET
+from fedreid_mpi.records.pixels import CLIP, HALF, IMAGENET
 from support.small import write_experiment, write_public
 
 SIZES = ((256, 128), (128, 64))

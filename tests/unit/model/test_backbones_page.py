@@ -23,7 +23,7 @@ from fedreid_mpi.model import (
 )
 from fedreid_mpi.model.backbones import build_backbone
 from fedreid_mpi.model.export import KNOWN
-from fedreid_mpi.pixels import HALF, IMAGENET
+from fedreid_mpi.records.pixels import HALF, IMAGENET
 from support.on_ranks.mpi_backbones import FAMILIES, NARROW
 
 PAGE = Path(__file__).parents[3] / "docs" / "backbones.md"

@@ -22,8 +22,8 @@ from fedreid_mpi.model import (
     tensors_of,
     values_of,
 )
-from fedreid_mpi.pixels import IMAGENET, PixelScale
 from fedreid_mpi.records import Role
+from fedreid_mpi.records.pixels import IMAGENET, PixelScale
 from fedreid_mpi.run.loop import run_federation
 from support.small import SITES, Silent, write_experiment
 

@@ -12,8 +12,8 @@ import pytest
 from fedreid_mpi.cli import run as fedreid
 from fedreid_mpi.records import ModelKind
 from fedreid_mpi.report.appendix import bytes_sent
+from fedreid_mpi.report.loading import load_study
 from fedreid_mpi.report.paper import groups, table_3, table_4
-from fedreid_mpi.report.study import load_study
 from fedreid_mpi.report.terms import DATASETS, column, term
 from fedreid_mpi.report.values import best_rows, common_rounds, compare, fluctuation
 from support.made_up import write_run

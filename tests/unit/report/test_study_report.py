@@ -15,8 +15,8 @@ from fedreid_mpi.records import Event, ModelKind
 from fedreid_mpi.report.charts import Grid, draw_shares
 from fedreid_mpi.report.findings import differences_in_words
 from fedreid_mpi.report.highest import Mark, marks, meaning
+from fedreid_mpi.report.loading import load_study
 from fedreid_mpi.report.page import make_report
-from fedreid_mpi.report.study import load_study
 from fedreid_mpi.report.style import STYLE, legend_below, small_multiples
 from fedreid_mpi.report.tables import Picture, Table, to_csv, to_html, to_latex
 from fedreid_mpi.report.values import Comparison, Series, Spread, best_rows, fluctuation, weight_shares
