@@ -1,7 +1,7 @@
 """The report of a study: one page that holds all, and each figure and table as files beside it."""
 
 import base64
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -111,9 +111,10 @@ def write_report(report: Report, folder: Path, formats: Sequence[str] = ("png",)
     with matplotlib.rc_context(STYLE):
         answers = (*report.paper, *report.questions, *report.appendices)
         exhibits = (*report.main, *(exhibit for answer in answers for exhibit in answer.exhibits))
+        pngs = {each.name: rendered(each.figure, "png") for each in exhibits if isinstance(each, Picture)}
         for exhibit in exhibits:
-            contents.update(_files(exhibit, formats))
-        contents["index.html"] = _page(report).encode(errors="replace")
+            contents.update(_files(exhibit, formats, pngs))
+        contents["index.html"] = _page(report, pngs).encode(errors="replace")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
@@ -126,17 +127,22 @@ def write_report(report: Report, folder: Path, formats: Sequence[str] = ("png",)
     return tuple(folder / name for name in contents)
 
 
-def _files(exhibit: Table | Picture, formats: Sequence[str]) -> dict[str, bytes]:
-    """Return the files of an exhibit: name to content."""
+def _files(exhibit: Table | Picture, formats: Sequence[str], pngs: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return the files of an exhibit: name to content; of its PNG the drawing is there."""
     if isinstance(exhibit, Table):
         return {
             f"{exhibit.name}.csv": to_csv(exhibit).encode(errors="replace"),
             f"{exhibit.name}.tex": to_latex(exhibit).encode(errors="replace"),
         }
-    return {f"{exhibit.name}.{ending}": rendered(exhibit.figure, ending) for ending in formats}
+    return {
+        f"{exhibit.name}.{ending}": pngs[exhibit.name]
+        if ending == "png"
+        else rendered(exhibit.figure, ending)
+        for ending in formats
+    }
 
 
-def _page(report: Report) -> str:
+def _page(report: Report, pngs: Mapping[str, bytes]) -> str:
     links = [("main", "All methods"), *((answer.key, answer.title) for answer in report.answered)]
     links += [("open", "Not answered")] * bool(report.open)
     links += [(answer.key, answer.title) for answer in report.appendices]
@@ -151,31 +157,34 @@ def _page(report: Report) -> str:
             f"<title>Federated person re-identification: report</title><style>{CSS}</style></head><body>",
             f"<h1>Federated person re-identification: report</h1><dl>{facts}</dl>",
             *(f'<p class="warning">{escape(warning)}</p>' for warning in report.study.warnings),
-            *_section(main),
+            *_section(main, pngs),
             f'<ul class="soft">{reading}</ul><nav><ul>{listed}</ul></nav>',
-            *(line for answer in report.answered for line in _section(answer)),
+            *(line for answer in report.answered for line in _section(answer, pngs)),
             *_unanswered(report.open),
-            *(line for answer in report.appendices for line in _section(answer)),
+            *(line for answer in report.appendices for line in _section(answer, pngs)),
             "</body></html>",
             "",
         ]
     )
 
 
-def _section(answer: Answer) -> Iterator[str]:
+def _section(answer: Answer, pngs: Mapping[str, bytes]) -> Iterator[str]:
     yield f'<section id="{answer.key}"><h2>{escape(answer.title)}</h2>'
     if answer.claims:
         yield f"<ul>{''.join(f'<li>{escape(claim)}</li>' for claim in answer.claims)}</ul>"
     for exhibit in answer.exhibits:
-        yield to_html(exhibit) if isinstance(exhibit, Table) else _figure(exhibit, answer.key)
+        if isinstance(exhibit, Table):
+            yield to_html(exhibit)
+        else:
+            yield _figure(exhibit, answer.key, pngs[exhibit.name])
     if answer.missing:
         yield f'<p class="missing">{escape(answer.missing)}</p>'
     yield "</section>"
 
 
-def _figure(picture: Picture, section: str) -> str:
+def _figure(picture: Picture, section: str, png: bytes) -> str:
     """Show a figure, which opens at full size and closes into its section."""
-    data = base64.b64encode(rendered(picture.figure, "png")).decode()
+    data = base64.b64encode(png).decode()
     width = round(_PIXELS_PER_INCH * picture.figure.get_figwidth())
     caption, key = escape(picture.caption), f"figure-{picture.name}"
     return (
