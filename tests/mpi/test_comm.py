@@ -1,3 +1,5 @@
+"""The communicator, and the exchange of models over it: alone, and on ranks."""
+
 import os
 import subprocess
 import sys
@@ -9,13 +11,14 @@ from fedreid_mpi.comm.mpi.launch import launched_size
 from fedreid_mpi.errors import ConfigurationError
 from support.launching import ERROR, Launcher, launch, launch_program, mpich, mpirun
 from support.on_ranks.mpi_contract import ASKED, CASES
+from support.on_ranks.mpi_exchange import CASES as EXCHANGE
 
 SIZES = (1, 2, 4)
 
 
 @pytest.fixture(scope="module")
 def over_mpi(tmp_path_factory):
-    return launch_program(max(SIZES), "mpi_contract.py", *map(str, SIZES), cwd=tmp_path_factory.mktemp("mpi"))
+    return launch_program(max(SIZES), "mpi_exchange.py", *map(str, SIZES), cwd=tmp_path_factory.mktemp("mpi"))
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -24,9 +27,14 @@ def test_the_contract_alone(name):
     CASES[name](SingleCommunicator(lambda: bool(ASKED)))
 
 
+@pytest.mark.parametrize("name", EXCHANGE)
+def test_the_exchange_alone(name):
+    EXCHANGE[name](SingleCommunicator())
+
+
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("name", CASES)
-def test_the_contract_over_mpi(name, size, over_mpi):
+@pytest.mark.parametrize("name", [*CASES, *EXCHANGE])
+def test_the_contract_and_the_exchange_over_mpi(name, size, over_mpi):
     assert f"passed {size} {name}" in over_mpi.stdout.splitlines(), over_mpi.stderr
     assert over_mpi.code == 0
 
@@ -37,19 +45,9 @@ def test_the_contract_over_mpich(tmp_path):
     assert sorted(ended.stdout.splitlines()) == sorted(f"passed {n} {name}" for n in (2, 4) for name in CASES)
 
 
-def test_a_group_of_ranks_does_not_hear_another(tmp_path):
-    program = tmp_path / "two_groups.py"
-    program.write_text(
-        "from mpi4py import MPI\n"
-        "from fedreid_mpi.comm.mpi.communicator import MPICommunicator\n"
-        "world = MPI.COMM_WORLD\n"
-        "comm = MPICommunicator(world.Split(world.rank % 2))\n"
-        "for _ in range(100):\n"
-        "    assert comm.broadcast(world.rank) == world.rank % 2\n"
-        "    assert comm.gather(world.rank) in (None, [world.rank, world.rank + 2])\n"
-    )
-    ended = launch(4, sys.executable, "-m", "mpi4py", program, cwd=tmp_path)
-    assert ended.code == 0, ended.stderr
+def test_a_group_of_ranks_does_not_hear_another(over_mpi):
+    assert over_mpi.stdout.splitlines()[-1] == "groups do not hear each other", over_mpi.stderr
+    assert over_mpi.code == 0
 
 
 def test_without_a_launcher_a_process_is_alone(monkeypatch):

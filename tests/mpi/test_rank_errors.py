@@ -1,24 +1,62 @@
-"""An error on any one rank ends all ranks soon, with one line and an exit code."""
+"""An error on one rank, or something that it sees otherwise, ends all ranks soon, in one line."""
 
 import json
+import os
+import re
 import sys
 
 import pytest
 
 from fedreid_mpi.results import read_run
+from fedreid_mpi.storage.run_directory import read_status
 from support.launching import ERROR, PROGRAMS, launch, launch_program, mpich
+from support.on_ranks.mpi_consistency import DIFFERENCES
 from support.on_ranks.mpi_faults import BETWEEN_PHASES, IN_PHASES
+from support.small import write_experiment, write_public, write_site
 
 RANKS = 3
 
 
 @pytest.fixture(scope="module")
-def failed(experiment_file, tmp_path_factory):
-    """The folder of all failed runs, and exit code and words of every rank in each."""
-    folder = tmp_path_factory.mktemp("faults")
-    ended = launch_program(RANKS, "mpi_faults.py", "phases", experiment_file, folder, cwd=folder)
+def launched(experiment_file, tmp_path_factory):
+    """The folders of all failed and of all refused runs, from a single launch."""
+    failed, refused = tmp_path_factory.mktemp("faults"), tmp_path_factory.mktemp("agreement")
+    for number, name in enumerate(("here", "there")):
+        (refused / name).mkdir()
+        write_site(refused / name / "site.h5", images=10, seed=number)
+        write_public(refused / name / "public.h5", seed=number)
+    write_experiment(refused / "here.toml", [refused / "here" / "site.h5"])
+    ended = launch_program(RANKS, "mpi_faults.py", "phases", experiment_file, failed, refused, cwd=failed)
     assert ended.code == 0, ended.stderr
-    return folder, json.loads((folder / "said.json").read_text())
+    return failed, refused
+
+
+@pytest.fixture(scope="module")
+def failed(launched):
+    """The folder of all failed runs, and exit code and words of every rank in each."""
+    return launched[0], json.loads((launched[0] / "said.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def refused(launched):
+    """The same of runs whose ranks did not see the same."""
+    return launched[1], json.loads((launched[1] / "said.json").read_text())
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_what_a_rank_sees_otherwise_is_told_once_with_its_host(name, refused):
+    if name == "run-dir-private" and os.geteuid():
+        pytest.skip("only root can become another user")
+    (folder, outcomes), case = refused, DIFFERENCES[name]
+    assert [code for code, _ in outcomes[name]] == [case.code] * RANKS
+    lines = [line for _, heard in outcomes[name] for line in heard.splitlines() if line.startswith(ERROR)]
+    assert len(lines) == 1
+    assert re.match(f"{ERROR} {case.said}", lines[0]), lines[0]
+    assert not any("Traceback" in heard for _, heard in outcomes[name])
+    for run_dir in (folder / name, folder / "here" / name, folder / "there" / name):
+        left = {path.name for path in run_dir.rglob("*") if path.is_file()}
+        assert left in (set(), {"lock", "status.json"})
+        assert not left or read_status(run_dir).state == "failed"
 
 
 @pytest.mark.parametrize("name", IN_PHASES)

@@ -1,17 +1,15 @@
-"""Ranks that do not see the same: other versions, other folders, other archives, too few GPUs; under mpirun.
+"""Ranks that do not see the same: other versions, other folders, other archives, too few GPUs.
 
-Usage: mpirun -n 3 python -m mpi4py mpi_consistency.py FOLDER
-
-FOLDER holds the folders `here` and `there`, each with its site.h5 and public.h5. Experiment and run directory
-are named through /proc/self/cwd, so that they lie where a rank is, as on nodes with disks of their own. All
-of `DIFFERENCES` are played one after the other; each rank's exit code and words go to FOLDER/said.json.
+Three ranks call `main`, whose folder holds the folders `here` and `there`, each with its site.h5 and
+public.h5. Experiment and run directory are named through /proc/self/cwd, so that they lie where a rank is, as
+on nodes with disks of their own. All of `DIFFERENCES` are played one after the other; each rank's exit code
+and words go to said.json in the folder.
 """
 
 import contextlib
 import io
 import json
 import os
-import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -138,7 +136,3 @@ def main(folder: Path) -> None:
         outcomes[name] = world.gather([code, heard.getvalue()])
     if world.rank == 0:
         (folder / "said.json").write_text(json.dumps(outcomes))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

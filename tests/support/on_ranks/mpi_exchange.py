@@ -1,6 +1,8 @@
 """The model exchange over random placements; alone, or under mpirun on groups of ranks.
 
 Usage: mpirun -n RANKS python -m mpi4py mpi_exchange.py SIZE...
+
+Under mpirun the same launch checks the communicator's contract, and that groups do not hear each other.
 """
 
 import math
@@ -221,7 +223,26 @@ CASES = {
     )
 }
 
+
+def a_group_of_ranks_does_not_hear_another() -> None:
+    from mpi4py import MPI
+
+    from fedreid_mpi.comm.mpi.communicator import MPICommunicator
+
+    world = MPI.COMM_WORLD
+    comm = MPICommunicator(world.Split(world.rank % 2))
+    for _ in range(100):
+        assert comm.broadcast(world.rank) == world.rank % 2
+        expected = None if comm.rank else list(range(world.rank, world.size, 2))
+        assert comm.gather(world.rank) == expected
+    world.Barrier()
+    if world.rank == 0:
+        print("groups do not hear each other", flush=True)
+
+
 if __name__ == "__main__":
+    from support.on_ranks.mpi_contract import CASES as CONTRACT
     from support.on_ranks.mpi_contract import run_cases
 
-    run_cases(CASES, [int(size) for size in sys.argv[1:]])
+    run_cases(CONTRACT | CASES, [int(size) for size in sys.argv[1:]])
+    a_group_of_ranks_does_not_hear_another()

@@ -1,10 +1,11 @@
 """Runs that go wrong on one rank, in every phase and in between; launched under mpirun.
 
-Usage: mpirun -n 3 python -m mpi4py mpi_faults.py phases EXPERIMENT.toml FOLDER
+Usage: mpirun -n 3 python -m mpi4py mpi_faults.py phases EXPERIMENT.toml FOLDER DIFFERENCES
        mpirun -n 2 python mpi_faults.py between NAME EXPERIMENT.toml FOLDER
 
 The first plays all of `IN_PHASES` one after the other, since every rank survives each, and writes each
-rank's words and exit code to FOLDER/said.json. The second plays one of `BETWEEN_PHASES`; no rank survives it.
+rank's words and exit code to FOLDER/said.json; then all differences of `mpi_consistency`, whose folder
+DIFFERENCES is. The second plays one of `BETWEEN_PHASES`; no rank survives it.
 """
 
 import contextlib
@@ -145,6 +146,9 @@ def play_between(name: str, experiment: str, folder: Path) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1] == "phases":
+        from support.on_ranks import mpi_consistency
+
         play_phases(sys.argv[2], Path(sys.argv[3]))
+        mpi_consistency.main(Path(sys.argv[4]))
     else:
         sys.exit(play_between(sys.argv[2], sys.argv[3], Path(sys.argv[4])))
