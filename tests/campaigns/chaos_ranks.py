@@ -23,6 +23,9 @@ ROUNDS = 7
 TOGETHER = 0.25
 """Share of the kills at which another rank is killed as well, at the same moment."""
 
+SPREAD = 0.5
+"""Seconds within which a rank is killed once a round is on disk: about a round of so many ranks."""
+
 PATIENCE = 400.0
 """Seconds that a launch may take, on however busy a machine."""
 
@@ -53,13 +56,11 @@ def _launch(
     killed: list[tuple[str, int]] = []
     with started(RANKS, *command, cwd=experiment.parent, launcher=surviving()) as process:
         left = list(range(RANKS))
-        round, last_round = -1, 1.0
+        round = moments.randrange(-1, ROUNDS // 2)
         while len(killed) < victims:
-            came = _wait_for_round(run_dir, round, process)
-            if came is None:
+            if not _came(run_dir, round, process):
                 break
-            time.sleep(moments.uniform(0, max(came, last_round)))
-            last_round = came
+            time.sleep(moments.uniform(0, SPREAD))
             where, processes = moment(run_dir), ranks_of(process)
             if not set(left) <= set(processes):
                 break  # ranks have left by themselves: the run is at its end
@@ -84,14 +85,14 @@ def strike(process: int) -> bool:
     return False
 
 
-def _wait_for_round(run_dir: Path, round: int, process: subprocess.Popen[str]) -> float | None:
-    """Wait until a round is on disk, and return the seconds that took; None: the run ended before."""
+def _came(run_dir: Path, round: int, process: subprocess.Popen[str]) -> bool:
+    """Wait until a round is on disk; False: the run ended before."""
     began = time.monotonic()
     while not (run_dir / "status.json").exists() or read_status(run_dir).round < round:
         if process.poll() is not None or time.monotonic() - began > PATIENCE:
-            return None
+            return False
         time.sleep(0.005)
-    return min(time.monotonic() - began, 5.0)
+    return True
 
 
 def _compare(run_dir: Path, reference: Path, killed: list[tuple[str, int]]) -> str:
