@@ -1,4 +1,4 @@
-"""What the clients of a rank add up to, by hand; over ranks, see ``tests/mpi/test_exchange.py``."""
+"""What the clients of a rank add up to, by hand; over ranks, see ``tests/mpi/test_comm.py``."""
 
 import pytest
 import torch
