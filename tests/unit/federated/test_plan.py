@@ -95,6 +95,11 @@ def test_with_privacy_each_is_drawn_by_itself_whoever_is_there():
     assert {len(plan.participants) for plan in found.values()} == {0, 1, 2}
 
 
+def test_with_privacy_all_are_drawn_unless_fewer_are_asked_for():
+    settings = experiment(aggregation={"weights": "uniform"}, privacy={"clip": 1.0, "statistics_clip": 1.0})
+    assert {frozenset(plan.participants) for plan in plans(settings).values()} == {frozenset(range(4))}
+
+
 def test_where_nobody_is_there_nothing_follows(tmp_path):
     away = {spec.name: [[2, 2]] for spec in SITES}
     settings = experiment(

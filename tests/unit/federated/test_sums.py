@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedreid_mpi.algorithms.averaging import Grid
+from fedreid_mpi.federated.masks import Masks
 from fedreid_mpi.federated.sums import FEATURES, MODELS, RankSums, Segment, Vectors
 from fedreid_mpi.records import Group
 
@@ -134,3 +136,19 @@ def test_memory_of_an_earlier_round_is_used_again():
     assert all(each.dtype == torch.int64 for each in spare)
     assert sums.received == []
     assert total(sums, 0) is total(sums, 1) is None
+
+
+def test_masks_hide_the_sums_of_two_ranks_one_of_which_has_nothing_to_add():
+    keys = [X25519PrivateKey.generate() for _ in range(2)]
+    public = tuple(key.public_key().public_bytes_raw() for key in keys)
+    ranks = [sums_of({0: 4, 1: 4}, masks=Masks(key, place, public, 0)) for place, key in enumerate(keys)]
+    ranks[0].add(0, MODELS, 1.0, vector(1, 2, 3, 4))
+    hidden = [rank.total(MODELS, 4).values for rank in ranks]
+    assert (hidden[0] + hidden[1]).tolist() == [4, 8, 12, 16]  # modulo 2^64
+    assert not {4, 8, 12, 16} & set(hidden[0].tolist())
+    assert 0 not in hidden[1]
+    for rank in ranks:
+        with pytest.raises(RuntimeError, match="models 4 masked twice"):
+            rank.total(MODELS, 4)
+        rank.finish()
+        assert [len(each) for each in rank.spare] == [4]

@@ -1,0 +1,73 @@
+"""What the server averages besides models; these are in ``test_round.py`` and ``tests/mpi/test_exchange.py``."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fedreid_mpi.algorithms.averaging import grid_of
+from fedreid_mpi.algorithms.scaffold import CONTROLS
+from fedreid_mpi.comm import SingleCommunicator
+from fedreid_mpi.federated.aggregation import average_contributions, average_features
+from fedreid_mpi.federated.contributions import contribute
+from fedreid_mpi.federated.sums import FEATURES, RankSums, Segment, Vectors
+from fedreid_mpi.federated.turn import ClientTurn, FinishedTurn
+from fedreid_mpi.records import Group
+from support.small import experiment
+
+
+def group(*members, teachers=None):
+    weights = dict.fromkeys(members if teachers is None else teachers, 1.0)
+    return Group(members, weights, weights, 0)
+
+
+@pytest.mark.parametrize("scope", ["group", "global"])
+def test_teachers_are_averaged_by_group_or_all_together(scope):
+    """Two images, features of two values; client k says k everywhere, and (k², 0) of the first image."""
+    settings = experiment(
+        data={"public": "public.h5"},
+        clustering={"enabled": True},
+        distillation={"enabled": True, "scope": scope},
+    )
+    vectors = Vectors(4, (Segment(slice(0, 4), grid_of("features", 3)),))
+    sums = RankSums({FEATURES: vectors}, {0: 0, 2: 0, 3: 1}, (3, 0, 2))
+    for client in (0, 2, 3):
+        sums.add(client, FEATURES, 1.0, torch.tensor([client**2, 0, client, client]).float())
+    state = SimpleNamespace(
+        comm=SingleCommunicator(),
+        experiment=settings,
+        model=SimpleNamespace(network=SimpleNamespace(width=2)),
+    )
+    groups = [group(0, 2), group(1, teachers=()), group(3), group(4, teachers=(0, 2, 3))]
+    first, away, third, newcomer = average_features(state, sums, groups)
+    everyone = [[13 / 3, 0], [5 / 3, 5 / 3]]
+    expected = {"group": ([[2, 0], [1, 1]], [[9, 0], [3, 3]]), "global": (everyone, everyone)}[scope]
+    assert away is None
+    for found, values in ((first, expected[0]), (third, expected[1]), (newcomer, everyone)):
+        torch.testing.assert_close(found, torch.tensor(values, dtype=torch.float32))
+
+
+def test_contributions_are_averaged_with_the_models_weights():
+    state = SimpleNamespace(
+        comm=SingleCommunicator(), experiment=experiment(aggregation={"rule": "scaffold"})
+    )
+    vectors = Vectors(2, (Segment(slice(0, 2), grid_of("gradients", 2)),))
+    sums = RankSums({CONTROLS: vectors}, {0: 0, 1: 0}, (0, 1))
+    assert average_contributions(state, sums, [group(0, 1, teachers=())], {}) == {}
+    sums.add(0, CONTROLS, 1.0, torch.tensor([4.0, 1.0]))
+    sums.add(1, CONTROLS, 0.5, torch.tensor([1.0, -2.0]))
+    means = average_contributions(state, sums, [group(0, 1)], {0: 1.0, 1: 0.5})
+    assert means.keys() == {CONTROLS}
+    assert means[CONTROLS].tolist() == [3.0, 0.0]
+
+
+def finished(settings, **memory):
+    return FinishedTurn(ClientTurn(settings, model=None, start=None, memory=memory), optimizer=None, steps=1)
+
+
+def test_a_client_contributes_how_its_controls_have_changed():
+    settings, remembered = experiment(aggregation={"rule": "scaffold"}), {CONTROLS: torch.tensor([1.0, 2.0])}
+    assert contribute(finished(settings), remembered)[CONTROLS].tolist() == [1.0, 2.0]
+    memory = {CONTROLS: torch.tensor([0.25, 3.0])}
+    assert contribute(finished(settings, **memory), remembered)[CONTROLS].tolist() == [0.75, -1.0]
+    assert contribute(finished(experiment()), remembered) == {}
