@@ -1,4 +1,4 @@
-"""What the server averages besides models; these are in ``test_round.py`` and ``tests/mpi/test_exchange.py``."""
+"""Averages of features and contributions; those of models are in ``tests/mpi/test_exchange.py``."""
 
 from types import SimpleNamespace
 
