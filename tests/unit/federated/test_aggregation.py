@@ -8,9 +8,9 @@ import torch
 from fedreid_mpi.algorithms.averaging import grid_of
 from fedreid_mpi.algorithms.scaffold import CONTROLS
 from fedreid_mpi.comm import SingleCommunicator
-from fedreid_mpi.federated.aggregation import average_contributions, average_features
+from fedreid_mpi.federated.aggregation import average_contributions, average_features, average_models
 from fedreid_mpi.federated.contributions import contribute
-from fedreid_mpi.federated.sums import FEATURES, RankSums, Segment, Vectors
+from fedreid_mpi.federated.sums import FEATURES, MODELS, RankSums, Segment, Vectors
 from fedreid_mpi.federated.turn import ClientTurn, FinishedTurn
 from fedreid_mpi.records import Group
 from support.small import experiment
@@ -45,6 +45,28 @@ def test_teachers_are_averaged_by_group_or_all_together(scope):
     assert away is None
     for found, values in ((first, expected[0]), (third, expected[1]), (newcomer, everyone)):
         torch.testing.assert_close(found, torch.tensor(values, dtype=torch.float32))
+
+
+def test_a_newcomer_begins_with_the_mean_of_all_whether_they_are_alone_or_not():
+    """Clients 0 and 1 are together, 2 is alone, 3 is away, and 4 has never trained."""
+    vectors = Vectors(2, (Segment(slice(0, 2), grid_of("parameters", 3)),))
+    sums = RankSums({MODELS: vectors}, {0: 0, 1: 0, 2: 1}, (0, 1, 2))
+    models, shares = {0: [4.0, 0.0], 1: [1.0, 3.0], 2: [8.0, -6.0]}, {0: 0.5, 1: 1.0, 2: 0.25}
+    for client, values in models.items():
+        sums.add(client, MODELS, shares[client], torch.tensor(values))
+    old = torch.tensor([7.0, 7.0])
+    state = SimpleNamespace(
+        comm=SingleCommunicator(),
+        hosts=dict.fromkeys(range(5), 0),
+        progress=SimpleNamespace(models=(None, old)),
+    )
+    away = Group((3,), {}, {}, 1)
+    groups = [group(4, teachers=(0, 1, 2)), group(0, 1), group(2), away]
+    newcomer, together, alone, left = average_models(state, sums, groups, shares)
+    assert newcomer.tolist() == pytest.approx([(2 + 1 + 2) / 1.75, (3 - 1.5) / 1.75])
+    assert together.tolist() == [2.0, 2.0]
+    assert alone.tolist() == [8.0, -6.0]
+    assert torch.equal(left, old)
 
 
 def test_contributions_are_averaged_with_the_models_weights():
