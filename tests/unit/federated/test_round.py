@@ -240,6 +240,35 @@ def test_at_the_edge_clients_average_with_those_of_their_dataset(federation):
     torch.testing.assert_close(state.progress.models[0], mean(trained, weights), rtol=1e-6, atol=1e-7)
 
 
+def test_with_privacy_a_round_may_be_lost_on_everybody(federation):
+    state = federation(
+        aggregation={"weights": "uniform"},
+        privacy={"clip": 200.0, "statistics_clip": 1e5, "noise_multiplier": 0.0},
+    )
+    before = state.progress.models[0].clone()
+    for private in state.progress.private.values():
+        private.fill_(torch.nan)
+    record, trained = play(state, plan())
+    assert trained == {}
+    assert [report.finite for report in record.reports] == [False] * 3
+    torch.testing.assert_close(state.progress.models[0], before, rtol=1e-6, atol=1e-7)
+
+
+def test_with_fednova_a_client_weighs_less_by_its_steps(federation):
+    """Without momentum: 12, 8 and 6 images, of which the first takes two steps where the others take one."""
+    state = federation(aggregation={"rule": "fednova"}, optimizer={"momentum": 0.0, "nesterov": False})
+    record, _ = play(state, plan())
+    assert [report.steps for report in record.reports] == [2, 1, 1]
+    assert record.weights == {0: 6.0, 1: 8.0, 2: 6.0}
+
+
+def test_models_are_scored_with_statistics_of_each_clients_own_as_well(federation):
+    state = federation(evaluation={"reestimate_bn": True})
+    record, _ = play(state, plan(evaluate=True))
+    kinds = [each.model for each in record.evaluations]
+    assert kinds.count(ModelKind.REESTIMATED) == kinds.count(ModelKind.GLOBAL) == 3
+
+
 def test_the_server_remembers_what_its_step_leaves(federation):
     state = federation(aggregation={"rule": "scaffold"})
     play(state, plan((0, 2)))
