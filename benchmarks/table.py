@@ -1,10 +1,11 @@
 """What benchmarks found out, as tables in a page of Markdown, and where they ran."""
 
 import ast
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +16,21 @@ from benchmarks.playing import Outcome, Row, launcher, texts
 from fedreid_mpi.run.program import read_checkout
 
 HERE = Path(__file__).parent
+BENCHMARKS = (
+    "exchange",
+    "scale",
+    "simulation",
+    "training",
+    "waiting",
+    "ranking",
+    "reranking",
+    "prepare",
+    "collect",
+    "finch",
+    "inversion",
+)
+"""In the order of the table; each is a module of this folder."""
+
 LIBRARIES = ("torch", "numpy", "h5py", "mpi4py", "pillow", "pfl")
 
 
@@ -58,10 +74,47 @@ class Surroundings:
     versions: Mapping[str, str]
 
     def __str__(self) -> str:
-        """As a sentence."""
+        """As the end of a sentence."""
         versions = ", ".join(f"{name} {number}" for name, number in self.versions.items())
         cores = f"{self.cores} core{'s' * (self.cores != 1)} of {self.processor}"
-        return f"Measured on {self.day} at commit {self.commit or 'unknown'}, on {cores}, with {versions}."
+        return f"measured on {self.day} at commit {self.commit or 'unknown'}, on {cores}, with {versions}."
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Benchmarks that were run together.
+
+    Attributes
+    ----------
+    quick
+        In small sizes, which say nothing.
+    """
+
+    measured: Surroundings
+    quick: bool
+    benchmarks: Sequence[Tried]
+
+    def to_json(self) -> str:
+        """Return all its figures."""
+        return json.dumps(asdict(self), indent=1) + "\n"
+
+    @classmethod
+    def read(cls, path: Path) -> "Session":
+        """Read what `to_json` wrote.
+
+        Raises
+        ------
+        ValueError
+            The sizes were small.
+        """
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["quick"]:
+            raise ValueError(f"{path}: its figures are of small sizes, expected real ones")
+        tried = []
+        for each in content["benchmarks"]:
+            outcome = Outcome(**each["outcome"]) if each["outcome"] else None
+            tried.append(Tried(**{**each, "outcome": outcome}))
+        return cls(Surroundings(**content["measured"]), False, tried)
 
 
 def look_around() -> Surroundings:
@@ -103,7 +156,7 @@ def overview(tried: Sequence[Tried]) -> list[str]:
                 "answer": each.outcome.headline if each.outcome else f"not measured: {each.trouble}",
                 "ratio": _ratio(each.outcome),
             }
-            for each in tried
+            for each in sorted(tried, key=lambda each: BENCHMARKS.index(each.name))
         ]
     )
 
@@ -119,7 +172,18 @@ def markdown(rows: Sequence[Row]) -> list[str]:
     return [f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines]
 
 
-def renewed(page: str, here: Surroundings, tried: Sequence[Tried]) -> str:
+def where_measured(sessions: Sequence[Session]) -> list[str]:
+    """Return the paragraphs that say where figures come from."""
+    if len(sessions) == 1:
+        return [f"M{str(sessions[0].measured)[1:]}", ""]
+    told = []
+    for session in sessions:
+        names = ", ".join(f"`{each.name}`" for each in session.benchmarks)
+        told += [f"{names}: {session.measured}", ""]
+    return told
+
+
+def renewed(page: str, sessions: Sequence[Session]) -> str:
     """Write what was found out between the page's markers, and leave the rest of it alone.
 
     ``<!-- benchmarks: all -->`` stands before the table of all, ``<!-- benchmarks: NAME -->`` before the
@@ -130,7 +194,8 @@ def renewed(page: str, here: Surroundings, tried: Sequence[Tried]) -> str:
     ValueError
         When the page has no place for the table of all, or one for a benchmark that is unknown.
     """
-    blocks = {"all": [str(here), "", *overview(tried)]}
+    tried = [each for session in sessions for each in session.benchmarks]
+    blocks = {"all": [*where_measured(sessions), *overview(tried)]}
     for each in tried:
         blocks[each.name] = (
             markdown(each.outcome.details) if each.outcome else [f"Not measured: {each.trouble}."]
