@@ -18,7 +18,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 def choose_device(settings: config.Compute, index: int, count: int, host: str) -> torch.device:
     """Choose the device of one rank: of the node's GPUs that of its index, or the only one that it is shown.
 
-    Launchers may show each task a GPU of its own; whether it is one of its own is told by `gpu_id`.
+    Launchers may show each task a GPU of its own; `gpu_id` tells whether it is.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def choose_device(settings: config.Compute, index: int, count: int, host: str) -
 
 
 def gpu_id(device: torch.device) -> str:
-    """Identify a GPU, or a part of one, alike for all processes of a node that use it; empty for a CPU.
+    """Identify a GPU, or a part of one, the same for all processes of a node that use it; empty for a CPU.
 
     It is the UUID; where torch does not tell it, the word for it in ``CUDA_VISIBLE_DEVICES``.
     """

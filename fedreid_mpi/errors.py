@@ -22,11 +22,11 @@ class DataError(FedReIDError):
     exit_code = 3
 
 
-class Abandoned(Exception):  # noqa: N818 (no error: somebody asked for it)
+class Abandoned(Exception):  # noqa: N818 (not an error: it was asked for)
     """A round is given up between two batches, as the run was asked to stop at once."""
 
 
 class TooFewClientsError(FedReIDError):
-    """Fewer clients are left than the run can go on with."""
+    """Fewer clients are left than the run needs."""
 
     exit_code = 4

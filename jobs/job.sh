@@ -19,7 +19,7 @@ fi
 
 # By this a run knows when to stop; older SLURMs do not set it.
 if [[ -z ${SLURM_JOB_END_TIME:-} ]]; then
-    # With several clusters, and at sites with banners, other lines stand before the time.
+    # With several clusters, and at sites with banners, other lines precede the time.
     end=$(squeue --noheader --format=%e --jobs="$job" | grep -E -m 1 '^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]+$')
     if [[ -n $end ]]; then
         SLURM_JOB_END_TIME=$(date -d "$end" +%s)
@@ -51,7 +51,7 @@ launch() {
 }
 
 # play RUN_DIR COMMAND…: run the ranks of a run. When SLURM says that time is short, have the run stop after its
-# round and put the job back into the queue, where it goes on from there. Ends the script: with 0 if the run is
+# round and put the job back into the queue, where it continues from there. Ends the script: with 0 if the run is
 # done, so that jobs that depend on this one start then and only then.
 play() {
     run_dir=$1
@@ -69,7 +69,7 @@ play() {
     ranks=$!
     end_lingering "$before" &
     local code
-    # A trapped signal ends `wait` early; the ranks go on.
+    # A trapped signal ends `wait` early; the ranks continue.
     while [[ $signalled == yes ]]; do
         signalled=no
         wait "$ranks"

@@ -46,7 +46,7 @@ TILE = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The integers that stand for the values of one role.
+    """The integers that represent the values of one role.
 
     Attributes
     ----------

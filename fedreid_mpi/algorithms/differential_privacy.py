@@ -3,7 +3,7 @@
 Source: McMahan, Ramage, Talwar and Zhang, "Learning Differentially Private Recurrent Language Models", ICLR
 2018, algorithm 1, with uniform weights and the estimator of fixed denominator. Each of N clients takes part
 in a round with probability q, independently of the others. Its update is scaled down to an L2 norm of at most
-S. The server's step is (Σ updates + noise) / (qN), whoever took part: nobody as well. The noise is normal,
+S. The server's step is (Σ updates + noise) / (qN), even if nobody took part. The noise is normal,
 its standard deviation z · S for the noise multiplier z, so that whether a client's data were there or not is
 hidden to the degree that `accountant` computes.
 

@@ -6,7 +6,7 @@ integers; the sum over all ranks is that of the sums without masks, to the bit, 
 
 Source: Bonawitz et al., "Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS 2017,
 section 4, without its secret sharing. Partners form a ring in which each is joined to its nearest k (Harary,
-"The maximum connectivity of a graph", 1962): whoever leaves it, fewer than k, the rest stays connected; with
+"The maximum connectivity of a graph", 1962): if fewer than k leave, the rest stays connected; with
 the keys of fewer than k ranks nothing is learned of the others but their sum (Bell et al., CCS 2020, have the
 argument for random graphs).
 
@@ -89,7 +89,7 @@ def mask(total: NDArray[np.uint64], keys: Sequence[tuple[bytes, bool]]) -> None:
     total
         Shape (elements,), uint64, contiguous: a sum of integers modulo 2^64.
     keys
-        Of each partner: the key of this vector, and whether its stream is added, or else subtracted. Each key
+        Of each partner: the key of this vector, and whether its stream is added or subtracted. Each key
         must be used for one vector only.
     """
     # The nonce is fixed, as no key is used twice.

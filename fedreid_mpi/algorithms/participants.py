@@ -34,7 +34,7 @@ def select_participants(clients: int, per_round: int, seed: int, round: int) -> 
 
 
 def select_poisson(clients: int, expected: float, seed: int, round: int) -> tuple[int, ...]:
-    """Draw a round's clients each by itself, with one probability: nobody may be drawn, or all.
+    """Draw each of a round's clients independently, with one probability: none may be drawn, or all.
 
     Parameters
     ----------

@@ -18,7 +18,7 @@ def batch_hard_loss(embeddings: Tensor, labels: Tensor, margin: float | Literal[
     person, by the Euclidean distance d. Its loss is max(0, m + d(a, p) - d(a, n)), or with a soft margin
     ln(1 + exp(d(a, p) - d(a, n))).
 
-    An image whose person has no other image in the batch, or that has nobody else beside it, makes no
+    An image whose person has no other image in the batch, or that has nobody else in it, makes no
     triplet and is left out of the mean. Without any triplet the loss is 0.
 
     Parameters

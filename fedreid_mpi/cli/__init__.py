@@ -55,9 +55,9 @@ def group() -> None:
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run one command and return its exit code: 0 done, 2 usage, 3 data, 4 too few clients, 1 else.
+    """Run one command and return its exit code: 0 done, 2 usage, 3 data, 4 too few clients, 1 anything else.
 
-    What is written is for this user's eyes alone, unless the command is told to share it with the group.
+    Only this user can read what is written, unless the command is told to share it with the group.
     Errors raised on purpose become one line on the error stream. Commands that run on several ranks handle
     their own end, since a rank that merely exits would leave the others waiting.
     """
@@ -66,19 +66,19 @@ def run(arguments: Sequence[str]) -> int:
         with private():
             group.main(args=list(arguments), prog_name="fedreid-mpi", standalone_mode=False)
             if sys.stdout is not None:
-                sys.stdout.flush()  # here a loss can still be told
+                sys.stdout.flush()  # here a loss can still be reported
     except FedReIDError as error:
         if speaks:
             print_error(str(error))
         else:
-            time.sleep(HEAD_START)  # rank 0 finds the same mistake; whoever leaves first ends all
+            time.sleep(HEAD_START)  # rank 0 finds the same mistake; the first to leave ends all
         return error.exit_code
     except click.ClickException as error:
         if not speaks:
-            return 0  # rank 0 finds the same mistake; to leave with a code might end it before it has told
+            return 0  # rank 0 finds the same mistake; leaving with a code might end it before it prints that
         print_error(error.format_message())
         return error.exit_code if isinstance(error, click.UsageError) else 2
-    except OSError as error:  # nobody expected it where it happened
+    except OSError as error:  # not expected where it happened
         print_error(f"{error.filename or 'the system'}: {error.strerror or error}")
         return 1
     except (click.Abort, KeyboardInterrupt):

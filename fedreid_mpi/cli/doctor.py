@@ -51,13 +51,13 @@ def command(run_dir: Path, as_json: bool) -> None:
             print_error(str(error))
         sys.exit(error.exit_code)
     except BaseException as error:  # noqa: BLE001
-        # Not agreed upon: the other ranks know nothing of it and would wait for ever.
+        # Not agreed upon: the other ranks know nothing of it and would wait forever.
         failure = comm.describe("doctor", error)
         print_error(failure.message)
         comm.abort(failure.exit_code)
         sys.exit(failure.exit_code)
     findings = judge(report) if report is not None else []
-    # Before anything is printed: where the output is lost, nobody is left waiting.
+    # Before anything is printed: if the output is lost, no rank is left waiting.
     failed = comm.broadcast(any(finding.level is Level.ERROR for finding in findings))
     if report is not None and as_json:
         click.echo(json.dumps({**asdict(report), "findings": [asdict(each) for each in findings]}, indent=2))
@@ -74,7 +74,7 @@ def _join() -> tuple[Communicator, str]:
         return connect(fault_tolerant=survives_losses(os.environ)), ""
     except ConfigurationError as error:
         if not is_first(os.environ):
-            sys.exit(0)  # with another code the launcher might end the first before it has told
+            sys.exit(0)  # with another code the launcher might end the first before it has printed its report
         return SingleCommunicator(), str(error)
 
 
@@ -88,7 +88,7 @@ def _print_facts(report: Report) -> None:
 
 
 def _facts(report: Report) -> Iterator[tuple[str, str]]:
-    """Put what is alike on all ranks into words."""
+    """Put what is the same on all ranks into words."""
     mpi, storage, first = report.mpi, report.storage, report.ranks[0]
     if isinstance(mpi, str):
         yield "MPI", f"none ({mpi})"

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedreid_mpi.data.readers import Reader
 
 USUAL_SIZE = (256, 128)
-"""Height and width that `prepare` stores images in unless it is told."""
+"""Height and width in which `prepare` stores images by default."""
 
 
 def read_experiment(path: Path, overrides: Sequence[str]) -> Experiment:
@@ -67,7 +67,7 @@ def require_files(experiments: Iterable[tuple[Experiment, Path]], advice: str = 
         trained |= dict.fromkeys(experiment.data.archives)
         if experiment.model.weights is not None and not (run_dir / STATUS_FILE).exists():
             weights[experiment.model.weights] = None
-    # What a link leads to is told on opening.
+    # What a link leads to is checked on opening.
     missing = [path for path in archives if not os.path.lexists(path)]
     if missing:
         _print_commands(missing, [path for path in archives if path not in missing])
@@ -104,7 +104,7 @@ def _print_commands(missing: Sequence[Path], there: Sequence[Path]) -> None:
 
 
 def _source(name: str, readers: "dict[str, Reader]") -> list[str]:
-    """Return what `prepare` is told of a dataset: which it is, and where it usually lies."""
+    """Return the arguments of `prepare` for a dataset: which it is, and where it usually is."""
     if name in readers:
         return ["--dataset", name, f"DATASETS/{readers[name].folders[0]}"]
     return ["--dataset", "custom", "--name", name, "MANIFEST.csv"]

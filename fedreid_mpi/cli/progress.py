@@ -1,4 +1,4 @@
-"""What a person sees of a run while it goes: who is where, then a bar on a terminal or one line per round."""
+"""What a user sees during a run: who is where, then a bar on a terminal or one line per round."""
 
 import logging
 import time
@@ -34,7 +34,7 @@ class RunPrinter:
     standalone
         Whether each client trains alone, so that its own model is no local model of a federation.
     events
-        Is told of all as well, if there is one.
+        Receives everything as well, if there is one.
     """
 
     def __init__(

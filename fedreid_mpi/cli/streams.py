@@ -76,7 +76,7 @@ def open_streams() -> None:
     """Replace ``sys.stdout`` and ``sys.stderr`` by streams that fail as this module says.
 
     A closed descriptor is opened first, so that no file of the program's own takes its number and receives
-    what a library prints; to write to it is still an error. Errors have nobody to be told to, so standard
+    what a library prints; to write to it is still an error. Nobody would see errors, so standard
     error is never needed. What libraries warn of is written for developers, and shown where Python was asked
     for warnings (``PYTHONWARNINGS``, ``-W``).
     """
@@ -93,7 +93,7 @@ def open_streams() -> None:
 
 
 def outlive_output() -> None:
-    """Let this process go on when its output is lost, as what it makes is in files."""
+    """Let this process continue when its output is lost, as its results are in files."""
     if isinstance(sys.stdout, _Output):
         sys.stdout.sink.needed = False
 

@@ -224,7 +224,7 @@ class StudyPrinter:
     console
         On which the log appears.
     live
-        What to log each run by while it goes on.
+        What to log each run with, during the run.
     """
 
     def __init__(

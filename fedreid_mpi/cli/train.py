@@ -55,7 +55,7 @@ LIVE = click.option(
     "--log",
     "live",
     type=click.Choice(("tensorboard",)),
-    help="Write the curves of a run while it goes on, for `tensorboard --logdir RUN_DIR/tensorboard`; needs "
+    help="Write the curves during the run, for `tensorboard --logdir RUN_DIR/tensorboard`; needs "
     "the extra `tensorboard`.",
 )
 
@@ -182,7 +182,7 @@ def require_live(live: str | None) -> None:
 
 
 def live_events(live: str | None, run_dir: Path) -> "LiveEvents | None":
-    """Return what writes the curves of a run while it goes on, where that was asked for."""
+    """Return what writes the curves during a run, if that was asked for."""
     if live is None:
         return None
     from fedreid_mpi.report.tensorboard import LiveEvents
@@ -191,7 +191,7 @@ def live_events(live: str | None, run_dir: Path) -> "LiveEvents | None":
 
 
 def stop_for(time_limit: str | None) -> "StopController":
-    """Return what may end a command early: its time limit, else SLURM's; and signals, once it listens."""
+    """Return what may end a command early: its time limit, or SLURM's; and signals, once it listens."""
     from fedreid_mpi.run.stopping import StopController, parse_duration, seconds_left_of_job
 
     return StopController(
@@ -212,7 +212,7 @@ def end_badly(comm: "Communicator", run_dir: Path, error: BaseException) -> int:
         if comm.is_server:
             print_error(error.failure.message + _keep_trace(run_dir, error.failure.trace))
         return error.exit_code
-    # Not agreed upon: the other ranks know nothing of it and would wait for ever.
+    # Not agreed upon: the other ranks know nothing of it and would wait forever.
     failure = comm.describe("between phases", error)
     print_error(failure.message + _keep_trace(run_dir, failure.trace))
     comm.abort(failure.exit_code)
@@ -220,7 +220,7 @@ def end_badly(comm: "Communicator", run_dir: Path, error: BaseException) -> int:
 
 
 def _keep_trace(run_dir: Path, trace: str) -> str:
-    """Keep the traceback of an unexpected error beside the run; return where it is, for the message."""
+    """Keep the traceback of an unexpected error in the run directory; return where it is, for the message."""
     if not (trace and run_dir.is_dir()):
         return ""
     try:

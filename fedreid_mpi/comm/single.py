@@ -60,4 +60,4 @@ class SingleCommunicator(Communicator):
         raise RuntimeError("a lone process has no ranks to lose")
 
     def abort(self, exit_code: int) -> None:
-        """Do nothing: there is nobody else to end."""
+        """Do nothing: there is no other rank to end."""

@@ -9,7 +9,7 @@ BACKBONES = (
     *("small", "resnet18", "resnet34", "resnet50", "resnet50_ibn_a", "resnet50_ibn_b"),
     *("osnet_x1_0", "mobilenet_v2", "vit_small_ics", "vit_base_ics"),
 )
-"""Names of backbones, beside those of timm."""
+"""Names of backbones, other than timm's."""
 
 
 def _known(name: str) -> str:

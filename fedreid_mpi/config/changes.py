@@ -1,4 +1,4 @@
-"""What may change between two attempts of one run: nothing that would alter rounds already played."""
+"""What may change between two attempts of one run: nothing that would change rounds already done."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,7 +23,7 @@ def refused_changes(before: Experiment, now: Experiment) -> Iterator[str]:
     before
         The experiment as the run was begun with it.
     now
-        The one that it is to go on with.
+        The one that it is to continue with.
 
     Yields
     ------

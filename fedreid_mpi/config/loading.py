@@ -77,7 +77,7 @@ def stored_experiment(content: Mapping[str, Any], path: Path) -> Experiment:
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """Read a TOML file; ``what`` it is stands in the message if it cannot be read."""
+    """Read a TOML file; ``what`` it is appears in the message if it cannot be read."""
     try:
         return tomllib.loads(read_text(path))
     except OSError as error:
@@ -94,7 +94,7 @@ def resolve(content: Mapping[str, Any], label: str, path: Path) -> Experiment:
     content
         The file, overrides applied.
     label
-        What stands before a message.
+        Prefix of a message.
     path
         The file; paths in it are relative to its folder.
 
@@ -119,7 +119,7 @@ def resolve(content: Mapping[str, Any], label: str, path: Path) -> Experiment:
 def with_relative_paths(experiment: Experiment, run_dir: Path) -> Experiment:
     """Make an experiment as a run stores it: its paths are relative to the run directory.
 
-    A stored configuration may be passed on, and need not tell how somebody's home is called. A path that has
+    A stored configuration may be passed on, and need not reveal the name of a home directory. A path that has
     nothing but the root in common with the run directory stays as it is.
     """
     base = run_dir.resolve()
@@ -208,7 +208,7 @@ def apply_override(content: dict[str, Any], override: str) -> None:
 
 
 def _from_here(key: str, value: Any) -> Any:  # noqa: ANN401 (a value of a file)
-    """Make the paths in a value absolute: whoever types one does not stand in the experiment's folder."""
+    """Make the paths in a value absolute: the user who types one is not in the experiment's folder."""
     if isinstance(value, dict):
         return {name: _from_here(f"{key}.{name}", part) for name, part in value.items()}
     if isinstance(value, list):

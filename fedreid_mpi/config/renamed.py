@@ -1,4 +1,4 @@
-"""Keys that had another name in earlier versions: refused where a run begins or goes on, read in results."""
+"""Keys that had another name in earlier versions: refused when a run starts or resumes, read in results."""
 
 import tomllib
 from collections.abc import Mapping

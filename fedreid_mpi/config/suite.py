@@ -29,7 +29,7 @@ class StudySection(Section):
 
 
 class SuiteFile(Section):
-    """A suite as it stands in its file."""
+    """A suite as it is in its file."""
 
     study: StudySection
     methods: dict[Name, dict[str, Any]] = Field(
@@ -76,9 +76,9 @@ def load_suite(path: Path, overrides: Sequence[str] = ()) -> Suite:
     Parameters
     ----------
     path
-        TOML file with ``[study]`` and one table ``[methods.NAME]`` per method; in it stand ``label``, what
+        TOML file with ``[study]`` and one table ``[methods.NAME]`` per method, which holds ``label``, what
         reports call the method, and tables of an experiment, with paths relative to the base's folder.
-        Reports show methods in the order in which they stand here.
+        Reports show methods in this order.
     overrides
         ``"section.key=value"`` each, for all runs.
 

@@ -131,7 +131,7 @@ class Optimizer(Section):
 
 
 class Objective(Section):
-    """What a client minimises: the cross-entropy, and terms beside it."""
+    """What a client minimises: the cross-entropy, and further terms."""
 
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0, description="label smoothing of the cross-entropy"

@@ -17,7 +17,7 @@ Text = Annotated[str, AfterValidator(_in_one_line)]
 Line = Annotated[Text, Field(min_length=1)]
 File = Annotated[Path, Strict(False), AfterValidator(_in_one_line)]
 Listed = Strict(False)
-"""Marks a tuple, which TOML writes as an array; all else must come as the type it has."""
+"""Marks a tuple, which TOML writes as an array; everything else must come as the type it has."""
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]

@@ -19,7 +19,7 @@ Source = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
 class ImageStore:
-    """Some images of one or several archives: on the device where they fit, else fetched by the batch.
+    """Some images of one or several archives: on the device if they fit, otherwise fetched per batch.
 
     Parameters
     ----------

@@ -102,10 +102,10 @@ def count(records: Sequence[Record]) -> dict[str, int]:
 def compare_counts(
     variant: Variant, choices: Choices, root: Path, listing: Listing
 ) -> tuple[tuple[Count, ...], tuple[Count, ...]]:
-    """Compare a dataset's counts with those of its `COUNTS_FILE`, else with the published ones.
+    """Compare a dataset's counts with those of its `COUNTS_FILE`, or with the published ones.
 
     Of its first split the file speaks only as far as that is the one taken by default, the benchmark's where
-    there is one, with the whole training set; of all that lies in the folder it speaks whatever was chosen.
+    there is one, with the whole training set; everything in the folder is compared whatever was chosen.
 
     Returns
     -------

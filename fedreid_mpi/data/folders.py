@@ -18,7 +18,7 @@ class ImageFolder:
     paths
         Of the images, relative to it, sorted.
     others
-        Of files whose names are not those of images, sorted likewise.
+        Of files whose names are not those of images, sorted in the same way.
     """
 
     root: Path

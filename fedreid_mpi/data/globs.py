@@ -1,4 +1,4 @@
-"""Patterns in ``data.archives``: ``archives/*.h5`` stands for those that lie there and can be trained on."""
+"""Patterns in ``data.archives``: ``archives/*.h5`` means those that are there and can be trained on."""
 
 import glob
 from pathlib import Path
@@ -9,7 +9,7 @@ from fedreid_mpi.errors import ConfigurationError
 
 
 def is_pattern(path: Path) -> bool:
-    """Tell whether a path stands for others; a file that has such a name stands for itself."""
+    """Whether a path is a pattern; a file that has such a name is not."""
     return glob.has_magic(str(path)) and not path.exists()
 
 

@@ -42,10 +42,10 @@ class Part:
 
 
 def require_distinct(archives: Sequence[DatasetArchive]) -> None:
-    """Refuse archives that cannot stand beside each other.
+    """Refuse archives that cannot be used together.
 
     A dataset that is there twice, under one path or as a copy, would count its people double. By their names
-    clients, rows of tables and model files are told apart.
+    clients, rows of tables and model files are distinguished.
 
     Raises
     ------

@@ -81,7 +81,7 @@ class Survey:
     name
         Of the dataset.
     found
-        Its variant, and where it lies.
+        Its variant, and where it is.
     choices
         What was chosen about its splits.
     listing

@@ -79,12 +79,12 @@ def identity_batches(
     held = np.array([len(group) for group in groups])
     batches = int(held.sum()) // persons
     while (fit := int(np.minimum(held, batches).sum()) // persons) < batches:
-        batches = fit  # nobody is twice in a batch
+        batches = fit  # no person is twice in a batch
     dealt = [
         groups[person][random.permutation(held[person])[:batches]]
         for person in random.permutation(len(found))
     ]
-    # To each batch in turn: nobody comes to one twice, having no more groups than there are batches.
+    # To each batch in turn: no person is in one twice, having no more groups than there are batches.
     slots = np.concatenate(dealt)[: batches * persons]
     return [slots[batch::batches].reshape(-1) for batch in random.permutation(batches)]
 
@@ -101,7 +101,7 @@ def _mixed(cameras: NDArray[np.int64], random: np.random.Generator) -> NDArray[n
 
 
 def _in_groups(rows: NDArray[np.int64], each: int) -> NDArray[np.int64]:
-    """Cut a person's images into groups, shape (groups, each); the last one goes on from the beginning."""
+    """Cut a person's images into groups, shape (groups, each); the last is filled up from the first ones."""
     groups = -(-len(rows) // each)
     return np.resize(rows, (groups, each))
 

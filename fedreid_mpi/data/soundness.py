@@ -5,10 +5,10 @@
 * JPEG has no checksums. Its segments are followed to the mark at its end, which a file lacks that stops
   before or whose last blocks were overwritten. A changed bit within is found only where decoding fails.
 * BMP has no checksums either. Decoding fails where pixels are missing. It says how long the file is, which
-  not all programs write right, and zeros at the end may be black pixels: these are told, not refused. A
+  not all programs write right, and zeros at the end may be black pixels: these are reported, not refused. A
   changed bit cannot be noticed.
 
-What follows the end of an image is no damage, but is told as well.
+What follows the end of an image is not damage, but is reported as well.
 """
 
 import struct

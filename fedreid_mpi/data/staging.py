@@ -36,10 +36,10 @@ def open_staged(
     Parameters
     ----------
     archive
-        The archive where it lies.
+        The archive's own place.
     stage
         ``data.stage``: a folder on the node's own disk, in which ``$VARIABLES`` are filled in; empty: the
-        archive is used where it lies.
+        archive is used where it is.
     waiting
         Is called again and again while this rank copies, compares or waits.
 

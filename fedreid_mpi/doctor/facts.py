@@ -31,7 +31,7 @@ class RankFacts:
     shared_memory
         Free in ``/dev/shm``.
     import_seconds, packages
-        How long torch took to import, and the type of the file system that it lies on.
+        How long torch took to import, and the type of the file system that it is on.
     versions
         By library; without those that could not be imported.
     missing
@@ -114,7 +114,7 @@ class Report:
     mpirun
         First line of ``mpirun --version``, looked up where no launcher started this; empty without one.
     root
-        Whether this is root, and Open MPI's launcher was not told that it is meant.
+        Whether this is root, and Open MPI's launcher was not told to allow it.
     mpi
         The library, or why none loads.
     problem

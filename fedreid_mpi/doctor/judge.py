@@ -178,9 +178,9 @@ def _gpus(report: Report) -> Found:
 
 
 def _sharing(rank: RankFacts, workers: Sequence[RankFacts]) -> str:
-    """Say with whom of a node's client ranks one would have to share a GPU; empty: with nobody.
+    """Return which of a node's client ranks would have to share a GPU; empty if none.
 
-    Ranks may be shown a GPU each, or all of the node's. Who uses which is told by UUIDs; where there are
+    Ranks may see one GPU each, or all of the node's. UUIDs tell which rank uses which; where there are
     none, by the number of GPUs, unless ranks are shown different ones.
     """
     if rank.gpu_id:

@@ -26,7 +26,7 @@ SHARED_MEMORY = Path("/dev/shm")
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What is told by other programs, asked before MPI starts: a process that runs MPI should not fork."""
+    """What other programs report, asked before MPI starts: a process that runs MPI should not fork."""
 
     launcher: str
     mpirun: str

@@ -70,7 +70,7 @@ def _try_out(run_dir: Path) -> tuple[Path | None, StorageFacts]:
 
 
 def _renames(folder: Path) -> bool:
-    """Replace a file that is open: whoever reads it must go on finding the old content."""
+    """Replace a file that is open: its readers must still find the old content."""
     file, new = folder / "file", folder / "new"
     file.write_text("old", encoding="ascii")
     new.write_text("new", encoding="ascii")
@@ -98,7 +98,7 @@ def _links(folder: Path) -> bool:
 
 
 def mount_type(path: Path, mounts: str | None = None) -> str:
-    """Name the type of the file system that a path lies on, e.g. ``nfs4``.
+    """Return the type of the file system of a path, e.g. ``nfs4``.
 
     Parameters
     ----------

@@ -25,7 +25,7 @@ class Candidate:
     path
         Its file.
     name
-        What it is called beside the others.
+        What it is called among the others.
     stored
         The model.
     """

@@ -151,7 +151,7 @@ class ExtractedFeatures:
         return self._rows[images]
 
     def of(self, images: NDArray[np.int64]) -> Tensor:
-        """Return the features of some of the images: a view where they stand in a row, to spare memory."""
+        """Return the features of some of the images: a view if they are contiguous, to save memory."""
         rows = self.rows(images)
         if (np.diff(rows) == 1).all():
             return self.features[rows[0] : rows[0] + len(rows)]

@@ -170,7 +170,7 @@ def evaluate_ranking(
     Returns
     -------
     Ranking
-        The same whatever the block size; permuting the queries permutes its arrays and nothing else.
+        The same whatever the block size; permuting the queries only permutes its arrays.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Search by images that nobody has labelled: the gallery images most like each query."""
+"""Search by unlabelled images: the gallery images most similar to each query."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass

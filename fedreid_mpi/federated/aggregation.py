@@ -77,7 +77,7 @@ def average_models(
     state, sums
         This rank's.
     groups
-        The round's, alike on all ranks.
+        The round's, the same on all ranks.
     shares
         Client to its share, on the server.
 
@@ -172,7 +172,7 @@ def average_features(state: RankState, sums: RankSums, groups: Sequence[Group]) 
 def average_contributions(
     state: RankState, sums: RankSums, groups: Sequence[Group], shares: Mapping[int, float]
 ) -> dict[str, Tensor]:
-    """Average what the clients contributed beside their models, on the server, with the models' weights.
+    """Average what the clients contributed besides their models, on the server, with the models' weights.
 
     Returns
     -------

@@ -68,7 +68,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What came of a client's training, beside the model.
+    """The outcome of a client's training, besides the model.
 
     Attributes
     ----------
@@ -77,7 +77,7 @@ class Trained:
     memory
         What the client is to remember in place of what it remembered before.
     contributed
-        What it adds to the round's averages beside its model, by kind.
+        What it adds to the round's averages besides its model, by kind.
     """
 
     report: ClientReport
@@ -226,7 +226,7 @@ def train(
     memory
         What the client remembers of its last turn.
     told
-        What the server tells all clients beside the model.
+        What the server sends to all clients besides the model.
     """
     began = time.perf_counter()
     stream = (experiment.run.seed, "train", plan.round, client.spec.id)

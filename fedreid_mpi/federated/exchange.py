@@ -1,4 +1,4 @@
-"""The exchange: one model out to all, one sum per group in, features to whoever scores them.
+"""The exchange: one model out to all, one sum per group in, features to the rank that scores them.
 
 It is written against the contract of `comm`, in terms of tensors on any device. Sums go through
 `Communicator.reduce_sum`.

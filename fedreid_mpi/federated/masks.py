@@ -2,7 +2,7 @@
 
 Keys are made anew for every attempt of a round, from the operating system's randomness and not from the
 run's seed: masks cancel, so no result depends on them. A lost rank ends the attempt, and those that are left
-play the round again with other keys.
+do the round again with other keys.
 """
 
 from dataclasses import dataclass, field
@@ -53,7 +53,7 @@ class Masks:
         total
             Shape (elements,), int64; lost.
         purpose
-            Names the sum, alike on all ranks.
+            Names the sum, the same on all ranks.
 
         Raises
         ------
@@ -71,7 +71,7 @@ class Masks:
 
 
 def agree_on_masks(comm: Communicator, neighbours: int) -> Masks | None:
-    """Let the client ranks exchange public keys, through the server; called alike on every rank.
+    """Let the client ranks exchange public keys, through the server; called on every rank.
 
     Returns
     -------

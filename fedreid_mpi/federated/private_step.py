@@ -61,7 +61,7 @@ def parts_of(model: FlatModel, experiment: Experiment) -> tuple[Part, Part]:
 def step_with_noise(
     state: RankState, plan: RoundPlan, sums: RankSums, groups: Sequence[Group]
 ) -> list[Tensor | None]:
-    """Take the round's step from the model before it, whoever took part: nobody as well.
+    """Take the round's step from the model before it, even if nobody took part.
 
     Returns
     -------

@@ -83,7 +83,7 @@ class RankState:
     archives
         All clients' datasets, in the order of ``data.archives``: any client rank can score any of them.
     unseen
-        Those that nobody trains on, in the order of ``data.unseen``; likewise.
+        Those that nobody trains on, in the order of ``data.unseen``.
     public
         The public dataset, where the experiment uses one.
     heartbeat

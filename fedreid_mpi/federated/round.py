@@ -56,7 +56,7 @@ def run_round(state: RankState, plan: RoundPlan, keep_local: KeepLocal | None = 
     state
         This rank's.
     plan
-        What is done, alike on all ranks.
+        What is done, the same on all ranks.
     keep_local
         Is given each client's own model, before aggregation; None: they are not kept.
 
@@ -68,7 +68,7 @@ def run_round(state: RankState, plan: RoundPlan, keep_local: KeepLocal | None = 
     Raises
     ------
     PhaseError
-        On every rank alike, if any failed.
+        On every rank, if any failed.
     """
     state.progress.seconds.clear()
     sums = begin_sums(state, plan)

@@ -73,7 +73,7 @@ class Sgd:
     def momentum(self) -> Tensor | None:
         """Return the momenta of all parameters: shape (elements,), float32; None where there are none yet.
 
-        They stand one after the other, each in the order of its indices, however it lies in memory.
+        They follow one another, each in the order of its indices, whatever its layout in memory.
         """
         if not any(momentum is not None for momentum in self.momenta.values()):
             return None

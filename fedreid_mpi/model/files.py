@@ -169,7 +169,7 @@ def load_tensors(path: Path, shapes: Mapping[str, Sequence[int]]) -> dict[str, T
 
 
 def load_vectors(path: Path, prefix: str = "") -> dict[str, Tensor]:
-    """Read all vectors that `save_tensors` wrote under names that begin alike; the beginning is cut off.
+    """Read all vectors that `save_tensors` wrote under names with a common prefix, which is cut off.
 
     Raises
     ------
@@ -182,7 +182,7 @@ def load_vectors(path: Path, prefix: str = "") -> dict[str, Tensor]:
 
 
 def is_own_model(path: Path) -> bool:
-    """Tell whether a file is a model that `save_model` wrote, as far as can be told."""
+    """Whether a file is a model that `save_model` wrote, as far as can be seen."""
     try:
         require_regular(path)
         with safe_open(path, framework="pt") as file:

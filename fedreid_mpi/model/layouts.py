@@ -25,7 +25,7 @@ class Layout:
     reshaped
         Name of a tensor, as it is here, to what brings it into shape.
     blocks
-        What stands before the number of a block, where a file counts blocks through and here each stage
+        The text before the number of a block, if a file numbers blocks throughout and here each stage
         begins anew: ``<blocks><number>.`` becomes ``<blocks><stage>.<number>.`` before a tensor is renamed.
     last
         Regular expression of the layers at a block's end: a stage begins where their width changes.

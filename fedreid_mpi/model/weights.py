@@ -35,7 +35,7 @@ PREFIXES = (
     *("module.", "_orig_mod.", "model.", "backbone.", "base.", "encoder_q."),
     *("visual.", "image_encoder.", "teacher.", "student."),
 )
-"""What stands before the names of a backbone's tensors, one or several of them."""
+"""Prefixes of the names of a backbone's tensors, one or several of them."""
 
 LEFT_OUT = {
     **dict.fromkeys(
@@ -58,7 +58,7 @@ class Account:
     Attributes
     ----------
     way
-        From the file to the tensors: entries that hold them, then what stands before their names.
+        From the file to the tensors: entries that hold them, then the prefix of their names.
     layout
         Words for the way its tensors are named, where it is not the one used here.
     loaded
@@ -292,7 +292,7 @@ def load_backbone_weights(path: Path, network: ReIDNetwork, architecture: str) -
 
 
 def _best_prefix(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """Return what stands before the names of a backbone's tensors: under it the most of them are found."""
+    """Return the prefix of a backbone's tensors: the one under which most of them are found."""
     candidates = dict.fromkeys(prefix for name in tensors for prefix in _prefixes(name))
 
     def found(prefix: str) -> tuple[int, bool]:
@@ -303,7 +303,7 @@ def _best_prefix(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> st
 
 
 def _prefixes(name: str) -> Iterator[str]:
-    """Yield everything that may stand before a name, the shortest first."""
+    """Yield every possible prefix of a name, the shortest first."""
     prefix = ""
     while True:
         yield prefix
@@ -314,7 +314,7 @@ def _prefixes(name: str) -> Iterator[str]:
 
 
 def _first_part(name: str, prefix: str) -> str:
-    """Return the first part of a name that lies beside a prefix: of what the two have not in common."""
+    """Return the first part of a name in which it differs from a prefix."""
     while prefix and not name.startswith(prefix):
         prefix = prefix[: prefix.rstrip(".").rfind(".") + 1]
     return name.removeprefix(prefix).partition(".")[0]

@@ -260,7 +260,7 @@ def _stack(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def _by_clients(study: Study) -> dict[tuple[str, ...], list[Method]]:
-    """Put methods together by who their clients are."""
+    """Group methods by their clients."""
     found: dict[tuple[str, ...], list[Method]] = {}
     for method in study.methods:
         names = tuple(client.name for client in method.runs[0].results.header.clients)
@@ -275,7 +275,7 @@ def _client_seconds(method: Method) -> Any:  # noqa: ANN401
 
 
 def _communication(methods: Iterable[Method]) -> Table:
-    """Tabulate the paper's communication cost beside all that travelled between ranks."""
+    """Tabulate the paper's communication cost, and what was sent between ranks."""
     rows: list[tuple[Cell, ...]] = []
     for method in methods:
         results = method.runs[0].results

@@ -98,7 +98,7 @@ def draw_curves(panels: Sequence[Panel]) -> Figure:
 
 
 def draw_each(bands: Sequence[Band], x_label: str, y_label: str) -> Figure:
-    """Draw a panel a band, the others' means in grey behind it, on common scales."""
+    """Draw one panel per band, the others' means in grey behind it, on common scales."""
     figure, panels = small_multiples([band.label for band in bands], x_label, y_label, 5, (2.1, 1.7))
     for axes, band in zip(panels, bands, strict=True):
         for other in bands:

@@ -1,4 +1,4 @@
-"""Which runs of a study may stand in one of the paper's tables, and which are missing there."""
+"""Which runs of a study belong into one of the paper's tables, and which are missing there."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a search found: pictures of queries beside the images most like them, and a table."""
+"""What a search found: pictures of queries with the most similar images, and a table."""
 
 from collections.abc import Iterator, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Which figures of a table are the highest, and which cannot be told from them."""
+"""Which figures of a table are the highest, and which are not clearly below them."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum, auto

@@ -59,7 +59,7 @@ def seen_by_the_server(results: RunResults) -> tuple[Seen, ...]:
 
 
 def _report(results: RunResults, row: int, client: int) -> Iterator[Seen]:
-    """List what stands in the client's report."""
+    """List what is in the client's report."""
     round = int(results.rounds[row])
     yield Seen(round, client, "loss, images, steps, seconds, diverged or not", (5,), _NUMBER, CLEAR)
     if not np.isnan(results.cosine_distance[row, client]):
@@ -93,7 +93,7 @@ def _arrays(results: RunResults, row: int, client: int) -> Iterator[Seen]:
             what = "clipped update of its model" if clipped else _SUMS[message.kind]
             how = MASKED if message.dtype == "uint64" else in_the_open
             told[Seen(round, client, what, message.shape, 64, how)] = None
-        elif message.kind == "models":  # of one that averages with nobody, or lends its statistics
+        elif message.kind == "models":  # of a client that averages with none, or lends its statistics
             what = "model, or statistics, of one client"
             told[Seen(round, client, what, message.shape[1:], 32, CLEAR)] = None
     yield from told
@@ -101,7 +101,7 @@ def _arrays(results: RunResults, row: int, client: int) -> Iterator[Seen]:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """Entries that differ in client and round alone: who, when, and what of each."""
+    """Entries that differ only in client and round."""
 
     clients: str
     rounds: str
@@ -109,7 +109,7 @@ class Line:
 
 
 def in_lines(results: RunResults, entries: Sequence[Seen]) -> list[Line]:
-    """Put together what is alike: first over the rounds, then over the clients."""
+    """Combine equal entries, first over the rounds, then over the clients."""
     names = [client.name for client in results.header.clients]
     rounds: dict[tuple[object, ...], list[Seen]] = {}
     for each in entries:

@@ -170,7 +170,7 @@ def _both_models(method: Method) -> list[Entry]:
 def _tables(
     stem: str, caption: str, sides: Sequence[Entry], rounds: Sequence[int], models: str = ""
 ) -> Iterable[Table]:
-    """Tabulate scores: rank-1 of the last round is open on the page, what else there is folded."""
+    """Tabulate scores: rank-1 of the last round is open on the page, the others are folded."""
     for when, ending in moments(rounds):
         for metric in METRICS:
             folded = bool(ending) or metric != METRICS[0]

@@ -19,7 +19,7 @@ from fedreid_mpi.results import RunResults
 from fedreid_mpi.results.datasets import mean_over_clients
 from fedreid_mpi.storage.atomic import atomic_write
 
-# Okabe and Ito's colours, told apart by everyone; dashes and markers say the same again.
+# Okabe and Ito's colours, which colour-blind readers can tell apart; dashes and markers repeat them.
 _COLOURS = {
     Column.UNTRAINED: "#b0b0b0",
     Column.GLOBAL: "#0072b2",

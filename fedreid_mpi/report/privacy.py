@@ -63,7 +63,7 @@ def _epsilons(method: Method) -> list[float]:
 
 
 def _price(study: Study, noised: Sequence[Method]) -> list[Table | Picture]:
-    """Tabulate ε and accuracy, and draw one against the other; without noise stands a line."""
+    """Tabulate ε and accuracy, and draw one against the other; methods without noise are lines."""
     rows: list[tuple[Cell, ...]] = []
     points: list[tuple[float, Spread]] = []
     for method in noised:

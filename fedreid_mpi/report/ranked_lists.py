@@ -1,4 +1,4 @@
-"""Ranked lists: pictures of queries beside the gallery images that a model finds most like them."""
+"""Ranked lists: pictures of queries with the gallery images that a model finds most similar."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from fedreid_mpi.evaluation.ranking import Ranking
 from fedreid_mpi.report.tiles import Tile, draw_tiles
 from fedreid_mpi.wording import counted
 
-# Okabe and Ito's bluish green and vermillion, told apart by everyone; a mark and dashes say the same again.
+# Okabe and Ito's bluish green and vermillion, safe for colour-blind readers; a mark and dashes repeat them.
 _RIGHT, _WRONG = ("#009e73", "-", "✓"), ("#d55e00", (0, (3, 1.5)), "✗")
 
 

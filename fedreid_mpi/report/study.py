@@ -19,7 +19,7 @@ METRICS = ("rank-1", "mAP")
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run and where its figures stand.
+    """One run and where its figures are.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether all rounds have been played."""
+        """Whether all rounds are done."""
         return int(self.results.rounds[-1]) >= self.planned
 
     @property
@@ -151,7 +151,7 @@ class Method:
 
     @property
     def titled(self) -> str:
-        """What its suite calls it, else the paper's name, with its own where that says something else."""
+        """Its label in the suite, or the paper's name, with its own name if that differs."""
         if self.settings["run.label"] or plain(self.name) == plain(self.term):
             return self.name if self.settings["run.label"] else self.term
         return f"{self.term} ({self.name})"
@@ -212,7 +212,7 @@ class Study:
 
 
 def _all_but(method: Method, varied: Sequence[str]) -> str:
-    """Return all that a method has beside some settings, and beside those that change no figure."""
+    """Return a method's settings other than some, and other than those that change no figure."""
     rest = without(method.settings, (*LABELS, *HARMLESS, *varied))
     return repr((sorted(rest.items()), method.runs[0].tests))
 

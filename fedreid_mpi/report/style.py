@@ -35,7 +35,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 """Say again what the colours say; one less, so that a colour comes back with another marker."""
 
 BEHIND = "#d0d0d0"
-"""Colour of what stands behind for comparison."""
+"""Colour of curves in the background, for comparison."""
 
 _LETTER = 0.075
 """Inches of a letter, on average and at most."""

@@ -1,4 +1,4 @@
-"""Results as TensorBoard event files: of runs that are over, and of one that goes on."""
+"""Results as TensorBoard event files, of finished runs and during a run."""
 
 import queue
 import threading
@@ -18,7 +18,7 @@ from fedreid_mpi.storage.atomic import atomic_write, write_errors
 FILE_NAME = "events.out.tfevents.0.fedreid_mpi"
 
 LIVE_FOLDER = "tensorboard"
-"""Of a run directory, with the events of a run that goes on."""
+"""Folder of the events within a run directory, written during the run."""
 
 PATIENCE = 5.0
 """Seconds that a run waits at its end for events that are still to be written."""
@@ -73,18 +73,18 @@ def write_events(results: RunResults, folder: Path) -> Path:
 
 
 class LiveEvents:
-    """Writes the curves of a run round by round, to be seen while it goes on; an observer of a run.
+    """Writes the curves of a run round by round, during the run; an observer of a run.
 
-    A thread of its own writes, so that a slow disk slows no round; whatever goes wrong is told once, and the
-    run goes on without. An attempt writes a file of its own, and lets TensorBoard forget the rounds of
-    earlier ones that it plays again.
+    A thread of its own writes, so that a slow disk does not slow down rounds. An error is reported once, and
+    the run continues without. An attempt writes a file of its own, and makes TensorBoard forget the rounds of
+    earlier ones that it repeats.
 
     Parameters
     ----------
     run_dir
         Its folder `LIVE_FOLDER` is for ``tensorboard --logdir``.
     warn
-        Is told in one line what went wrong.
+        Called with one line about what went wrong.
     """
 
     def __init__(self, run_dir: Path, warn: Callable[[str], None]) -> None:
@@ -124,7 +124,7 @@ class LiveEvents:
                 writer.close()
         except Exception as error:  # noqa: BLE001 (never the end of a run)
             reason = (isinstance(error, OSError) and error.strerror) or str(error) or type(error).__name__
-            self._warn(f"--log tensorboard: {self._folder}: cannot be written: {reason}; the run goes on")
+            self._warn(f"--log tensorboard: {self._folder}: cannot be written: {reason}; the run continues")
 
 
 def _open(path: Path, now: float, first: int | None = None) -> Any:  # noqa: ANN401 (tensorboardX has no types)

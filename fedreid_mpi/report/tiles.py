@@ -1,4 +1,4 @@
-"""Rows of images: each a query, and beside it what was found for it."""
+"""Rows of images: each a query, and what was found for it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -25,9 +25,9 @@ from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST, content_digest
 from fedreid_mpi.storage.hdf5.disk import create_hdf5
 
 ABOUT = (
-    "Runs of fedreid_mpi (federated person re-identification). /index has a row a run; /runs/<label> is the "
-    "run, laid out like the root of a results archive, or a link to one. Every dataset has a description and "
-    "units, every axis a dimension scale: a netCDF-4 file."
+    "Runs of fedreid_mpi (federated person re-identification). /index has one row per run; /runs/<label> is "
+    "the run, laid out like the root of a results archive, or a link to one. Every dataset has a description "
+    "and units, every axis a dimension scale: a netCDF-4 file."
 )
 
 
@@ -72,7 +72,7 @@ def collect(
     link
         Put links to archives of one file instead of copies. Runs of several files are copied all the same.
     refuse
-        Is told of runs that cannot be read any more.
+        Called with the error of each run that can no longer be read.
     done
         Called after each run.
 
@@ -147,7 +147,7 @@ def _add(runs: h5py.Group, label: str, summary: RunSummary, path: Path, link: bo
 
 
 def _add_anew(runs: h5py.Group, label: str, summary: RunSummary) -> _Row:
-    """Write a run that lies in several files, or in one of an earlier version of the format."""
+    """Write a run that is in several files, or in one of an earlier version of the format."""
     attributes, arrays = read_joined(summary.source.segments)
     group = runs.create_group(label)
     write_archive(group, attributes, arrays)
@@ -158,7 +158,7 @@ def _write_index(file: h5py.File, rows: Sequence[_Row]) -> None:
     """Write root attributes and ``/index``, whose digest covers those of the runs."""
     file.attrs.update(kind=STUDY_KIND, format_version=STUDY_VERSION, description=ABOUT)
     index = file.create_group("index")
-    index.attrs["description"] = "What runs there are; one row a run."
+    index.attrs["description"] = "What runs there are; one row per run."
     for column in STUDY.columns:
         name = column.path.removeprefix("index/")
         values = [_value(row, name) for row in rows]

@@ -1,4 +1,4 @@
-"""The layout of results archives, study files and feature files, in tables: verification goes by them."""
+"""The layout of results archives, study files and feature files, in tables, which verification uses."""
 
 from dataclasses import replace
 

@@ -36,11 +36,11 @@ ABOUT = (
 GROUPS = {
     "ranks": "MPI ranks of this attempt.",
     "clients": "Clients of the federation: sites with their own images.",
-    "rounds": "Training: one row a round. Round 0 is the untrained model.",
-    "groupings": "What clients were grouped by: one row a round in which they were grouped anew.",
+    "rounds": "Training: one row per round. Round 0 is the untrained model.",
+    "groupings": "What clients were grouped by: one row per round in which they were grouped anew.",
     "evaluations": "Scores on each client's test split: one row an evaluated round.",
     "unseen": "Datasets that nobody trains on.",
-    "unseen_scores": "Scores of global models on them: one row a round, group and dataset.",
+    "unseen_scores": "Scores of global models on them: one row per round, group and dataset.",
     "messages": "Ledger of all that left a rank: what and how much, never its contents.",
     "events": "Anything out of the ordinary, in the order in which it happened.",
 }
@@ -67,7 +67,7 @@ There netCDF looks for it, and calls the dimension by the last part of its name.
 """
 
 GROWING = ("round", "grouping", "evaluation", "unseen_score", "message", "event")
-"""Axes that grow as the run goes on; their scales hold round numbers."""
+"""Axes that grow during the run; their scales hold round numbers."""
 
 LABELLED = ("phase", "traffic")
 """Axes whose entries may differ from one segment to the next; their scales hold words."""
@@ -96,7 +96,7 @@ class Field:
     volatile
         Whether it may differ between two runs of the same experiment.
     absent
-        What stands where there is nothing; None where there always is something.
+        The value for what is missing; None if nothing can be missing.
     optional
         Whether files of earlier versions lack it; it is read as empty from them.
     former

@@ -34,7 +34,7 @@ _NAME = re.compile(r"results_(\d+)_(\d+)\.h5")
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Where a part of a run's archive lies: a file of its own, or a group of a study file.
+    """Where a part of a run's archive is: a file of its own, or a group of a study file.
 
     Attributes
     ----------
@@ -124,7 +124,7 @@ def read_segment(
 ) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Read root attributes and datasets, all of them or some, of one part; raises as `open_segment`."""
     with open_segment(segment) as group:
-        if not is_sealed(Path(group.file.filename)):  # whoever changes a file cuts its seal off
+        if not is_sealed(Path(group.file.filename)):  # a program that changes a file removes its seal
             require_intact(Path(str(segment)), group)
         attributes = {name: plain(value) for name, value in group.attrs.items()}
         return attributes, {field.path: read_field(group, field) for field in fields}

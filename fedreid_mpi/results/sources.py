@@ -28,7 +28,7 @@ class Source:
     segments
         Its parts, in order.
     state, written
-        What a study file says of how the run stood and when it was written; empty elsewhere.
+        The state of the run and when it was written, from a study file; empty elsewhere.
     """
 
     path: Path
@@ -52,7 +52,7 @@ def find_runs(paths: Iterable[Path], refuse: Refuse) -> Iterator[Source]:
     paths
         Folders, results archives, study files, and runs of these (``STUDY.h5/RUN``).
     refuse
-        Is told what is no archive, cannot be read, or holds no run.
+        Called with the error of what is not an archive, cannot be read, or holds no run.
     """
     for path in paths:
         try:

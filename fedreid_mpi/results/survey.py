@@ -31,9 +31,9 @@ def choose(
     sources
         Where they were found.
     refuse
-        Is told of those that cannot be read, or whose content is not what its digest says.
+        Called with the error of those that cannot be read, or whose content does not match its digest.
     repeated
-        Is told of a copy that is left out, and of the one that is kept.
+        Called with a copy that is left out, and the one that is kept.
     done
         Called after each.
     """

@@ -105,7 +105,7 @@ def archive_faults(archive: h5py.Group) -> Iterator[str]:
     schema = RESULTS if version_of(archive) == RESULTS.version else RESULTS_2
     faults = tuple(find_faults(archive, schema))
     yield from faults
-    if not faults:  # the rules stand on the layout
+    if not faults:  # the rules assume the layout
         yield from _label_faults(archive)
         yield from scale_faults(archive, schema)
         yield from _rule_faults(archive)

@@ -36,7 +36,7 @@ MANIFEST = "manifest.json"
 VERSION = 2
 
 MEANING = 1
-"""To be raised whenever the same configuration computes something else from then on."""
+"""To be increased whenever the same configuration computes something else from then on."""
 
 PRIVATE_FORMAT = "fedreid_mpi private 1"
 SERVER_FORMAT = "fedreid_mpi server 1"
@@ -66,7 +66,7 @@ class Manifest(BaseModel):
     format, version
         Of the checkpoint.
     meaning
-        Of the configuration, for the program that played the rounds; see `MEANING`.
+        Of the configuration, for the program that did the rounds; see `MEANING`.
     round
         The last round that it holds.
     groups
@@ -320,7 +320,7 @@ def _unreadable(path: Path, error: OSError) -> FedReIDError:
 def retire_checkpoints(run_dir: Path, newest: int, keep: int) -> None:
     """Remove the checkpoints but the ``keep`` last ones up to a round, which has just been committed.
 
-    Newer ones are damaged ones that a resume has passed over: their rounds are played again.
+    Newer ones are damaged ones that a resume skipped: their rounds are done again.
     """
     kept = [folder for folder in list_checkpoints(run_dir) if _round(folder) <= newest][-keep:]
     for folder in _rounds(run_dir):

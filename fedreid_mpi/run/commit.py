@@ -78,7 +78,7 @@ class CheckpointWriter:
         self._files: list[StoredFile] = []
 
     def begin(self, round: int, checkpoint: bool) -> KeepLocal | None:
-        """Prepare for the commit of a round that is about to be played.
+        """Prepare for the commit of the next round.
 
         Returns
         -------
@@ -123,7 +123,7 @@ class CheckpointWriter:
         Parameters
         ----------
         round
-            The round just played.
+            The round just done.
         record
             On the server; None where it is on disk already.
         checkpoint
@@ -132,7 +132,7 @@ class CheckpointWriter:
         Raises
         ------
         PhaseError
-            On every rank alike, if anything could not be written; the last checkpoint stands.
+            On every rank, if anything could not be written; the last checkpoint is kept.
         """
         comm, server = self._state.comm, self._state.comm.is_server
         files: list[list[StoredFile]] | None = None

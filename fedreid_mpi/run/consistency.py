@@ -20,7 +20,7 @@ from fedreid_mpi.run.program import source_digest
 from fedreid_mpi.wording import counted
 
 LIBRARIES = ("torch", "numpy", "torchvision", "timm")
-"""What must be of one version beside this package: another may build other networks, or compute other last
+"""What must be of one version besides this package: another may build other networks, or compute other last
 bits."""
 
 
@@ -41,7 +41,7 @@ def version_of(library: str) -> str:
 
 
 def require_same_program(comm: Communicator) -> None:
-    """Refuse ranks that run other code or versions; called alike on every rank, before all else is sent.
+    """Refuse ranks that run other code or versions; called on every rank, before anything else is sent.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def require_same_files(
     paths: Sequence[Path],
     opened: Sequence[DatasetArchive | DataError],
 ) -> None:
-    """Refuse ranks that see another run directory or other archives; called alike on every rank.
+    """Refuse ranks that see another run directory or other archives; called on every rank.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ def require_same_files(
 
 
 def bind_device(comm: Communicator, settings: Compute) -> torch.device:
-    """Choose this rank's device; called alike on every rank.
+    """Choose this rank's device; called on every rank.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def bind_device(comm: Communicator, settings: Compute) -> torch.device:
 
 
 def require_own_gpus(comm: Communicator, device: torch.device, share: bool) -> None:
-    """Refuse client ranks that share a GPU, unless they may; called alike on every rank.
+    """Refuse client ranks that share a GPU, unless they may; called on every rank.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a run costs, in images that go through the network: told before it starts."""
+"""What a run costs, in images that go through the network, known before it starts."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -94,7 +94,7 @@ def method_costs(
     Returns
     -------
     dict
-        Method to the sum over its runs; where it cannot be told, to the error that such a run will end with.
+        Method to the sum over its runs; or, if it is unknown, to the error that such a run will end with.
     """
     archives: dict[Path, DatasetArchive] = {}
     costs: dict[str, Cost | FedReIDError] = {}

@@ -40,17 +40,17 @@ from fedreid_mpi.storage.run_directory import State, read_status, require_held, 
 LIBRARIES = ("fedreid_mpi", "torch", "torchvision", "timm", "numpy", "h5py", "mpi4py")
 
 LENGTHS = 10
-"""Last rounds by which it is told how long the next may take; by default every tenth evaluates."""
+"""Number of last rounds from which the time of the next is estimated; by default every tenth evaluates."""
 
 
 class Observer(Protocol):
     """Whoever watches a run, on the server."""
 
     def started(self, header: RunHeader, notes: Sequence[str]) -> None:
-        """Be told who is where and what is special about this start, before the first round."""
+        """Learn who is where and what is special about this start, before the first round."""
 
     def finished(self, record: RoundRecord) -> None:
-        """Be told what came of a round, once it is on disk."""
+        """Learn what a round gave, once it is on disk."""
 
 
 def run_federation(
@@ -63,7 +63,7 @@ def run_federation(
     stop: StopController | None = None,
     losses: FailureLog | None = None,
 ) -> RunResult:
-    """Run an experiment to its end, or until it is asked to stop; called alike on every rank.
+    """Run an experiment to its end, or until it is asked to stop; called on every rank.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def run_federation(
     checkout
         What git says of the package's source, for the archive.
     resume
-        Whether to go on with the run that ``run_dir`` holds, if it holds one; else that is an error.
+        Whether to resume the run in ``run_dir``, if there is one; otherwise that is an error.
     stop
         What may end the run early.
     losses
@@ -87,9 +87,9 @@ def run_federation(
     Raises
     ------
     PhaseError
-        On every rank alike, if any failed in a phase.
+        On every rank, if any failed in a phase.
     RanksLost
-        On every rank that is left, if some are gone; called again, it goes on from the last checkpoint.
+        On every rank that is left, if some are lost; called again, it continues from the last checkpoint.
     """
     stop, losses = stop or StopController(), losses or FailureLog()
     comm.rank_timeout = experiment.reliability.rank_timeout
@@ -195,7 +195,7 @@ def _next_turn(
     round: int,
     dropped: frozenset[int],
 ) -> Directive:
-    """Decide whether another round is played, and which."""
+    """Decide whether there is another round, and which."""
     require_held(run_dir)
     if reason := stop.reason_to_stop(run_dir, requests, lengths):
         return Directive(None, reason)

@@ -17,7 +17,7 @@ LEAST_RANKS = 3
 """A server and two client ranks: the sum of one is that of a rank."""
 
 DROWNED = 10.0
-"""From that ratio of noise to signal on, a run is told to be without meaning."""
+"""From this ratio of noise to signal on, the log says that a run is meaningless."""
 
 
 def require_protection(experiment: Experiment, specs: Sequence[ClientSpec], ranks: int) -> None:

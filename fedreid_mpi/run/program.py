@@ -1,4 +1,4 @@
-"""Which code a run is played with: its commit where it is a checkout, and a digest of its source anywhere."""
+"""Which code a run uses: its commit if it is a checkout, and in any case a digest of its source."""
 
 import hashlib
 import subprocess
@@ -32,7 +32,7 @@ NO_CHECKOUT = Checkout()
 def read_checkout(folder: Path = PACKAGE) -> Checkout:
     """Ask git about the package's source; to be called before MPI starts, as it forks.
 
-    A folder that lies in somebody else's checkout, an environment for instance, is not one of it.
+    A folder within another project's checkout, an environment for instance, is not part of it.
     """
     try:
         if not _git(folder, "ls-files", "--", "."):

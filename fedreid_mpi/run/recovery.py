@@ -39,12 +39,12 @@ class RankLoss:
 
 
 class FailureLog:
-    """What these processes have lost since they took up a run; alike on every rank without a message.
+    """Losses since these processes started or resumed a run; the same on every rank, without a message.
 
     Parameters
     ----------
     drop
-        Whether the clients of lost ranks take no further part; else other ranks host them.
+        Whether the clients of lost ranks drop out; otherwise other ranks host them.
 
     Attributes
     ----------
@@ -64,9 +64,9 @@ class FailureLog:
         self._losses.append(loss)
 
     def untold(self, after: int) -> tuple[RankLoss, ...]:
-        """Return the losses of which no record on disk tells, now that rounds are played after ``after``.
+        """Return the losses that no record on disk has, when rounds continue after ``after``.
 
-        The first round of an attempt tells of them. Until a checkpoint holds that round, each attempt plays
+        The first round of an attempt records them. Until a checkpoint holds that round, each attempt does
         it anew, and has to tell of them again.
         """
         for loss in self._losses:

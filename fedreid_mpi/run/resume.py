@@ -52,7 +52,7 @@ def acquire(
     datasets
         Content digests of the archives, the public one last.
     resume
-        Whether a run that is there is gone on with.
+        Whether an existing run is resumed.
     held
         Keeps the lock until it is closed.
     recovering
@@ -150,7 +150,7 @@ def _find_start(
     results = read_run(run_dir) if attempt > 1 else None
     played = results.rounds[-1] if results else -1
     if manifest is None:
-        if played > 0:  # round 0 is always committed before round 1 is played
+        if played > 0:  # round 0 is always committed before round 1 begins
             raise DataError(
                 f"{run_dir}: has results up to round {played}, but no checkpoint to continue from"
             )
@@ -180,7 +180,7 @@ def _changes(
     """Name whatever would make the resumed run another one."""
     if manifest.meaning != MEANING:
         yield (
-            "its rounds were played by a version that computes otherwise (meaning "
+            "its rounds were computed by a version that computes differently (meaning "
             f"{manifest.meaning}, expected {MEANING}): only the version that began the run can resume it"
         )
     where = folder_of(run_dir, manifest.round) / MANIFEST

@@ -77,7 +77,7 @@ def by_use(
 
 
 def describe_clients(experiment: Experiment, opened: Sequence[DatasetArchive]) -> tuple[ClientSpec, ...]:
-    """Check that the archives make the federation that was asked for, and say who its clients are.
+    """Check that the archives give the federation that was asked for, and return its clients.
 
     Raises
     ------

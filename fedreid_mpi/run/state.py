@@ -62,7 +62,7 @@ class RunResult:
     Attributes
     ----------
     done
-        Whether all rounds are played; else the run was asked to stop, and can be resumed.
+        Whether all rounds are done; otherwise the run was asked to stop, and can be resumed.
     after
         The last round that is on disk; -1: none.
     reason

@@ -14,7 +14,7 @@ from fedreid_mpi.errors import Abandoned, ConfigurationError
 STOP_FILE = "STOP"
 
 GO_ON, AFTER_ROUND, AT_ONCE = range(3)
-"""What a rank may want: to go on, to stop after the round, to abandon the round between two batches."""
+"""What a rank may ask for: to continue, to stop after the round, to abandon the round between two batches."""
 
 MARGIN = 30.0
 """Seconds before a time limit, or a tenth of it if that is less, in which nothing is begun."""
@@ -65,7 +65,7 @@ class StopController:
         Parameters
         ----------
         tell
-            Is told what an INT, a person's Ctrl-C, will do. Called within a signal handler.
+            Called with what an INT, a user's Ctrl-C, will do; within a signal handler.
         """
         self._tell = tell
         heeded = [signal.SIGUSR2, signal.SIGTERM, signal.SIGINT]
@@ -136,7 +136,7 @@ class StopController:
 
 
 def strongest(requests: Sequence[StopRequest]) -> str:
-    """Return the reason for the strongest request, that of the lowest rank; empty: all want to go on."""
+    """Return the reason for the strongest request, that of the lowest rank; empty if none asks to stop."""
     rank = max(range(len(requests)), key=lambda rank: requests[rank].level)
     request = requests[rank]
     if request.level == GO_ON:

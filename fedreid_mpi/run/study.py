@@ -20,16 +20,16 @@ class StudyObserver(Protocol):
     """Whoever watches a study, on every rank; only the server's says anything."""
 
     def starts(self, run: StudyRun) -> Observer:
-        """Be told that a run starts; return who watches it."""
+        """Learn that a run starts; return its observer."""
 
     def skipped(self, run: StudyRun) -> None:
-        """Be told that a run was finished before."""
+        """Learn that a run was finished before."""
 
     def stopped(self, run: StudyRun, outcome: RunResult) -> None:
-        """Be told that a run was asked to stop, and the study with it."""
+        """Learn that a run was asked to stop, and the study with it."""
 
     def failed(self, run: StudyRun, error: PhaseError) -> None:
-        """Be told that a run failed; the next one goes on."""
+        """Learn that a run failed; the study continues with the next."""
 
 
 def run_study(
@@ -40,9 +40,9 @@ def run_study(
     checkout: Checkout = NO_CHECKOUT,
     stop: StopController | None = None,
 ) -> int:
-    """Play the runs of a study that are not finished; called alike on every rank.
+    """Do the runs of a study that are not finished; called on every rank.
 
-    A run that was stopped or killed is gone on with.
+    A run that was stopped or killed is resumed.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def run_study(
     folder
         Each run has a folder of its name in it.
     observer
-        Is told of each run.
+        Called for each run.
     checkout
         For the archives.
     stop

@@ -1,4 +1,4 @@
-"""What SLURM's programs print, as sites have it: between the lines asked for stand headings and banners.
+"""What SLURM's programs print, as sites have it: headings and banners appear between the lines asked for.
 
 With several clusters each list begins with a line ``CLUSTER: name``; wrappers and plugins add words of their
 own. What has not the form that was asked for is passed over.

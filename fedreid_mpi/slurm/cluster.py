@@ -9,7 +9,7 @@ from fedreid_mpi.slurm.job import Resources
 from fedreid_mpi.wording import counted
 
 SINFO = ("sinfo", "--noheader", "--exact", "--format=%P|%a|%l|%D|%c|%G")
-"""The command whose output `parse_partitions` reads: a line a partition and kind of node."""
+"""The command whose output `parse_partitions` reads: one line per partition and kind of node."""
 
 _TIME = re.compile(
     r"(?:(?P<days>\d+)-(?P<h1>\d+)(?::(?P<m1>\d+)(?::(?P<s1>\d+))?)?"
@@ -111,7 +111,7 @@ def _gpus(gres: str) -> int:
 
 
 def refusals(resources: Resources, partitions: Mapping[str, Partition]) -> Iterator[str]:
-    """Say why a job would be refused, or wait for ever; nothing: it would start some day.
+    """Yield why a job would be refused, or wait forever; nothing if it would start at some time.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """A job as a value, and the sbatch command that submits it.
 
-What a job does stands in one place, its script in ``jobs/``. A command names that script, its arguments, and
+What a job does is in one place, its script in ``jobs/``. A command names that script, its arguments, and
 the options that differ from the script's ``#SBATCH`` lines, which sbatch lets the command line overrule.
 """
 
@@ -117,7 +117,7 @@ def sbatch_command(job: Job, dependency: str = "") -> list[str]:
     Raises
     ------
     ConfigurationError
-        The log's folder cannot be told to SLURM.
+        The log's folder cannot be passed to SLURM.
     """
     after = [f"--dependency=afterok:{dependency}", "--kill-on-invalid-dep=yes"] if dependency else []
     return ["sbatch", "--parsable", *after, *_words(job)]

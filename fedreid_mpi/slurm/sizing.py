@@ -33,7 +33,7 @@ def count_clients(experiment: Experiment) -> int:
 def fit(experiment: Experiment, resources: Resources) -> Resources:
     """Fill in the numbers of nodes and ranks that were left open: one rank per client, one GPU each.
 
-    With fewer GPUs than clients a rank hosts several clients.
+    With fewer GPUs than clients, a rank hosts several clients.
 
     Raises
     ------

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 PRIVATE, WITH_GROUP = 0o077, 0o027
-"""Masks: nothing for anybody else; the group may read."""
+"""Masks: no access for others; the group may read."""
 
 
 @contextmanager

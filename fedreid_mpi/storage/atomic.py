@@ -23,7 +23,7 @@ ABANDONED_AFTER = 3600.0
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Write ``path`` anew: give a temporary name beside it, then move that into place.
+    """Write ``path`` anew: yield a temporary name next to it, then move that into place.
 
     The temporary file is flushed to the disk before it is renamed, and the folder after, so that a power cut
     leaves either file whole. On any error, an interrupt included, the temporary file is removed; and so is
@@ -54,7 +54,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """Make a temporary folder beside ``path``, and remove it with all that is left in it when the block ends.
+    """Make a temporary folder next to ``path``, and remove it with its content when the block ends.
 
     What an earlier process left for the same path that was killed is removed as well.
 
@@ -111,7 +111,7 @@ def _is_abandoned(path: Path, left: Path) -> bool:
 
 @contextmanager
 def write_errors(path: Path) -> Iterator[None]:
-    """Let what goes wrong while a file or folder is written be told as an error that names it and the cause.
+    """Turn what goes wrong while a file or folder is written into an error that names it and the cause.
 
     Raises
     ------
@@ -130,7 +130,7 @@ def require_regular(path: Path) -> None:
     Raises
     ------
     OSError
-        When there is nothing, or something else.
+        If there is nothing, or something else.
     """
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):

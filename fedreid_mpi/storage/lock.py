@@ -53,13 +53,13 @@ def take_lock(path: Path, patience: float, waiting: Callable[[], object]) -> tup
     handle : int
         The lock's; to close it is to release the lock.
     works : bool
-        Whether nobody else can take the lock now; False where the file system has no such locks, or only
-        pretends to.
+        Whether the lock is now held, so that no other process can take it; False where the file system has no
+        such locks, or only pretends to.
 
     Raises
     ------
     BlockingIOError
-        Somebody else has it.
+        If another process holds it.
     OSError
         The file cannot be opened.
     """

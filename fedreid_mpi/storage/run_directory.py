@@ -81,7 +81,7 @@ def make_private(run_dir: Path) -> None:
     Raises
     ------
     ConfigurationError
-        It belongs to somebody else.
+        If it belongs to another user.
     """
     wanted, found = permissions(folder=True), S_IMODE(run_dir.stat().st_mode)
     if found & 0o777 == wanted:
@@ -177,7 +177,7 @@ def _read_holder(path: Path) -> dict[str, object]:
 
 
 def _holder(path: Path) -> str:
-    """Say who holds a lock, in words."""
+    """Return who holds a lock, in words."""
     holder = _read_holder(path)
     if not holder:
         return "another process, which is just starting or ending"

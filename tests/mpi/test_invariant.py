@@ -162,7 +162,7 @@ def test_the_variants_differ(alone):
     """Else the comparisons above would show less than they seem to."""
     files = {name: sorted((alone[name] / "models").rglob("*.safetensors")) for name in VARIANTS}
     assert len({files[name][0].read_bytes() for name in VARIANTS}) == len(VARIANTS)
-    assert len(files["optimised"]) > 1  # a model a group
+    assert len(files["optimised"]) > 1  # one model per group
     assert len(files["alone"]) == 5
 
 

@@ -70,7 +70,7 @@ def test_a_quiet_run_says_what_is_out_of_the_ordinary(trained):
     folder, (*_, quiet) = trained
     (line,) = quiet
     where = folder / "run" / "tensorboard"
-    assert line.endswith(f"--log tensorboard: {where}: cannot be written: File exists; the run goes on")
+    assert line.endswith(f"--log tensorboard: {where}: cannot be written: File exists; the run continues")
 
 
 def test_the_curves_are_those_of_the_finished_run_and_go_on_in_a_resume(trained, tmp_path):

@@ -208,7 +208,8 @@ def test_a_run_of_a_version_that_computes_otherwise_is_not_resumed(experiment_pa
     rewritten(run_dir, meaning=MEANING + 1)
     code, line = refused(experiment_path, run_dir)
     assert code == 2
-    assert f"a version that computes otherwise (meaning {MEANING + 1}, expected {MEANING}): only the" in line
+    meaning = f"(meaning {MEANING + 1}, expected {MEANING}): only the"
+    assert f"a version that computes differently {meaning}" in line
 
 
 def test_a_manifest_from_before_meanings_is_of_the_first(experiment_path, reference, run_dir):

@@ -22,5 +22,5 @@ def command() -> None:
     """Read the results of a run, or of many.
 
     A run directory holds results_<attempt>_<segment>.h5 files. They are HDF5 and describe themselves; they
-    can be read, also while the run goes on, with these commands or with any HDF5 library.
+    can be read, also during the run, with these commands or with any HDF5 library.
     """

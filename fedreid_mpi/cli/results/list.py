@@ -33,7 +33,7 @@ def command(paths: tuple[Path, ...], where: tuple[str, ...]) -> None:
 
 
 def _print(summaries: list[RunSummary]) -> None:
-    """Print a table; where it does not fit, paths and times stand below it, a line each."""
+    """Print a table; if it does not fit, paths and times follow below it, one line each."""
     from rich.measure import Measurement
 
     console = output_console()
@@ -48,7 +48,7 @@ def _print(summaries: list[RunSummary]) -> None:
 
 
 def _table(summaries: list[RunSummary], whole: bool) -> Table:
-    """Tabulate runs: with their paths and times, or else with numbers that stand for these."""
+    """Tabulate runs: with their paths and times, or with numbers in their place."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""Where commands put what they make of results, unless they are told."""
+"""Where commands put what they make of results, by default."""
 
 from pathlib import Path
 

@@ -132,7 +132,7 @@ def _require_picture(output: Path) -> None:
 
 
 def _first(each: "RankedList") -> str:
-    """Say where in the whole gallery the first match stands."""
+    """Return the rank of the first match in the whole gallery, in words."""
     if each.matches == 0:
         return f"no match among {each.ranked:,} images"
     matches = counted(each.matches, "match", "matches")

@@ -1,4 +1,4 @@
-"""What becomes of archives that cannot be read: each is named, the others go on, the end is exit code 3."""
+"""What happens with archives that cannot be read: each is named, the rest is done, and the exit code is 3."""
 
 import click
 

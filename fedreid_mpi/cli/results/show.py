@@ -168,7 +168,7 @@ def _render(results: RunResults, table: ScoreTable, metrics: list[int]) -> Table
 
 
 def _described(table: ScoreTable) -> Iterator[tuple[str, list[str]]]:
-    """Name what is to be known of the datasets beside scores: heading and a cell each."""
+    """Return what to know of the datasets besides scores: heading, and one cell for each."""
     if max(table.clients, default=1) > 1:
         yield "clients", [str(count) for count in table.clients]
     if table.groups:

@@ -166,7 +166,7 @@ def sparkline(values: list[float], least: float | None = None) -> str:
     values
         One a character; of more than `CURVE` every n-th, the last among them.
     least
-        What the lowest bar stands for; the least of the values if None.
+        What the lowest bar means; the smallest of the values if None.
     """
     step = -(-len(values) // CURVE)
     values = values[::-1][::step][::-1] if values else []

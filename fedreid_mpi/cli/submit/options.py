@@ -42,7 +42,7 @@ OPTIONS_OF_ITS_OWN = {
     "--ranks": ("--ntasks", "-n", "--ntasks-per-node"),
     "--time": ("-t",),
 }
-"""Options by which jobs are sized and checked, and what else sbatch calls them."""
+"""Options by which jobs are sized and checked, and their names in sbatch."""
 
 ONE_GPU_EACH = ("--gpus-per-task", "--gpu-bind", "--ntasks-per-gpu", "--gpus-per-socket")
 """Options of sbatch that bind GPUs to tasks."""
@@ -289,7 +289,7 @@ def ask(command: Sequence[str], environment: Mapping[str, str] | None = None) ->
 def side_job(
     step: str, job: Job, arguments: Sequence[str | Path], after: str = "", gpus: int | None = None
 ) -> Job:
-    """Make a one-task job that goes with another: same partition, account and time limit, logged beside it.
+    """Make a one-task job that accompanies another: same partition, account and time limit, logged beside it.
 
     Parameters
     ----------

@@ -53,9 +53,9 @@ class MPICommunicator(Communicator):
     Parameters
     ----------
     world
-        Is duplicated, so that no message of anybody else's can be mistaken for one of ours.
+        Duplicated, so that no other code's message can be mistaken for one of ours.
     fault_tolerant
-        Whether a lost rank raises `RanksLost` on the others; else MPI ends them all.
+        Whether a lost rank raises `RanksLost` on the others; otherwise MPI ends them all.
     abandon_requested
         See `Communicator`.
     """
@@ -115,7 +115,7 @@ class MPICommunicator(Communicator):
             raise RanksLost(f"rank {self.rank} heard from MPI: {error.Get_error_string()}") from error
 
     def _revoke(self) -> None:
-        # MPI.Finalize can wait for a lost rank for ever; mpirun is content with ranks that just end.
+        # MPI.Finalize can wait for a lost rank forever; mpirun accepts ranks that just end.
         atexit.unregister(MPI.Finalize)
         for comm in (self._comm, self._monitor.comm):
             if not comm.Is_revoked():
@@ -301,7 +301,7 @@ class MPICommunicator(Communicator):
         """Agree across losses; afterwards the ranks end without `MPI.Finalize`."""
         if not self._fault_tolerant:
             raise RuntimeError("without fault tolerance there is nothing to agree on: all end together")
-        atexit.unregister(MPI.Finalize)  # if a rank died just now, it could wait for ever
+        atexit.unregister(MPI.Finalize)  # if a rank died just now, it could wait forever
         try:
             with self._bounded():
                 return bool(self._comm.Agree(well))

@@ -22,7 +22,7 @@ class HeartbeatMonitor:
     Parameters
     ----------
     comm
-        Carries signs and nothing else.
+        Carries only signs of life.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What the launcher told this process, read from its environment before MPI is touched."""
+"""What the launcher told this process, read from its environment before MPI starts."""
 
 from collections.abc import Mapping
 
@@ -21,7 +21,7 @@ def is_first(environment: Mapping[str, str]) -> bool:
 
 
 def launched_size(environment: Mapping[str, str]) -> tuple[int, str]:
-    """Tell how many processes the launcher started, and who it was.
+    """Return how many processes the launcher started, and which launcher it was.
 
     Parameters
     ----------

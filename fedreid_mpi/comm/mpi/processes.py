@@ -10,7 +10,7 @@ from mpi4py import MPI
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process, told apart from any that gets the same number later.
+    """A process, distinguished from any that gets the same number later.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""The layout of a dataset archive, in one table: writer and verification go by it."""
+"""The layout of a dataset archive, in one table, which writer and verification use."""
 
 from fedreid_mpi.data.archive.format import FORMAT_VERSION, KIND, SplitRole
 from fedreid_mpi.storage.hdf5.digest import CONTENT_DIGEST

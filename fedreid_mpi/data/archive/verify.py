@@ -48,7 +48,7 @@ def verify_dataset(path: Path, advance: Advance) -> tuple[str, ...]:
     with open_archive(path) as file:
         require_kind(path, file, DATASET.kind, DATASET.version, ": prepare it again")
         faults = tuple(find_faults(file, DATASET))
-        # The rules below stand on the layout.
+        # The rules below assume the layout.
         return faults or (*_rule_faults(file), *_pixel_faults(file, advance))
 
 

@@ -27,7 +27,7 @@ NAME = re.compile(r"cam(?P<cam>[12])_person(?P<pid>\d{3})(?:_\d{5})?\.png", re.A
 
 CAMERAS = (1, 2)
 PUBLISHED_SPLITS = Path("train-test people splits", "train_test_splits_ilidsvid.mat")
-"""Lies beside the folder of images in the original."""
+"""Next to the folder of images in the original release."""
 
 
 def read(kind: str, root: Path, choices: Choices) -> Listing:
@@ -81,7 +81,7 @@ def _assign(
 def _split_people(
     root: Path, people: Sequence[int], choices: Choices
 ) -> tuple[Path | None, list[tuple[frozenset[int], frozenset[int]]]]:
-    """Say who is trained on and who is tested: as in the user's or the published file, or drawn."""
+    """Return who is trained on and who is tested: as in the user's or the published file, or drawn."""
     published = [folder / PUBLISHED_SPLITS for folder in (root, root.parent)]
     path = choices.split_file or next((file for file in published if file.is_file()), None)
     if path is None:

@@ -22,7 +22,7 @@ NUMBER = re.compile(r"\d{1,9}", re.ASCII)
 JUNK = "-1"
 
 Row = tuple[str, Mapping[str, object]]
-"""Where it stands, e.g. ``line 7``, and the value in each column."""
+"""Its place, e.g. ``line 7``, and the value in each column."""
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:

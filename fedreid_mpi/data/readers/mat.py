@@ -230,5 +230,5 @@ def _array(item: h5py.Dataset) -> NDArray[Any]:
 
 
 def _is_empty(item: h5py.Dataset) -> bool:
-    # What stands for an empty array is a list of its extents; to ask others for the attribute takes time.
+    # An empty array is stored as a list of its extents; asking other arrays for the attribute takes time.
     return item.size == 0 or (item.ndim == 1 and bool(item.attrs.get("MATLAB_empty", 0)))

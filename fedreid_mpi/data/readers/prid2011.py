@@ -183,7 +183,7 @@ def _longest(lengths: Mapping[int, int]) -> set[int]:
 def _split_people(
     root: Path, people: Collection[int], choices: Choices
 ) -> list[tuple[frozenset[int], frozenset[int]]]:
-    """Say who is trained on and who is tested in each split: as in the user's file, or drawn."""
+    """Return who is trained on and who is tested in each split: as in the user's file, or drawn."""
     if choices.split_file is not None:
         return list(read_people_lists(choices.split_file, people, root))
     draws = draw_training(people, len(people) // 2, choices.seed, "prid2011", choices.splits)
@@ -200,7 +200,7 @@ def _frames(root: Path, pid: int, camid: int, gaps: list[str]) -> list[str]:
 
 
 def _tell_gaps(gaps: Sequence[str]) -> tuple[str, ...]:
-    """Say which tracks seem to lack frames: how many the original has, nobody has published."""
+    """Report tracks that seem to lack frames; how many the original has is not published."""
     tracks = counted(len(gaps), "track leaves", "tracks leave")
     return (f"{tracks} out numbers of frames: {few(gaps)}",) if gaps else ()
 

@@ -166,7 +166,7 @@ def _prid_role(view: View) -> SplitRole:
 def public_variant(counts: Mapping[str, int]) -> Variant:
     """Return the variant of the public dataset in the ``pytorch`` layout: ``train_all`` alone.
 
-    Nothing says how its files are named, so cameras are not told and any name is accepted.
+    Nothing says how its files are named, so cameras are unknown and any name is accepted.
     """
 
     def read(root: Path, choices: Choices) -> Listing:
@@ -254,7 +254,7 @@ def _people(root: Path, folder: str) -> list[tuple[str, int]]:
     Raises
     ------
     DataError
-        When something else lies there.
+        If something else is there.
     """
     if strays := image_names(root / folder):
         raise DataError(
@@ -280,7 +280,7 @@ def _read_people(
     Raises
     ------
     DataError
-        When an image lies with somebody else.
+        If an image is in somebody else's folder.
     """
     records: list[Record] = []
     for person, pid in _people(root, folder):

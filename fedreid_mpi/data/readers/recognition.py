@@ -10,7 +10,7 @@ from fedreid_mpi.data.readers.names import folders_in, is_there
 from fedreid_mpi.errors import ConfigurationError, DataError
 
 NESTED = 2
-"""Folders of a dataset's name that may stand one in another: unpackers and people make them so."""
+"""How often a dataset's folder may be nested in one of the same name, as unpacking makes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Recognised:
     variant
         That the folder is.
     folder
-        Where it lies: the given folder, or one below it.
+        Where it is: the given folder, or one below it.
     reason
         Why this variant was taken, for the user.
     """
@@ -107,7 +107,7 @@ def _places(reader: Reader, variants: Sequence[Variant], root: Path, depth: int 
 
 
 def _choose(reader: Reader, places: Sequence[Recognised]) -> Recognised:
-    """Take the first variant of those found, unless another lies beside it: one inside the other is its copy.
+    """Take the first variant of those found, unless another is next to it: one inside the other is its copy.
 
     Raises
     ------

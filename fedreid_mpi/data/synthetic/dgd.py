@@ -38,7 +38,7 @@ Cameras = Callable[[Tree, np.random.Generator], list[int]]
 """Gives each picture its camera."""
 
 SplitViews = Callable[[Tree, np.random.Generator], list[View | None]]
-"""Splits a dataset; None stands for a picture that is not used."""
+"""Splits a dataset; None means a picture that is not used."""
 
 
 def cameras_of_shots(tree: Tree, _: np.random.Generator) -> list[int]:
@@ -165,7 +165,7 @@ def first_of_each(names: Sequence[str]) -> set[str]:
 
 
 def _fifth(rng: np.random.Generator, names: Sequence[str]) -> set[str]:
-    """Set a fifth of the images apart, but nobody's last one, as the scripts do for the small datasets."""
+    """Set a fifth of the images apart, but never a person's last, as the scripts do for small datasets."""
     left = Counter(PurePosixPath(name).parent for name in names)
     apart: set[str] = set()
     for index in rng.permutation(len(names)):

@@ -242,7 +242,7 @@ def _3dpes(rng: np.random.Generator, counts: OpenSplit) -> Tree:
 
 
 def _ilids(rng: np.random.Generator, counts: OpenSplit) -> Tree:
-    # The reader's halves of a person's images are the "cameras": nobody has less than two.
+    # The reader's halves of a person's images are the "cameras": everyone has at least two.
     train = counts.identities // 2
     tree = Tree(
         {"train_identities": train, "query_identities": counts.identities - train, "cameras": 2}
@@ -339,7 +339,7 @@ def _write_folds(folds: Sequence[NDArray[np.int64]], start: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where a dataset lies below the benchmark's root, and how its tree is planned.
+    """Where a dataset is below the benchmark's root, and how its tree is planned.
 
     Attributes
     ----------

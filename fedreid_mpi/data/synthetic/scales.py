@@ -76,7 +76,7 @@ class OpenSplit:
     cameras
         Cameras that took the images, whether or not the file names tell them.
     single_sequence
-        How many people appear in one sequence only (3DPeS), so that nobody can be asked for them.
+        How many people appear in one sequence only (3DPeS), so that they cannot be queried.
     """
 
     cameras: int

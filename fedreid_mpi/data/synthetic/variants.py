@@ -37,7 +37,7 @@ Rename = Callable[[Tree, np.random.Generator], Tree]
 
 
 class Place(NamedTuple):
-    """Where a dataset lies below the benchmark's root: its own folder, and where its reader starts in it."""
+    """Where a dataset is below the benchmark's root: its own folder, and where its reader starts in it."""
 
     folder: str
     root: str
@@ -51,7 +51,7 @@ class Variant(NamedTuple):
 
 
 def place_of(dataset: str, variant: str) -> Place:
-    """Say where a dataset lies in a variant.
+    """Return where a dataset is in a variant.
 
     Raises
     ------
@@ -105,7 +105,7 @@ def _without(*prefixes: str) -> Rename:
 
 
 def _multi_query(tree: Tree, _: np.random.Generator) -> Tree:
-    """Add ``gt_bbox``: boxes of everybody who is trained on or asked for, in each camera."""
+    """Add ``gt_bbox``: boxes of everyone who is trained on or queried, in each camera."""
     first: dict[tuple[int, int], Shot] = {}
     for shot in tree.shots:
         if not shot.path.startswith(FOLDERS["gallery"]):
@@ -150,7 +150,7 @@ def _msmt17_market_style(tree: Tree, _: np.random.Generator) -> Tree:
 
 
 def _processed(before: Rename) -> Rename:
-    """Sort three folders into folders of people, named by what stands before the first underscore."""
+    """Sort three folders into folders of people, named by the text before the first underscore."""
     parts = {"bounding_box_train": "train_all", "query": "query", "bounding_box_test": "gallery"}
 
     def rename(tree: Tree, rng: np.random.Generator) -> Tree:

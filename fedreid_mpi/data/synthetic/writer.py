@@ -68,7 +68,7 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One dataset of the benchmark, as it lies on disk.
+    """One dataset of the benchmark, as it is on disk.
 
     Attributes
     ----------
@@ -195,7 +195,7 @@ def _processes(jobs: int) -> Iterator[DrawAll]:
 
 
 def _follow_parent() -> None:
-    """Let a drawing process end with its parent, and by nothing else that a terminal sends to both."""
+    """Let a drawing process end with its parent, and with nothing else that a terminal sends to both."""
     for number in (signal.SIGINT, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     parent = multiprocessing.parent_process()

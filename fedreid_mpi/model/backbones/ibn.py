@@ -1,4 +1,4 @@
-"""ResNet-50-IBN-a and -b: instance beside batch normalisation, for domains unlike those trained on.
+"""ResNet-50-IBN-a and -b: instance and batch normalisation, for domains unlike those trained on.
 
 Pan, Luo, Shi and Tang, "Two at Once", ECCV 2018, section 3.2. Tensors are named as in the authors' public
 files.

@@ -50,7 +50,7 @@ class Column:
     Attributes
     ----------
     path
-        Group and name; ``<k>`` stands for a whole number and ``<name>`` for any name.
+        Group and name; ``<k>`` means a whole number and ``<name>`` any name.
     type
         Of its elements, as `fedreid_mpi.storage.hdf5.tree.type_name` says it.
     axes
@@ -105,7 +105,7 @@ class Schema:
         return next((column for column in self.columns if column.fits(name)), None)
 
     def relative_to(self, group: str) -> "Schema":
-        """Return the part of the schema that lies in a group, with names as from there."""
+        """Return the part of the schema that is in a group, with names relative to it."""
         inside = [column for column in self.columns if column.path.startswith(f"{group}/")]
         columns = [replace(column, path=column.path.removeprefix(f"{group}/")) for column in inside]
         scales = {axis: path.removeprefix(f"{group}/") for axis, path in self.scales.items()}

@@ -80,7 +80,7 @@ def played(family):
 def tried():
     """The generated table."""
     lines = [
-        "| `model.backbone` | parameters at 256×128 | at 128×64 | feature | projects | played on ranks |",
+        "| `model.backbone` | parameters at 256×128 | at 128×64 | feature | projects | run on ranks |",
         "|---|---:|---:|---:|---|---|",
     ]
     for name, family in TRIED.items():

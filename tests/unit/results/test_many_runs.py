@@ -219,7 +219,7 @@ def test_latex_has_the_tables_figures_and_escapes_names(folder, tmp_path):
         line.startswith(r"cdw & \textbf{39.0 $\pm$ 1.4} & \textbf{53.0 $\pm$ 2.8} & ") for line in lines
     )
     assert any(line.startswith(r"fedpav & \underline{26.0 $\pm$ 4.0} & ") for line in lines)
-    assert lines[2].startswith("% Bold: the highest of those compared; underlined: not clearly below it")
+    assert lines[2].startswith("% Bold: the highest; underlined: not clearly below it")
     assert (lines[3], lines[-1]) == (r"\begin{tabular}{lrrr}", r"\end{tabular}")
 
 
