@@ -98,7 +98,7 @@ HURTS = {
     ),
     "one core for two": (launched(*PINNED), "cores", "n1: 2 client ranks share 1 of 4 cores"),
     "too many ranks": (launched(*ranks(6)), "cores", "n1: 5 client ranks share 4 of 4 cores"),
-    "threads not set": (launched(*ranks(3, threads=0)), "threads", "each of 3 ranks"),
+    "threads not set": (launched(*ranks(3, threads=0)), "threads", "each of its 3 ranks"),
     "too many threads": (launched(*ranks(3, threads=2)), "threads", "n1: 6 threads of 3 ranks on 4 cores"),
     "torch without CUDA": (
         replace(ALONE, ranks=ranks(1, node_gpus=4, versions={**VERSIONS, "CUDA": ""})),
