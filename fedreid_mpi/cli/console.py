@@ -21,7 +21,7 @@ WIDTH_ELSEWHERE = 140
 
 
 def is_seen_on_terminal() -> bool:
-    """Tell whether a person's terminal shows this process's output.
+    """Return whether a person's terminal shows this process's output.
 
     Open MPI gives its ranks a pseudo-terminal even when its own output goes into a job's log. So a process
     that a launcher started asks what the launcher itself writes to.

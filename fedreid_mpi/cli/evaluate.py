@@ -251,7 +251,7 @@ def _run_trials(
 
 
 def _how(scoring: "Scoring", mirror: bool) -> str:
-    """Say how scores were made."""
+    """Describe how scores were made."""
     from fedreid_mpi.evaluation.reranking import Reranking
 
     words = f"protocol {scoring.protocol}{', multi-query' if scoring.multi_query else ''}"

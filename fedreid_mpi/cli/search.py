@@ -118,7 +118,7 @@ def command(
 
 
 def _target(output: Path) -> Target:
-    """Tell what is to be written, and refuse a place where it cannot be, before any work."""
+    """Return what is to be written, and refuse a place where it cannot be, before any work."""
     from fedreid_mpi.report.formats import ENDINGS
 
     suffix = output.suffix.lower()
@@ -136,7 +136,7 @@ def _target(output: Path) -> Target:
 
 
 def _tell(side: "SearchedFolder") -> None:
-    """Say what of a folder was not searched, and what was noticed."""
+    """Log what of a folder was not searched, and what was noticed."""
     from fedreid_mpi.data.readers.names import few
 
     root = side.folder.root

@@ -183,7 +183,7 @@ def _count(runs: "Sequence[StudyRun]", left: "Sequence[StudyRun]", heartbeat: "C
 
 
 def _is_done(run: "StudyRun", folder: Path) -> bool:
-    """Tell whether a run has nothing left to do, by the word of the job that ended it."""
+    """Return whether a run has nothing left to do, by the word of the job that ended it."""
     from fedreid_mpi.errors import DataError
     from fedreid_mpi.storage.run_directory import read_status
 

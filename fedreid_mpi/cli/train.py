@@ -200,7 +200,7 @@ def stop_for(time_limit: str | None) -> "StopController":
 
 
 def tell_of_interrupt(what: str) -> None:
-    """Say what a Ctrl-C does; unbuffered, as a signal handler may interrupt any other output."""
+    """Print what a Ctrl-C does; unbuffered, as a signal handler may interrupt any other output."""
     write_at_once(f"\n{what}\n")
 
 

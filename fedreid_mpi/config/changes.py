@@ -47,7 +47,7 @@ def refused_changes(before: Experiment, now: Experiment) -> Iterator[str]:
 
 
 def may_change(key: str) -> bool:
-    """Tell whether a key may differ from one attempt to the next, or has a rule of its own."""
+    """Return whether a key may differ from one attempt to the next, or has a rule of its own."""
     return key in CHECKED_OTHERWISE or key in HARMLESS or key.partition(".")[0] in HARMLESS
 
 

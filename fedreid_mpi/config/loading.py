@@ -221,7 +221,7 @@ def _from_here(key: str, value: Any) -> Any:  # noqa: ANN401 (a value of a file)
 
 
 def explain(error: ValidationError, root: type[BaseModel] = Experiment) -> Iterator[str]:
-    """Say each mistake in a file as key, found, expected; ``root`` is what the file should be."""
+    """Yield each mistake in a file as key, found, expected; ``root`` is what the file should be."""
     for mistake in error.errors():
         location = [str(part) for part in mistake["loc"]]
         key = ".".join(location) or "experiment"

@@ -53,7 +53,7 @@ class Count:
         return self.expected is not None and not least <= self.expected <= most
 
     def __str__(self) -> str:
-        """Say what was found and what was expected."""
+        """Describe what was found and what was expected."""
         if self.reach is None:
             return f"{self.found} {self.key} instead of {self.expected}"
         least, most = self.reach
@@ -206,7 +206,7 @@ def find_duplicates(digests: Mapping[str, bytes], splits: Iterable[Sequence[Reco
 
 
 def describe_duplicates(groups: Sequence[Sequence[str]], splits: Iterable[Sequence[Record]]) -> list[str]:
-    """Say in a note which images repeat others, and in another how many are trained on and tested."""
+    """Describe in a note which images repeat others, and in another how many are trained on and tested."""
     if not groups:
         return []
     repeats = sum(len(paths) - 1 for paths in groups)

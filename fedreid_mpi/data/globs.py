@@ -65,7 +65,7 @@ def with_files(experiment: Experiment, known: dict[Path, tuple[str, ...]]) -> tu
 
 
 def _reason_against(path: Path, experiment: Experiment, known: dict[Path, tuple[str, ...]]) -> str:
-    """Say why an archive that a pattern matches is not trained on; empty: it is."""
+    """Return why an archive that a pattern matches is not trained on; empty: it is."""
     data = experiment.data
     if data.public is not None and path == data.public:
         return "data.public"

@@ -143,7 +143,7 @@ def find_datasets(root: Path) -> dict[str, Path]:
 
 
 def passed_over(root: Path, found: Mapping[str, Path]) -> dict[Path, str]:
-    """Say which folders under ``root`` are not among those that `find_datasets` found, and why."""
+    """Describe which folders under ``root`` are not among those that `find_datasets` found, and why."""
     reasons: dict[Path, str] = {}
     for folder in folders_in(root):
         if folder in found.values():
@@ -311,7 +311,7 @@ def _write(
 
 
 def _notes_of_choices(survey: Survey) -> list[str]:
-    """Say what the user accepted, and which file the splits are from."""
+    """Describe what the user accepted, and which file the splits are from."""
     notes = [f"not the whole: {'; '.join(survey.complaints)}"] if survey.complaints else []
     if (file := survey.choices.split_file) is not None:
         notes.append(f"splits from {file.name}, SHA-256 {hashlib.sha256(read_bytes(file)).hexdigest()}")

@@ -97,7 +97,7 @@ def _state(copy: Path) -> bytes:
 
 
 def _is_known(copy: Path, handle: int) -> bool:
-    """Tell whether a copy is as it was when it was compared; its lock file remembers."""
+    """Return whether a copy is as it was when it was compared; its lock file remembers."""
     try:
         return _state(copy) == os.pread(handle, _MARK, 0)
     except FileNotFoundError:
@@ -110,7 +110,7 @@ def _mark(copy: Path, handle: int) -> None:
 
 
 def _fault(copy: Path, archive: DatasetArchive, waiting: Callable[[], object]) -> str:
-    """Say in what a file differs from an archive; empty: it holds the same, to the last pixel."""
+    """Describe in what a file differs from an archive; empty: it holds the same, to the last pixel."""
     if copy.is_symlink():
         return "it is a link"
     try:

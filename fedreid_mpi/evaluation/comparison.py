@@ -89,7 +89,7 @@ def name_models(paths: Sequence[Path]) -> list[str]:
 
 
 def is_public(archive: DatasetArchive) -> bool:
-    """Tell whether all that an archive holds is public: nothing to train on, and nothing to test on."""
+    """Return whether all that an archive holds is public: nothing to train on, and nothing to test on."""
     return all(archive.roles(number) == (SplitRole.PUBLIC,) for number in range(archive.splits))
 
 

@@ -211,7 +211,7 @@ def _images(name: str, features: Features, pids: _Labels, camids: _Labels, devic
 def _compare(
     blocks: Iterator[torch.Tensor], query: _Images, gallery: _Images, advance: Advance | None
 ) -> Iterator[_Comparison]:
-    """Tell matches from negatives, for the queries one by one."""
+    """Separate matches from negatives, for the queries one by one."""
     device = gallery.camids.device
     by_person = np.argsort(gallery.pids, kind="stable")
     people = gallery.pids[by_person]

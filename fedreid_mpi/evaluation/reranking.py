@@ -159,7 +159,7 @@ def _encode(images: _Both, nearest: NDArray[np.int32], farthest: torch.Tensor, k
 
 
 def _reciprocal(nearest: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Tell for each image and each of its neighbours whether it is among that one's neighbours too."""
+    """Return for each image and each of its neighbours whether it is among that one's neighbours too."""
     mutual = np.empty(nearest.shape, bool)
     for start in range(0, len(nearest), _ENCODED):
         rows = slice(start, start + _ENCODED)

@@ -178,7 +178,7 @@ def all_tests(archive: DatasetArchive) -> NDArray[np.int64]:
 
 
 def describe_unseen(archives: Sequence[DatasetArchive]) -> tuple[UnseenDataset, ...]:
-    """Say what the results need to know of datasets that nobody trains on."""
+    """Describe what the results need to know of datasets that nobody trains on."""
     return tuple(
         UnseenDataset(id, archive.name, len(all_tests(archive)), archive.splits)
         for id, archive in enumerate(archives)

@@ -46,7 +46,7 @@ def begin_sums(state: RankState, plan: RoundPlan) -> RankSums:
 
 
 def _keys(state: RankState, plan: RoundPlan) -> dict[int, int]:
-    """Say which participants are averaged together, where that is known before they have trained."""
+    """Describe which participants are averaged together, where that is known before they have trained."""
     if plan.cluster:
         return {}
     if state.experiment.federation.edge_rounds:

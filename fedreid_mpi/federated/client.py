@@ -88,7 +88,7 @@ class Trained:
 def describe_client(
     id: int, part: Part, archives: Sequence[DatasetArchive], federation: config.Federation
 ) -> ClientSpec:
-    """Say what the federation needs to know of a client.
+    """Describe what the federation needs to know of a client.
 
     Raises
     ------

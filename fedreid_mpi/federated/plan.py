@@ -79,7 +79,7 @@ def plan_round(
 
 
 def weight_rule(experiment: Experiment, specs: Sequence[ClientSpec], plan: RoundPlan) -> WeightRule:
-    """Say what a participant's model weighs in a round; with FedNova, by the steps behind it.
+    """Describe what a participant's model weighs in a round; with FedNova, by the steps behind it.
 
     Parameters
     ----------

@@ -108,7 +108,7 @@ class RankState:
     notes: tuple[str, ...] = ()
 
     def needs_model_of(self, group: Collection[int]) -> bool:
-        """Tell whether this rank keeps the shared model of a group of clients."""
+        """Return whether this rank keeps the shared model of a group of clients."""
         return self.comm.is_server or any(client.spec.id in group for client in self.clients)
 
     @property

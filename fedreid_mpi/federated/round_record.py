@@ -87,7 +87,7 @@ def record_round(state: RankState, plan: RoundPlan, outcome: RoundOutcome) -> Ro
 
 
 def _epsilon(state: RankState, plan: RoundPlan) -> float | None:
-    """Say what has been spent of differential privacy, this round included."""
+    """Describe what has been spent of differential privacy, this round included."""
     privacy = state.experiment.privacy
     if not privacy.clip:
         return None
@@ -127,7 +127,7 @@ def _local_evaluations(plan: RoundPlan, reports: Sequence[ClientReport]) -> tupl
 
 
 def _events(state: RankState, plan: RoundPlan, outcome: RoundOutcome) -> tuple[Event, ...]:
-    """Tell of everything that was left out because it was not finite."""
+    """Record everything that was left out because it was not finite."""
     texts = [
         f"client {report.client} is left out: its model is not finite"
         for report in outcome.reports

@@ -256,7 +256,7 @@ def _read(path: Path, wanted: Callable[[str], bool]) -> dict[str, Tensor]:
 
 
 def _not_safetensors(path: Path, error: Exception) -> str:
-    """Say what is wrong with a file that should hold a model."""
+    """Describe what is wrong with a file that should hold a model."""
     reason = (
         error.strerror or error
         if isinstance(error, OSError)

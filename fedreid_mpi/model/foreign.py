@@ -24,7 +24,7 @@ STATE_DICT = (
 
 
 def what_it_is(path: Path, error: Exception) -> str:
-    """Say what a file is by its content.
+    """Describe what a file is by its content.
 
     Parameters
     ----------

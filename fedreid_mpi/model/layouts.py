@@ -61,7 +61,7 @@ class Layout:
         return renamed
 
     def unlike(self, network: nn.Module) -> str:
-        """Say what sets a network apart from the one whose tensors these are, though all may fit."""
+        """Describe what sets a network apart from the one whose tensors these are, though all may fit."""
         if self.pads and not any(type(layer).__name__ == "Conv2dSame" for layer in network.modules()):
             return "its network pads as TensorFlow does, this one does not (timm's tf_efficientnet_… do)"
         return ""

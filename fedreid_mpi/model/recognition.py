@@ -23,7 +23,7 @@ EFFICIENTNETS = (
 
 
 def try_on(weights: Weights, name: str, size: tuple[int, int]) -> Account:
-    """Say what becomes of a file's tensors in a backbone; nothing is calculated.
+    """Describe what becomes of a file's tensors in a backbone; nothing is calculated.
 
     Raises
     ------

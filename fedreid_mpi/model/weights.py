@@ -196,7 +196,7 @@ def _unwrap(path: Path, content: object) -> Weights:
 
 
 def account_for(weights: Weights, backbone: nn.Module) -> tuple[Account, dict[str, Tensor]]:
-    """Say what becomes of each tensor of a file that is to be loaded into a backbone.
+    """Describe what becomes of each tensor of a file that is to be loaded into a backbone.
 
     Parameters
     ----------

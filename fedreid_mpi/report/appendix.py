@@ -192,7 +192,7 @@ def _reported(study: Study) -> list[_Reported]:
 
 
 def _selection(models: Sequence[_Reported]) -> str:
-    """Say what choosing rounds by test data does to the figures that are shown."""
+    """Describe what choosing rounds by test data does to the figures that are shown."""
     if all(len(each.rounds) <= BEST_ROUNDS for each in models):
         return f"At most {BEST_ROUNDS} rounds were evaluated, so that nothing is chosen."
     higher = compared = 0

@@ -64,7 +64,7 @@ def groups(study: Study) -> list[Group]:
 
 
 def has(method: Method, kind: ModelKind) -> bool:
-    """Tell whether a method has such a model: standalone has local ones alone, centralised a global one."""
+    """Return whether a method has such a model: standalone has local ones alone, centralised a global one."""
     alone = {STANDALONE: ModelKind.LOCAL, CENTRALISED: ModelKind.GLOBAL}.get(method.term, kind)
     return kind is alone and method.scored(kind)
 
@@ -87,6 +87,6 @@ def unscored(methods: Iterable[Method]) -> list[str]:
 
 
 def to_add(wanted: Iterable[str], exhibits: Sequence[Table | Picture]) -> str:
-    """Say what to add to the runs, where anything is missing."""
+    """Describe what to add to the runs, where anything is missing."""
     words = "; ".join(dict.fromkeys(wanted))
     return f"Not answerable{' as a whole' if exhibits else ''}: add {words}." if words else ""

@@ -146,6 +146,6 @@ def _nothing(path: Path) -> DataError:
 
 
 def _run(results: RunResults) -> Row:
-    """Say which run a row is of."""
+    """Describe which run a row is of."""
     header = results.header
     return {"run_id": results.run_id, "name": header.name, "seed": header.seed, "mode": results.mode}

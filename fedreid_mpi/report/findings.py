@@ -112,7 +112,7 @@ def compared_by_model(
 
 
 def rounds_in_words(methods: Sequence[Method]) -> list[str]:
-    """Say where the runs of a comparison were evaluated in different rounds, and how many they share."""
+    """Describe where the runs of a comparison were evaluated in different rounds, and how many they share."""
     common = common_rounds(methods)
     counts = {
         method.name: sorted({int((run.results.evaluations > 0).sum()) for run in method.runs})
@@ -128,7 +128,7 @@ def rounds_in_words(methods: Sequence[Method]) -> list[str]:
 
 
 def differences_in_words(comparison: Comparison) -> Iterable[str]:
-    """Say for each series but the reference where it is clearly higher, clearly lower, or neither.
+    """Describe for each series but the reference where it is clearly higher, clearly lower, or neither.
 
     Deviations of single datasets are in the tables.
     """

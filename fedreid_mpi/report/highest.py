@@ -59,7 +59,7 @@ def transposed(marks: Mapping[Place, Mark]) -> dict[Place, Mark]:
 
 
 def meaning(marks: Iterable[Mark], differences: bool) -> str:
-    """Say what the marks of a table mean.
+    """Describe what the marks of a table mean.
 
     Parameters
     ----------

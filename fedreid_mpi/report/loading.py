@@ -105,14 +105,14 @@ def _by_method(runs: Sequence[Run], warnings: list[str]) -> Iterator[tuple[Run, 
 
 
 def _repeats(run: Run, other: Run) -> bool:
-    """Tell whether a run is a copy of another of its method, earlier or later, or has its figures."""
+    """Return whether a run is a copy of another of its method, earlier or later, or has its figures."""
     one, two, names = run.results, other.results, ("rounds", "loss", "evaluations", "cmc", "mean_ap")
     same = all(np.array_equal(getattr(one, name), getattr(two, name), equal_nan=True) for name in names)
     return same or (one.run_id == two.run_id and len(one.rounds) != len(two.rounds))
 
 
 def _difference(run: Run, other: Run) -> str:
-    """Say what makes runs of one name two methods."""
+    """Describe what makes runs of one name two methods."""
     if keys := differing_keys([run.settings, other.settings]):
         return ", ".join(keys)
     if run.tests != other.tests:

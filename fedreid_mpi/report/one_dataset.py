@@ -53,7 +53,7 @@ def table_2(study: Study) -> Answer:
 
 
 def _split_of(method: Method) -> str:
-    """Say how a dataset is divided among clients."""
+    """Describe how a dataset is divided among clients."""
     if method.term in (CENTRALISED, STANDALONE):
         return method.term
     clients = str(method.settings.get("federation.clients", "dataset"))
@@ -61,7 +61,7 @@ def _split_of(method: Method) -> str:
 
 
 def _split(family: Sequence[Method]) -> bool:
-    """Tell whether a family is one dataset, by cameras or people at least once."""
+    """Return whether a family is one dataset, by cameras or people at least once."""
     alone = len(family[0].runs[0].results.datasets) == 1
     return alone and any(_split_of(method).startswith("by ") for method in family)
 

@@ -196,7 +196,7 @@ def _gains(
 
 
 def _in_words(comparison: Comparison, models: str) -> Iterable[str]:
-    """Say for how many datasets each series is clearly above or below the first, and which is highest."""
+    """Count the datasets on which each series is clearly above or below the first; name the highest."""
     reference, *others = comparison.series
     means: dict[str, Spread] = {}
     over = comparison.rows[comparison.datasets]

@@ -275,7 +275,7 @@ def _steadier(sides: list[Method]) -> Iterable[str]:
 
 
 def _absent(key: str, values: Iterable[str], families: Iterable[tuple[Method, ...]]) -> str:
-    """Say which values of a setting no family has."""
+    """Describe which values of a setting no family has."""
     there = {str(method.settings[key]) for family in families for method in family}
     names = [f'{key} = "{value}"' for value in values if value not in there]
     if not there:

@@ -145,7 +145,7 @@ def _row(archive: DatasetArchive, each: RankedList) -> list[Tile]:
 
 
 def _describe(each: RankedList, archive: DatasetArchive) -> str:
-    """Say in two or three lines what a query is and what became of it."""
+    """Describe a query and its result in two or three lines."""
     lines = [f"no. {each.query}, camera {archive.camids[each.image]}"]
     if each.matches == 0:
         return "\n".join([*lines, "no match"])

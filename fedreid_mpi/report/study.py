@@ -157,7 +157,7 @@ class Method:
         return f"{self.term} ({self.name})"
 
     def scored(self, kind: ModelKind | None) -> bool:
-        """Tell whether a model of it was scored after round 0; see `Run.scores`."""
+        """Return whether a model of it was scored after round 0; see `Run.scores`."""
         return any(np.isfinite(run.scores(kind)[run.results.evaluations > 0]).any() for run in self.runs)
 
 

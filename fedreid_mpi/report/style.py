@@ -32,7 +32,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#0
 """After Okabe and Ito (2008), the yellow darkened to be seen on white."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-"""Say again what the colours say; one less, so that a colour comes back with another marker."""
+"""Repeat the colours; one less, so that a colour comes back with another marker."""
 
 BEHIND = "#d0d0d0"
 """Colour of curves in the background, for comparison."""

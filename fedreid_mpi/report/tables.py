@@ -88,7 +88,7 @@ class Table:
         return meaning(self.marks.values(), any(is_clear(cell) for row in self.rows for cell in row))
 
     def is_text(self, column: int) -> bool:
-        """Tell whether a column holds words, which begin at the left."""
+        """Return whether a column holds words, which begin at the left."""
         return any(isinstance(row[column], str) and row[column] != "–" for row in self.rows)
 
 
@@ -280,7 +280,7 @@ def _spread_of(table: Table, column: int) -> tuple[str, ...]:
 
 
 def is_clear(cell: Cell) -> bool:
-    """Tell whether a cell is a difference that is clear; see `Spread.clear`."""
+    """Return whether a cell is a difference that is clear; see `Spread.clear`."""
     return isinstance(cell, Spread) and cell.signed and cell.clear
 
 

@@ -51,7 +51,7 @@ def column(dataset: str) -> int:
 
 
 def is_large(dataset: str) -> bool:
-    """Tell whether a dataset is one of the four large ones."""
+    """Return whether a dataset is one of the four large ones."""
     return plain(dataset) in LARGE
 
 

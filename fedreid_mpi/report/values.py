@@ -174,7 +174,7 @@ def compare(
 
 
 def moment(when: int | str, rounds: Sequence[int]) -> str:
-    """Say in words what `compare` looks at; ``rounds`` are those that the best three are chosen from."""
+    """Return in words what `compare` looks at; ``rounds`` are those that the best three are chosen from."""
     if when == "best":
         return f"best {min(BEST_ROUNDS, len(rounds))} of {counted(len(rounds), 'round')}"
     return (

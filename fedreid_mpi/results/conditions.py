@@ -42,7 +42,7 @@ class Condition:
             return cls(key, value)
 
     def holds(self, settings: Mapping[str, Any]) -> bool:
-        """Tell whether a configuration has the value."""
+        """Return whether a configuration has the value."""
         flat = flatten(settings)
         return self.key in flat and flat[self.key] == self.value
 

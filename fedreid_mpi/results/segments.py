@@ -131,7 +131,7 @@ def read_segment(
 
 
 def identify(attributes: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
-    """Tell the identity of a run from its first segment.
+    """Return the identity of a run from its first segment.
 
     An archive of before there were identities gets a digest of what is hardly equal in two runs: its hosts
     and the times that the phases of its first round took.

@@ -72,7 +72,7 @@ class RunSummary:
     written: str
 
     def is_copy_of(self, other: "RunSummary") -> bool:
-        """Tell whether two archives are of one run, as far as it was at either moment.
+        """Return whether two archives are of one run, as far as it was at either moment.
 
         Of runs that went on from copies of one folder each is a run of its own: by name, code or scores.
         """
@@ -136,7 +136,7 @@ def read_state(run_dir: Path) -> str | None:
 
 
 def written_at(source: Source) -> str:
-    """Say when the last file of a run was written: UTC, ISO 8601.
+    """Return when the last file of a run was written: UTC, ISO 8601.
 
     Raises
     ------

@@ -312,7 +312,7 @@ def _verify(folder: Path, manifest: Manifest) -> None:
 
 
 def _unreadable(path: Path, error: OSError) -> FedReIDError:
-    """Tell a file that is gone or on a broken disk from one that this process cannot open for now."""
+    """Distinguish a file that is gone or on a broken disk from one that this process cannot open for now."""
     kind = ConfigurationError if error.errno in _FOR_NOW else DataError
     return kind(f"{path}: cannot be read: {error.strerror}")
 

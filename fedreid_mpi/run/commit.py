@@ -91,7 +91,7 @@ class CheckpointWriter:
         return partial(self._keep_local, round) if self._keeps(round) else None
 
     def _keeps(self, round: int) -> bool:
-        """Tell whether a round's checkpoint is to keep the models of those that trained in it."""
+        """Return whether a round's checkpoint is to keep the models of those that trained in it."""
         experiment = self._state.experiment
         wanted, last = experiment.checkpoint.local_models, round == experiment.run.rounds
         shares = experiment.federation.mode != "local"  # else every checkpoint holds them, as private state
@@ -106,7 +106,7 @@ class CheckpointWriter:
         self._files.append(save_loaded(folder, local_file(spec), self._state, round))
 
     def _missing(self, round: int, files: Sequence[StoredFile]) -> Iterator[Event]:
-        """Tell of clients whose own models a checkpoint lacks, though it keeps local models."""
+        """Name clients whose own models a checkpoint lacks, though it keeps local models."""
         names = {file.name for file in files}
         every = [self._state.specs[id] for id in trainers(self._state.experiment, self._state.specs)]
         without = [spec.name for spec in every if local_file(spec) not in names]

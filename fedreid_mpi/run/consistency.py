@@ -152,7 +152,7 @@ def require_own_gpus(comm: Communicator, device: torch.device, share: bool) -> N
 
 
 def _look(token: Path) -> str:
-    """Say what a rank makes of the run directory."""
+    """Describe what a rank makes of the run directory."""
     try:
         token.stat()
     except FileNotFoundError:

@@ -88,7 +88,7 @@ def conclude(
     recovering: bool = False,
     waiting: Callable[[], object] = lambda: None,
 ) -> bool:
-    """Tell whether all rounds of a run are committed; then let models and status say so, too.
+    """Return whether all rounds of a run are committed; then let models and status say so, too.
 
     The last round's record, its checkpoint, ``models/`` and the status are written one after the other, and a
     kill may come in between. What counts is the newest whole checkpoint, as in a resume.

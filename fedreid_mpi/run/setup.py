@@ -70,7 +70,7 @@ def require_open(opened: Sequence[DatasetArchive | DataError]) -> tuple[DatasetA
 def by_use(
     experiment: Experiment, opened: Sequence[DatasetArchive]
 ) -> tuple[tuple[DatasetArchive, ...], tuple[DatasetArchive, ...], tuple[DatasetArchive, ...]]:
-    """Tell all archives of a run apart: the clients', those of unseen datasets, the public one or none."""
+    """Sort a run's archives by use: the clients', those of unseen datasets, the public one or none."""
     clients = len(experiment.data.archives)
     trained = clients + len(experiment.data.unseen)
     return tuple(opened[:clients]), tuple(opened[clients:trained]), tuple(opened[trained:])
@@ -238,7 +238,7 @@ def resume(state: RankState, folder: Path, private: Sequence[str]) -> None:
 
 
 def rank_info(state: RankState) -> RankInfo:
-    """Say where this rank runs and what it does."""
+    """Describe where this rank runs and what it does."""
     comm, device = state.comm, state.model.buffer.device
     clients = state.placement[comm.rank]
     tasks = ["server"] * comm.is_server + ["client"] * bool(clients)

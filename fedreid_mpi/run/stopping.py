@@ -114,7 +114,7 @@ class StopController:
         return None if self._end is None else self._end - self._margin - time.monotonic()
 
     def reason_to_stop(self, run_dir: Path, requests: Sequence[StopRequest], lengths: Sequence[float]) -> str:
-        """Say why the next round is not to be begun; empty: it is.
+        """Return why the next round is not to be begun; empty: it is.
 
         Parameters
         ----------

@@ -92,7 +92,7 @@ def _temporary_name(path: Path) -> Path:
 
 
 def _is_abandoned(path: Path, left: Path) -> bool:
-    """Tell whether what is named as by `_temporary_name` has no writer any more."""
+    """Return whether what is named as by `_temporary_name` has no writer any more."""
     host, _, number = left.name.removeprefix(f".{path.name}.").removesuffix(".tmp").rpartition(".")
     if not number.isdecimal():
         return False

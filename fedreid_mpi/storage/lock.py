@@ -98,7 +98,7 @@ def _lock(handle: int) -> bool:
 
 
 def _is_at(path: Path, handle: int) -> bool:
-    """Tell whether a path still leads to an open file."""
+    """Return whether a path still leads to an open file."""
     try:
         found, own = path.stat(follow_symlinks=False), os.fstat(handle)
     except FileNotFoundError:
@@ -107,7 +107,7 @@ def _is_at(path: Path, handle: int) -> bool:
 
 
 def _can_be_taken(path: Path) -> bool:
-    """Tell whether a lock can be taken that this process holds."""
+    """Return whether a lock can be taken that this process holds."""
     handle = open_lock(path)
     try:
         return _lock(handle)

@@ -285,7 +285,7 @@ def shared_datasets(methods: Sequence[Method]) -> set[str]:
 
 
 def scored(methods: Sequence[Method], model: str) -> bool:
-    """Tell whether any federated method has scores of such a model; all have a global one."""
+    """Return whether any federated method has scores of such a model; all have a global one."""
     from fedreid_mpi.records import ModelKind
 
     return model == "global" or any(
@@ -300,7 +300,7 @@ def _evaluated(methods: Sequence[Method]) -> Iterator[str]:
 
 
 def _print_settings(methods: Sequence[Method]) -> None:
-    """Say what each method has of the settings in which they differ, and how many seeds."""
+    """Print each method's values of the settings in which they differ, and its seeds."""
     from fedreid_mpi.report.settings import differing_keys
 
     keys = differing_keys([method.settings for method in methods])

@@ -101,7 +101,7 @@ def command(
 
 
 def _print_scores(results: RunResults, table: ScoreTable) -> None:
-    """Print the table of scores, or one table a metric where the terminal is too narrow for all of them."""
+    """Print the table of scores, or one table per metric if the terminal is too narrow for one."""
     from rich.measure import Measurement
 
     from fedreid_mpi.report.score_table import METRICS
@@ -129,7 +129,8 @@ def _render(results: RunResults, table: ScoreTable, metrics: list[int]) -> Table
 
     run = results.header
     mode = "standalone" if results.mode == "local" else results.mode
-    title = f"{run.name} · {mode} · seed {run.seed} · round {table.round} · in percent"
+    alone = f" · {METRICS[metrics[0]]}" if len(metrics) == 1 else ""
+    title = f"{run.name} · {mode} · seed {run.seed} · round {table.round}{alone} · in percent"
     if not results.settings.get("evaluation", {}).get("mirror", True):
         title += " · without mirror images"
     rendered = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True)
@@ -142,14 +143,11 @@ def _render(results: RunResults, table: ScoreTable, metrics: list[int]) -> Table
         heading = str(column)
         if column is Column.STANDALONE and table.baseline_round not in (None, table.round):
             heading += f", round {table.baseline_round}"
-        names = " ".join(f"{METRICS[metric]:>6}" for metric in metrics)
-        rendered.add_column(f"{heading:^{len(names)}}\n{names}", justify="right", no_wrap=True)
+        rendered.add_column(_heading(heading, metrics), justify="right", no_wrap=True)
         columns.append((scores[:, metrics], _percent))
     shown = [metric for metric in metrics if METRICS[metric] != "rank-5" or len(metrics) == 1]
     for column, gains in table.gains.items():
-        names = " ".join(f"{METRICS[metric]:>6}" for metric in shown)
-        heading = f"{f'{column} gain':^{len(names)}}"
-        rendered.add_column(f"{heading}\n{names}", justify="right", no_wrap=True)
+        rendered.add_column(_heading(f"{column} gain", shown), justify="right", no_wrap=True)
         columns.append((gains[:, shown], _signed))
     for row, dataset in enumerate(table.datasets):
         words = (cells[row] for _, cells in described)
@@ -178,6 +176,17 @@ def _described(table: ScoreTable) -> Iterator[tuple[str, list[str]]]:
 def _percent(scores: NDArray[np.float64]) -> str:
     """Format scores as percent with one decimal, a dash for NaN."""
     return " ".join(f"{'–' if isnan(score) else f'{100 * score:.1f}':>6}" for score in scores.tolist())
+
+
+def _heading(name: str, metrics: list[int]) -> str:
+    """Return two lines: a model above its metrics, or if the title has the only one, the model's words."""
+    from fedreid_mpi.report.score_table import METRICS
+
+    if len(metrics) == 1:
+        first, _, last = name.rpartition(" ")
+        return f"{first}\n{last}"
+    names = " ".join(f"{METRICS[metric]:>6}" for metric in metrics)
+    return f"{name:^{len(names)}}\n{names}"
 
 
 def _signed(gains: NDArray[np.float64]) -> Text:
@@ -213,7 +222,7 @@ def _print_ledger(results: RunResults) -> None:
 
 
 def _print_privacy(results: RunResults) -> None:
-    """Say what has been spent of differential privacy."""
+    """Print the ε that was spent."""
     if len(results.epsilon) and not isnan(spent := float(results.epsilon[-1])):
         privacy = results.settings["privacy"]
         click.echo(
@@ -223,7 +232,7 @@ def _print_privacy(results: RunResults) -> None:
 
 
 def _print_costs(results: RunResults) -> None:
-    """Say where time and bytes went, and what the paper counts."""
+    """Print where time and bytes went, and what the paper counts."""
     import numpy as np
 
     from fedreid_mpi.report.score_table import shares

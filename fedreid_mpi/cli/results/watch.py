@@ -96,7 +96,7 @@ def _state(run_dir: Path) -> str | None:
 
 
 def _fingerprint(run_dir: Path) -> tuple[tuple[str, int, int], ...]:
-    """Tell the archive's files by name, time and size; one that vanishes meanwhile has none."""
+    """Identify the archive's files by name, time and size; one that vanishes meanwhile has none."""
     from fedreid_mpi.results.segments import find_segments
 
     found = []
@@ -110,7 +110,7 @@ def _fingerprint(run_dir: Path) -> tuple[tuple[str, int, int], ...]:
 
 
 def _is_complete(results: RunResults) -> bool:
-    """Tell whether the last round is there: the end of a run whose status no job reports."""
+    """Return whether the last round is there: the end of a run whose status no job reports."""
     rounds = results.settings.get("run", {}).get("rounds")
     return bool(results.rounds.size) and results.rounds[-1] == rounds
 

@@ -56,7 +56,7 @@ def _submitted(folder: Path) -> dict[str, str]:
 
 
 def _queue(jobs: dict[str, str]) -> Iterator[str]:
-    """Say what SLURM knows of the jobs: in the queue, or how they ended where it keeps accounts."""
+    """Describe what SLURM knows of the jobs: in the queue, or how they ended where it keeps accounts."""
     try:
         queued = list(rows(ask(QUEUE), 5)) if jobs else []
     except ConfigurationError as error:

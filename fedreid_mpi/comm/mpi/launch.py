@@ -15,7 +15,7 @@ RANKS = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "MV2_COMM_WORLD_RANK", "SLURM_PROCI
 
 
 def is_first(environment: Mapping[str, str]) -> bool:
-    """Tell whether this process speaks for its launch: it is rank 0, or was started alone."""
+    """Return whether this process speaks for its launch: it is rank 0, or was started alone."""
     numbers = [environment[variable] for variable in RANKS if variable in environment]
     return not numbers or numbers[0] == "0"
 
@@ -41,7 +41,7 @@ def launched_size(environment: Mapping[str, str]) -> tuple[int, str]:
 
 
 def survives_losses(environment: Mapping[str, str]) -> bool:
-    """Tell whether the launcher switched fault tolerance on: Open MPI's ``mpirun --with-ft ulfm``.
+    """Return whether the launcher switched fault tolerance on: Open MPI's ``mpirun --with-ft ulfm``.
 
     It must be known beforehand: without it, Open MPI has the same functions, and they do nothing.
     """

@@ -10,7 +10,7 @@ FORMAT_VERSION = 1
 
 
 def is_plain(name: str) -> bool:
-    """Tell whether a dataset's name can be part of a file's name: clients' files and results bear it."""
+    """Return whether a dataset's name can be part of a file's name: clients' files and results bear it."""
     return name.isprintable() and not set(name) & set("/\\") and name.strip(". ") != "" and len(name) <= 100
 
 

@@ -33,7 +33,7 @@ class Recognised:
 
 
 def recognise(reader: Reader, root: Path, wanted: str | None = None) -> Recognised:
-    """Tell which variant of a dataset a folder, or a file, is.
+    """Recognise which variant of a dataset a folder, or a file, is.
 
     Parameters
     ----------

@@ -67,7 +67,7 @@ def read(root: Path, choices: Choices) -> Listing:
 
 
 def _first_half(sequences: Counter[int]) -> Range:
-    """Say how many images the smaller half of some sequences has, at least and at most."""
+    """Describe how many images the smaller half of some sequences has, at least and at most."""
     return drawn_sum([(images, images) for images in sequences.values()], len(sequences) // 2)
 
 

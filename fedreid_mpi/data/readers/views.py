@@ -33,7 +33,7 @@ Range = tuple[int, int]
 def reach(
     people: Collection[int], trained: int, images: Callable[[int], int], first: Callable[[int], Range]
 ) -> dict[str, Range]:
-    """Say what drawing the people to train on, and the images of camera 0, can make of the counts.
+    """Describe what drawing the people to train on, and the images of camera 0, can make of the counts.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def reach(
 
 
 def reach_of_views(views: Collection[View], trained: int) -> dict[str, Range]:
-    """Say what drawing the people to train on can make of the counts, where cameras are as they are."""
+    """Describe what drawing the people to train on can make of the counts, where cameras are as they are."""
     images, first = Counter(view.pid for view in views), Counter(view.pid for view in views if not view.camid)
     return reach(people_in(views), trained, images.__getitem__, lambda pid: (first[pid], first[pid]))
 

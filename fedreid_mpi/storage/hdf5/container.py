@@ -90,7 +90,7 @@ def open_part(path: Path, group: str) -> Iterator[h5py.File]:
 
 
 def why_unavailable(error: Exception) -> str:
-    """Say why HDF5 or the system did not open a file, which may be whole; empty: it is the file's content.
+    """Return why HDF5 or the system did not open a file, which may be whole; empty: it is the file's content.
 
     What the system says has a number, which HDF5 passes on; but for that of a wrong argument, a place in the
     file for instance.
@@ -108,12 +108,12 @@ def why_unavailable(error: Exception) -> str:
 
 
 def _fault(error: Exception) -> str:
-    """Say what is wrong with a file."""
+    """Describe what is wrong with a file."""
     return why_unavailable(error) or f"damaged or truncated HDF5 file ({str(error).strip(chr(39))})"
 
 
 def is_sealed(path: Path) -> bool:
-    """Tell whether a file has a seal that holds, which vouches for all that is in it.
+    """Return whether a file has a seal that holds, which vouches for all that is in it.
 
     Raises
     ------
