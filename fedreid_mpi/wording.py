@@ -1,4 +1,9 @@
-"""Numbers in sentences."""
+"""Numbers in sentences and tables."""
+
+
+def number_text(value: float) -> str:
+    """Return a number with at least three digits, as in tables: ``"0.250"``, ``"12.0"``, ``"1,234.5"``."""
+    return f"{value:,.1f}" if abs(value) >= 10 or not value else f"{value:#.3g}"
 
 
 def counted(number: int, one: str, many: str = "") -> str:

@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from fedreid_mpi.report.style import BEHIND, COLOURS, MARKERS, legend_below, small_multiples
 from fedreid_mpi.report.values import Comparison, Floats, Spread
+from fedreid_mpi.wording import number_text
 
 _WRITTEN, _WRITTEN_COLUMNS = 200, 14
 """Cells and columns up to which a heat map has its values written in."""
@@ -164,7 +165,7 @@ def draw_stacks(stacks: Mapping[str, Mapping[str, float]], x_label: str) -> Figu
         axes.barh(range(len(stacks)), length, left=start, color=COLOURS[number % len(COLOURS)], label=part)
         start += length
     for row, total in enumerate(start):
-        axes.text(total, row, f" {total:.3g}", va="center", fontsize="small")
+        axes.text(total, row, f" {number_text(total)}", va="center", fontsize="small")
     axes.set_yticks(range(len(stacks)), list(stacks))
     axes.set_ylim(len(stacks) - 0.4, -0.6)
     axes.margins(x=0.1)

@@ -14,7 +14,8 @@ from fedreid_mpi.storage.atomic import atomic_write
 def rendered(figure: Figure, name: str) -> bytes:
     """Return a figure in one of the formats; the same figure gives the same bytes."""
     memory = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "fedreid_mpi"}):
+    # Publishers refuse fonts of type 3, matplotlib's default in a PDF.
+    with matplotlib.rc_context({"svg.hashsalt": "fedreid_mpi", "pdf.fonttype": 42}):
         figure.savefig(memory, format=name, metadata=UNDATED[name])
     return memory.getvalue()
 

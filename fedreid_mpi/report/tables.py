@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from fedreid_mpi.report.highest import Mark, meaning, transposed
 from fedreid_mpi.report.highest import marks as marks_of
 from fedreid_mpi.report.values import PERCENT, Comparison, Series, Spread
+from fedreid_mpi.wording import number_text
 
 Cell = str | int | float | Spread
 
@@ -291,7 +292,7 @@ def _mark(table: Table, row: int, column: int) -> Mark | None:
 
 def _text(cell: Cell) -> str:
     if isinstance(cell, float):
-        return "–" if isnan(cell) else f"{cell:,.1f}" if abs(cell) >= 10 or not cell else f"{cell:#.3g}"
+        return "–" if isnan(cell) else number_text(cell)
     return f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 

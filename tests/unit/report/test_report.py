@@ -261,7 +261,10 @@ def test_plots_are_png_files_that_show_something(runs, tmp_path):
     drawn = write_plots(federated, score_table(federated), tmp_path / "vector", formats=("pdf", "svg"))
     assert {path.suffix for path in drawn} == {".pdf", ".svg"}
     assert len(drawn) == 10
-    assert all(path.read_bytes().startswith((b"%PDF-", b"<?xml")) for path in drawn)
+    contents = [path.read_bytes() for path in drawn]
+    assert all(content.startswith((b"%PDF-", b"<?xml")) for content in contents)
+    assert sum(b"/Subtype /Type0" in content for content in contents) == 5  # letters, no drawings of letters
+    assert not any(b"/Type3" in content for content in contents)
     for path in files:
         pixels = matplotlib.image.imread(path)
         assert min(pixels.shape[:2]) > 300, path.name
