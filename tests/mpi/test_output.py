@@ -22,16 +22,6 @@ PROGRAM = (sys.executable, "-m", "fedreid_mpi")
 MARKUP = r"a [/] b [bold]c :smile: $\foo$ {d}"
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with an archive, an experiment over it and its finished run."""
-    folder = tmp_path_factory.mktemp("output")
-    archives = [write_site(folder / "größe.h5", 10), write_site(folder / "[x].h5", 12, seed=2)]
-    experiment = write_experiment(folder / "e.toml", archives, run={"name": MARKUP})
-    assert run(["train", str(experiment), "--run-dir", str(folder / "run")]) == 0
-    return folder
-
-
 def call(redirection, *arguments, cwd, **environment):
     """Run a command in a shell, its output redirected."""
     return subprocess.run(
@@ -42,6 +32,20 @@ def call(redirection, *arguments, cwd, **environment):
         timeout=100,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    """A folder with archives, an experiment over them and its finished run, and what that wrote in ASCII."""
+    folder = tmp_path_factory.mktemp("output")
+    archives = [write_site(folder / "größe.h5", 10), write_site(folder / "[x].h5", 12, seed=2)]
+    write_experiment(folder / "e.toml", archives, run={"name": MARKUP})
+    return folder, call("", "train", "e.toml", "--run-dir", "run", cwd=folder, PYTHONIOENCODING="ascii")
+
+
+@pytest.fixture(scope="module")
+def folder(played):
+    return played[0]
 
 
 @pytest.mark.parametrize(
@@ -112,9 +116,8 @@ def test_what_the_output_cannot_show_is_a_question_mark(folder, encoding, argume
         assert "?" in shown
 
 
-def test_a_run_is_told_where_the_output_is_ascii(folder, tmp_path):
-    arguments = ("train", "e.toml", "--run-dir", str(tmp_path / "run"))
-    ended = call("", *arguments, cwd=folder, PYTHONIOENCODING="ascii")
+def test_a_run_is_told_where_the_output_is_ascii(played):
+    _, ended = played
     assert ended.returncode == 0, ended.stderr
     assert "gr??e (10)" in ended.stdout.decode("ascii")
 
