@@ -39,7 +39,7 @@ help:
 	@echo 'make mutants  install, then change the mathematics one operator at a time: do the tests notice? (hours)'
 	@echo 'make chaos    install, then kill and damage runs at random moments, and check every promise (long)'
 	@echo 'make soak     install, then run a thousand rounds and check that nothing grows (long)'
-	@echo 'make benchmarks  install, then measure speed and memory, and write docs/performance.md (an hour, on a quiet machine)'
+	@echo 'make benchmarks  install, then measure speed and memory, and write docs/performance.md (half an hour, on a quiet machine)'
 	@echo 'make pages    install, then write the generated pages of the documentation anew'
 	@echo 'make install  make $(VENV) with the package, an MPI library if needed, and what the tests need'
 	@echo 'make clean    remove caches and build outputs; keep $(VENV) and demo/'
