@@ -105,7 +105,7 @@ def measure(options: argparse.Namespace) -> Outcome:
             )
     quarter, whole = rows
     return Outcome(
-        f"{whole['archives']:,} archives of {options.rounds} rounds in {whole['seconds']:.2g} s; "
+        f"{whole['archives']:,} archives of {options.rounds} rounds in {whole['seconds']:.0f} s; "
         f"{whole['MB of memory']:.0f} MB of memory, {quarter['MB of memory']:.0f} MB for a quarter of them",
         whole["MB of memory"] / quarter["MB of memory"],
         rows,

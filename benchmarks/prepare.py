@@ -98,9 +98,9 @@ def measure(options: argparse.Namespace) -> Outcome:
         memory = watch_memory(folder, names, options.memory)
     rates = {threads: options.images / statistics.median(times) for threads, times in seconds.items()}
     ratios = {threads: rates[threads] / rates[0] for threads in rates}
-    relative = ", ".join(f"{ratios[threads]:.2g} times with {threads}" for threads in THREADS[1:])
+    relative = ", ".join(f"{ratios[threads]:.2f} times with {threads}" for threads in THREADS[1:])
     return Outcome(
-        f"{ratios[1]:.2g} times as fast with one thread, {relative}; {max(memory[1:]) - memory[1]:.0f} MB "
+        f"{ratios[1]:.2f} times as fast with one thread, {relative}; {max(memory[1:]) - memory[1]:.0f} MB "
         f"more after {options.memory:,} images than after a tenth of them",
         max(ratios.values()),
         [

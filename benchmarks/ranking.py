@@ -73,7 +73,7 @@ def measure(options: argparse.Namespace) -> Outcome:
     sorting, counting = (statistics.median(values) for values in seconds.values())
     ratio = sorting / counting
     return Outcome(
-        f"{options.queries:,} queries against {options.gallery:,} images in {counting:.2g} s, {ratio:.2g} "
+        f"{options.queries:,} queries against {options.gallery:,} images in {counting:.1f} s, {ratio:.2f} "
         "times as fast as by sorting",
         ratio,
         [

@@ -94,7 +94,7 @@ def measure(options: argparse.Namespace) -> Outcome:
     del network  # it was there throughout
     seconds, taken = rows[-1]["seconds"], rows[-1]["MB at the highest"]
     return Outcome(
-        f"{options.queries:,} queries and {options.gallery:,} images {rows[-1]['way']} in {seconds:,.2g} s "
+        f"{options.queries:,} queries and {options.gallery:,} images {rows[-1]['way']} in {seconds:,.0f} s "
         f"and {taken:,.0f} MB, libraries included; a dense matrix would take {dense:,.0f} MB",
         taken / dense,
         rows,

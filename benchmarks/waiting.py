@@ -61,8 +61,8 @@ def measure(options: argparse.Namespace) -> Outcome:
     rows = on_ranks(options.ranks, "waiting", options.seconds)
     phase, barrier = (row["processor seconds of waiting"] for row in rows)
     return Outcome(
-        f"{options.ranks - 1} waiting ranks spend {phase:.2g} s of processor time while one works for "
-        f"{rows[0]['seconds of work']:.2g} s; in a barrier {barrier:.2g} s",
+        f"{options.ranks - 1} waiting ranks spend {phase:.1f} s of processor time while one works for "
+        f"{rows[0]['seconds of work']:.1f} s; in a barrier {barrier:.1f} s",
         phase / barrier,
         rows,
     )
