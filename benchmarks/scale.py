@@ -165,8 +165,8 @@ def measure(options: argparse.Namespace) -> Outcome:
             faster += f"; {key.partition(':')[0]} are {min(gains):.2f} to {max(gains):.2f} times as fast"
     return Outcome(
         f"{DATASETS * options.images:,} images per round on {words}: {first[words]:.2f} s with "
-        f"{first['clients']} clients, {last[words]:.2f} s with {last['clients']:,} ({ratio:.1f} times){faster}; "
-        f"a client rank holds {first['MB of a client rank']:.0f} and {last['MB of a client rank']:.0f} MB",
+        f"{first['clients']} clients, {last[words]:.2f} s with {last['clients']:,} ({ratio:.1f} times)"
+        f"{faster}; a client rank holds {first['MB of a client rank']:.0f} and {last['MB of a client rank']:.0f} MB",
         ratio,
         rows,
     )
