@@ -158,18 +158,17 @@ def measure(options: argparse.Namespace) -> Outcome:
     first, last = rows[0], rows[-1]
     words = [*first][1]
     ratio = last[words] / first[words]
-    faster = ""
+    told = [
+        f"{DATASETS * options.images:,} images per round on {words}: {first[words]:.2f} s with "
+        f"{first['clients']} clients, {last[words]:.2f} s with {last['clients']:,} ({ratio:.1f} times)"
+    ]
     for key in first:
         if key.endswith(": times as fast"):
             gains = [row[key] for row in rows]
-            faster += f"; {key.partition(':')[0]} are {min(gains):.2f} to {max(gains):.2f} times as fast"
-    return Outcome(
-        f"{DATASETS * options.images:,} images per round on {words}: {first[words]:.2f} s with "
-        f"{first['clients']} clients, {last[words]:.2f} s with {last['clients']:,} ({ratio:.1f} times)"
-        f"{faster}; a client rank holds {first['MB of a client rank']:.0f} and {last['MB of a client rank']:.0f} MB",
-        ratio,
-        rows,
-    )
+            told.append(f"{key.partition(':')[0]} are {min(gains):.2f} to {max(gains):.2f} times as fast")
+    memory = [row["MB of a client rank"] for row in (first, last)]
+    told.append(f"a client rank holds {memory[0]:.0f} and {memory[1]:.0f} MB")
+    return Outcome("; ".join(told), ratio, rows)
 
 
 def main() -> None:
