@@ -4,12 +4,14 @@
 
 The federations of `benchmarks.scale`, played here and by pfl's SimulatedBackend in turn: the same network,
 images, batches, optimiser and memory layout. pfl has one classifier for all clients, and its images lie in
-memory as normalised floats. Needs the package pfl, which nothing else here does.
+memory as normalised floats. Memory is that of a process of each way, at its highest in two rounds. Needs the
+package pfl, which nothing else here does.
 """
 
 import argparse
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -19,7 +21,7 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from benchmarks.playing import Outcome, options_of, play, unavailable
+from benchmarks.playing import Outcome, anonymous_memory, on_ranks, options_of, play, unavailable
 from benchmarks.scale import BATCH, DATASETS, IMAGES, Federation, write_datasets
 from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.data.batches import normalise
@@ -70,37 +72,62 @@ def simulated(archives: list[Path], clients: int) -> Callable[[], float]:
     return play
 
 
+def work(folder: str, clients: int, way: str) -> float:
+    """Play two rounds one way in this process; return the MB it held at its highest."""
+    torch.set_num_threads(1)
+    archives = sorted(Path(folder).glob("*.h5"))
+    play_round = WAYS[way](archives, clients)
+    peak, done = 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.005):
+            peak = max(peak, anonymous_memory())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(2):
+        play_round()
+    done.set()
+    watcher.join()
+    return peak
+
+
+def ours(archives: list[Path], clients: int) -> Callable[[], float]:
+    """Return what plays a round here, in seconds."""
+    return Federation(SingleCommunicator(), archives, clients).play
+
+
+WAYS = {"one process": ours, "pfl": simulated}
+
+
 def measure(options: argparse.Namespace) -> Outcome:
     """Play rounds of all numbers of clients, here and there, in turn."""
     if find_spec("pfl") is None:
         unavailable("needs pfl-research: pip install 'pfl[pytorch]'")
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        write_datasets(Path(name), options.images)
-        archives = sorted(Path(name).glob("*.h5"))
-        ours = {n: Federation(SingleCommunicator(), archives, n).play for n in options.clients}
-        pfl = {n: simulated(archives, n) for n in options.clients}
-        seconds: dict[tuple[int, str], list[float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        write_datasets(Path(folder), options.images)
+        archives = sorted(Path(folder).glob("*.h5"))
+        players = {(n, way): make(archives, n) for n in options.clients for way, make in WAYS.items()}
+        seconds: dict[tuple[int, str], list[float]] = {of: [] for of in players}
         for played in range(options.rounds + 1):  # the first is to warm up
-            for count in options.clients:
-                for way, play_round in (("ours", ours[count]), ("pfl", pfl[count])):
-                    took = play_round()
-                    if played:
-                        seconds.setdefault((count, way), []).append(took)
-    medians = {of: statistics.median(times) for of, times in seconds.items()}
-    rows = [
-        {
-            "clients": count,
-            "one process": medians[count, "ours"],
-            "pfl": medians[count, "pfl"],
-            "ratio": medians[count, "ours"] / medians[count, "pfl"],
-        }
-        for count in options.clients
-    ]
+            for of, play_round in players.items():
+                took = play_round()
+                if played:
+                    seconds[of].append(took)
+        memory = {of: on_ranks(1, "simulation", folder, *of) for of in players}
+    rows = []
+    for count in options.clients:
+        here, there = (statistics.median(seconds[count, way]) for way in WAYS)
+        held = {f"MB, {way}": memory[count, way] for way in WAYS}
+        rows.append({"clients": count, "one process": here, "pfl": there, "ratio": here / there, **held})
     ratios = sorted(row["ratio"] for row in rows)
+    shares = sorted(memory[count, "one process"] / memory[count, "pfl"] for count in options.clients)
+    sizes = f"{options.clients[0]} to {options.clients[-1]:,} clients"
     return Outcome(
-        f"a round of {DATASETS * options.images:,} images takes {ratios[0]:.2f} to {ratios[-1]:.2f} times "
-        f"the seconds of pfl, with {options.clients[0]} to {options.clients[-1]:,} clients",
+        f"{DATASETS * options.images:,} images per round and {sizes}: {ratios[0]:.2f} to {ratios[-1]:.2f} times the "
+        f"seconds of pfl, {shares[0]:.2f} to {shares[-1]:.2f} times its memory",
         statistics.median(ratios),
         rows,
     )
@@ -112,7 +139,7 @@ def main() -> None:
     options.add_argument("--clients", type=int, nargs="+", default=[4, 8, 44, 180, 360, 1000])
     options.add_argument("--images", type=int, default=IMAGES, help="of each dataset")
     options.add_argument("--rounds", type=int, default=5)
-    play(measure, options, {"clients": [4, 8], "images": 80, "rounds": 1})
+    play(measure, options, {"clients": [4, 8], "images": 80, "rounds": 1}, work)
 
 
 if __name__ == "__main__":
