@@ -1,11 +1,16 @@
 """SGD and what it remembers, against `torch.optim.SGD`."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from fedreid_mpi.config import Optimizer
-from fedreid_mpi.federated.sgd import Sgd
+from fedreid_mpi.federated.sgd import Descent, Sgd, descend
+from fedreid_mpi.model import FlatModel, build_network
+from fedreid_mpi.records import Role
+from support.small import experiment
 
 RATES = 0.1, 0.02
 
@@ -81,6 +86,30 @@ def test_without_momentum_there_is_never_any():
     set_gradients(mine, 0)
     sgd.step()
     assert sgd.momentum() is None
+
+
+def descent(*batches):
+    """Descend at a rate of 0 along a loss that is the mean of what belongs to the images."""
+    model = FlatModel(build_network(experiment().model, 3, 1), torch.device("cpu"))
+    held = model.parameters(Role.BACKBONE)
+    sgd = Sgd(((held, 0.0),), SETTINGS[0])
+
+    def loss_of(images, aim):
+        return aim.mean() + 0 * sum(parameter.sum() for parameter in held)
+
+    return descend(
+        model, sgd, [(torch.zeros(len(aim), 3, 8, 4), torch.tensor(aim)) for aim in batches], loss_of, 0
+    )
+
+
+def test_the_loss_is_a_mean_over_images():
+    assert descent([2.0, 4.0, 3.0, 3.0], [7.0, 11.0]) == Descent((4 * 3 + 2 * 9) / 6, 6, 2)
+
+
+def test_where_nothing_is_seen_there_is_no_loss():
+    nothing = descent()
+    assert math.isnan(nothing.loss)
+    assert (nothing.images, nothing.steps) == (0, 0)
 
 
 def test_gradients_are_dropped():
