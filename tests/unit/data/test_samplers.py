@@ -156,7 +156,7 @@ def test_the_table_holds_what_the_configuration_offers():
     assert tuple(SAMPLERS) == get_args(Sampling)
 
 
-@pytest.mark.parametrize(("name", "iterations"), product(SAMPLERS, (1, 5, 6, 13)))
+@pytest.mark.parametrize(("name", "iterations"), [*product(SAMPLERS, (1, 5, 6, 13))])
 def test_iterations_are_epochs_cut_off(name, iterations):
     people, cameras = np.arange(40) % 7, np.arange(40) % 3
     epochs, cut = (
