@@ -152,6 +152,21 @@ def test_jitter_is_that_of_torchvision(kind, at):
     np.testing.assert_allclose(jittered, expected, atol=1e-3)  # its weights of grey have four digits
 
 
+@pytest.mark.parametrize("at", [0.0, 1.0])
+def test_one_jitter_after_another_keeps_to_what_a_pixel_can_hold(at):
+    from torchvision.transforms.v2 import functional
+
+    images = pictures(6)
+    jittered = pixels(augment(images, IMAGENET, settings(jitter=(0.9, 0.9, 0.9, 0)), Fixed(at)))
+    expected = images.permute(0, 3, 1, 2) / 255
+    for kind in ("brightness", "contrast", "saturation"):
+        expected = getattr(functional, f"adjust_{kind}")(expected, 1 + 0.9 * (2 * at - 1))
+    np.testing.assert_allclose(jittered, expected.permute(0, 2, 3, 1), atol=2e-3)
+    turned = pixels(augment(images, IMAGENET, settings(jitter=(0, 0, 0, 0.4)), Fixed(at)))
+    assert turned.min() == pytest.approx(0, abs=1e-6)
+    assert turned.max() == pytest.approx(1, abs=1e-6)
+
+
 def test_a_hue_turned_by_half_a_circle_twice_is_the_old_one():
     images = pictures(6, low=100, high=156)  # pale enough not to be clipped
     half = settings(jitter=(0.0, 0.0, 0.0, 0.5))
