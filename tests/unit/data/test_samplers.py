@@ -45,6 +45,12 @@ def test_an_epoch_is_cut_into_batches(images, drop_last, sizes):
     assert set(rows.tolist()) <= set(range(images))
 
 
+def test_the_configuration_says_whether_the_last_batch_is_dropped():
+    people = np.arange(26)
+    for drop_last, batches in ((False, 4), (True, 3)):
+        assert count_batches(people, people, Federation(batch_size=8, drop_last=drop_last)) == batches
+
+
 def test_epochs_are_shuffled_anew():
     random = generator(0, "epoch")
     first, second = (np.concatenate(list(epoch_batches(32, 8, False, random))) for _ in range(2))
