@@ -15,6 +15,16 @@ def test_all_clients_in_seeded_order(per_round):
     assert len(set(orders)) == len(orders)
 
 
+def test_draws_are_what_they_always_were():
+    """Pinned: a run can be repeated with a later version."""
+    assert select_participants(9, 0, seed=3, round=7) == (2, 5, 0, 7, 6, 4, 8, 1, 3)
+    assert select_participants(9, 4, seed=4, round=7) == (1, 4, 7, 0)
+
+
+def test_one_client_is_enough():
+    assert select_participants(1, 0, seed=3, round=7) == select_participants(1, 1, seed=3, round=7) == (0,)
+
+
 def test_fewer_are_the_head_of_the_same_order():
     order = select_participants(9, 0, seed=4, round=2)
     assert select_participants(9, 3, seed=4, round=2) == order[:3]
