@@ -48,6 +48,12 @@ def test_equal_rows_are_told_one_by_one():
     assert cosine_distance([[0.0, 0.0], [1.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]) == 0.5
 
 
+def test_the_length_of_logits_does_not_matter():
+    assert cosine_distance([[1e-3, 0.0], [1e-6, 1e-6]], [[2e-3, 0.0], [0.0, 1e-9]]) == pytest.approx(
+        (1 - 0.5**0.5) / 2
+    )
+
+
 def test_rounding_does_not_lead_out_of_the_range():
     # Of these two directions the cosine comes out as 1 + 2^-51.
     assert cosine_distance([[0.98, 0.08]], [[2.548, 0.208]]) == 0.0
