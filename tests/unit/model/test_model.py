@@ -201,6 +201,15 @@ def test_a_client_uses_the_first_rows_of_the_largest_classifier():
     assert model.network(images()).shape == (4, 7)
 
 
+def test_only_the_classifier_is_cut():
+    model = flat(identities=5)
+    for spec, own in zip(model.specs, model.specs_for(2), strict=True):
+        if spec.role is Role.CLASSIFIER:
+            assert (own.shape, own.offset, own.stride) == ((2, *spec.shape[1:]), spec.offset, spec.stride)
+        else:
+            assert own == spec
+
+
 def test_trainable_parameters_are_grouped_by_role():
     model = flat(config.Model(backbone="small", embedding_dim=16, neck="bnneck"))
     names = {id(parameter): name for name, parameter in model.network.named_parameters()}
