@@ -181,6 +181,20 @@ def test_a_student_that_is_not_scored_is_only_taught(federation):
     assert record.phase_seconds.keys() == {"train", "aggregate", "distil"}
 
 
+def test_each_group_has_a_student_of_its_own(federation):
+    """Each begins with its group's model and does not move far from it."""
+    state = federation(
+        public=True,
+        distillation={"enabled": True, "lr": 1e-4},
+        clustering={"enabled": True, "max_distance": 1e-9},
+    )
+    record, trained = play(state, plan(cluster=True, distil=True))
+    assert record.distillation_loss.keys() == {0, 1, 2}
+    for client, model in enumerate(state.progress.models):
+        moved = {other: float((model - values).abs().max()) for other, values in trained.items()}
+        assert 0 < moved.pop(client) < min(moved.values()) / 10
+
+
 def test_there_is_a_heartbeat_before_each_batch(federation):
     """Clients train on two, one and one batches, and each teaches on five, from which the student learns."""
     state, beats = federation(public=True, distillation={"enabled": True}), []
