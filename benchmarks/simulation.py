@@ -124,10 +124,10 @@ def measure(options: argparse.Namespace) -> Outcome:
         rows.append({"clients": count, "one process": here, "pfl": there, "ratio": here / there, **held})
     ratios = sorted(row["ratio"] for row in rows)
     shares = sorted(memory[count, "one process"] / memory[count, "pfl"] for count in options.clients)
-    sizes = f"{options.clients[0]} to {options.clients[-1]:,} clients"
+    sizes = f"{DATASETS * options.images:,} images per round, {options.clients[0]} to {options.clients[-1]:,}"
     return Outcome(
-        f"{DATASETS * options.images:,} images per round and {sizes}: {ratios[0]:.2f} to {ratios[-1]:.2f} times the "
-        f"seconds of pfl, {shares[0]:.2f} to {shares[-1]:.2f} times its memory",
+        f"{sizes} clients: {ratios[0]:.2f} to {ratios[-1]:.2f} times the seconds of pfl, {shares[0]:.2f} to "
+        f"{shares[-1]:.2f} times its memory",
         statistics.median(ratios),
         rows,
     )
