@@ -85,7 +85,7 @@ def command(
     for line in refused:
         click.echo(line)
     if not names:
-        click.echo("timm:NAME stands for any network of timm that gives a feature; name it to list it here.")
+        click.echo("timm:NAME is any network of timm that gives a feature vector; name it to list it here.")
 
 
 def _channels(values: Sequence[float]) -> str:

@@ -64,7 +64,7 @@ def _inspect_tensors(path: Path, verify: bool, backbone: str | None, size: tuple
     if is_own_model(path):
         inspect_model(path)  # which reads all of it, its digest included
     elif verify:
-        raise ConfigurationError(f"--verify: {path} is a file of weights, of which there is no specification")
+        raise ConfigurationError(f"--verify: {path} is a file of weights, which has no specification")
     else:
         inspect_weights(path, backbone, size)
 
@@ -86,7 +86,7 @@ def _verify(path: Path, kind: str) -> None:
     elif kind == FEATURES.kind:
         faults = verify_features(path)
     else:
-        raise DataError(f"{path}: an archive of kind '{kind}', of which there is no specification")
+        raise DataError(f"{path}: an archive of kind '{kind}', which has no specification")
     for fault in faults:
         click.echo(f"{path}: {fault}")
     if faults:

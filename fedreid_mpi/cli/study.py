@@ -58,7 +58,7 @@ _LOG = logging.getLogger(__name__)
     type=click.IntRange(min=0),
     envvar="SLURM_ARRAY_TASK_ID",
     metavar="K",
-    help="Run only the K-th run of the list, from 0 (default: SLURM_ARRAY_TASK_ID, else all).",
+    help="Run only the K-th run of the list, from 0 (default: SLURM_ARRAY_TASK_ID, or all).",
 )
 @click.option(
     "--set",

@@ -176,7 +176,7 @@ def _with_absolute_paths(experiment: Experiment, label: str, folder: Path) -> Ex
             str(whole).encode()
         except UnicodeEncodeError as error:
             raise ConfigurationError(
-                f"{label}: {key}: {str(whole)!r} is no UTF-8, expected another name"
+                f"{label}: {key}: {str(whole)!r} is not UTF-8, expected another name"
             ) from error
         return whole
 

@@ -28,5 +28,5 @@ class Privacy(Section):
         0.0, description="standard deviation of the noise on the sum of updates, as a multiple of the clip"
     )
     delta: Annotated[float, Field(gt=0, lt=1)] = Field(
-        1e-5, description="δ, the chance by which ε may fail to bound what is learnt of a client"
+        1e-5, description="δ, the probability that ε does not bound what is learnt about a client"
     )

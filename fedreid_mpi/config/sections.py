@@ -49,7 +49,7 @@ class Data(Section):
     stage: str = Field(
         "",
         description="folder on each node's own disk that archives are copied to first; $VARIABLES are filled "
-        "in on the node; empty: they are read where they lie",
+        "in on the node; empty: they are read in place",
     )
 
     @property
@@ -104,7 +104,7 @@ class Reliability(Section):
 class Compute(Section):
     """Devices and arithmetic."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU where there is one")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: a GPU if there is one")
     precision: Literal["fp32", "tf32", "bf16"] = Field(
         "fp32", description="arithmetic of training and features"
     )

@@ -22,7 +22,7 @@ class StudySection(Section):
     """The table ``[study]``."""
 
     name: str = Field(min_length=1, description="name of the study")
-    base: File = Field(description="experiment that all methods start from, beside the suite")
+    base: File = Field(description="experiment that all methods start from, relative to the suite")
     seeds: Annotated[tuple[Annotated[int, Field(ge=0)], ...], Listed] = Field(
         min_length=1, description="each method is run with each of them"
     )

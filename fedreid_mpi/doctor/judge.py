@@ -103,7 +103,7 @@ def _software(report: Report) -> Found:
                 text = (
                     f"{name} is {rank.versions[name]} on rank {rank.rank}, {first.versions[name]} on rank 0"
                 )
-                yield Level.WARNING, text, "use one environment on all nodes: results may differ otherwise"
+                yield Level.WARNING, text, "use one environment on all nodes, or results may differ"
     slowest = max(report.ranks, key=lambda rank: rank.import_seconds)
     if slowest.import_seconds > LONGEST_IMPORT:
         yield (

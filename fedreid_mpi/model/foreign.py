@@ -54,7 +54,7 @@ def what_it_is(path: Path, error: Exception) -> str:
         if head.startswith(beginning):
             return words
     if _HTML.match(head):
-        return "a web page, as is saved where a download needs a login or a click"
+        return "a web page, as is saved if a download needs a login or a click"
     if not _CONTROL.search(head):
         return f"a text, which begins {head.decode(errors='replace').strip()[:40]!r}"
     return "of no kind that is known, or damaged"

@@ -42,7 +42,7 @@ def choice_of_round(study: Study) -> Answer:
             tables.append(
                 Table(f"a-{when}-{metric.lower()}", caption, columns, tuple(rows), folded=metric != "rank-1")
             )
-    basis = "those of the four large datasets that are there" if large else "all datasets, as none is large"
+    basis = "those of the four large datasets that were used" if large else "all datasets, as none is large"
     claims = [
         "The last round is what a user gets. The paper reports the mean of the three best evaluated rounds: "
         f"here, the rounds in which the reported model has the highest mean rank-1 on {basis}.",

@@ -86,7 +86,7 @@ def compared(
     if last is None:
         what = "number of local epochs" if epochs else "round"
         names = ", ".join(dict.fromkeys(method.name for method in methods))
-        return [f"There is no {what} that all runs of {names} have evaluated."], []
+        return [f"No {what} was evaluated in all runs of {names}."], []
     when = f"epochs:{last}" if epochs else last
     comparisons = [compare(sides, when, metric, models) for metric in METRICS]
     exhibits: list[Table | Picture] = [

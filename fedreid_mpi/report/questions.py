@@ -171,7 +171,7 @@ def combinations(study: Study) -> Answer:
         said, shown = compared_by_model(f"7-combinations{suffix(number)}", "Combined optimisations", sides)
         claims += said
         exhibits += shown
-    wanted = [] if whole else ["a method with two optimisations and one with none of them, otherwise alike"]
+    wanted = [] if whole else ["a method with two optimisations and one with none of them, otherwise equal"]
     return Answer("together", "Optimisations combined", tuple(claims), tuple(exhibits), _wanted(wanted))
 
 

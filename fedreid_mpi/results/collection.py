@@ -105,7 +105,7 @@ def collect(
                 check()
                 done()
             if not rows:
-                raise DataError(f"{path}: not written, there is no run to collect")
+                raise DataError(f"{path}: not written: no run to collect")
             _write_index(file, rows)
         seal(temporary)
     return len(rows)

@@ -95,7 +95,7 @@ def summarise(source: Source) -> RunSummary:
     try:
         settings = settings_of(str(attributes["configuration"]))
     except tomllib.TOMLDecodeError as error:
-        raise DataError(f"{source}: its configuration is no TOML: {error}") from error
+        raise DataError(f"{source}: its configuration is not TOML: {error}") from error
     mode = str(settings.get("federation", {}).get("mode", "federated"))
     round = int(max(arrays["rounds/round"], default=-1))
     rounds = int(settings.get("run", {}).get("rounds", round))

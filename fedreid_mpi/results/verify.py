@@ -132,13 +132,13 @@ def _rule_faults(archive: h5py.Group) -> Iterator[str]:
     try:
         arrays = {field.path: read_field(archive, field) for field in fields_in(archive)}
     except ValueError as error:
-        yield f"a list of whole numbers is none: {error}"
+        yield f"not a list of whole numbers: {error}"
         return
     try:
         tomllib.loads(str(plain(archive.attrs["configuration"])))
         json.loads(str(plain(archive.attrs["versions"])))
     except ValueError as error:
-        yield f"configuration is no TOML, or versions no JSON: {error}"
+        yield f"configuration is not TOML, or versions not JSON: {error}"
     for name in ("ranks/rank", "client", "other_client"):
         if not np.array_equal(arrays[name], np.arange(len(arrays[name]))):
             yield f"/{name} does not count from 0"
@@ -162,7 +162,7 @@ def _participation_faults(arrays: _Arrays) -> Iterator[str]:
         arrays["rounds/round"], arrays["rounds/position"], arrays["rounds/participated"], strict=True
     ):
         if sorted(row[trained]) != list(range(trained.sum())) or (row[~trained] != -1).any():
-            yield f"/rounds/position of round {number} is no order of its participants"
+            yield f"/rounds/position of round {number} is not an order of its participants"
 
 
 def _score_faults(arrays: _Arrays) -> Iterator[str]:

@@ -290,11 +290,11 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(content)
     except ValidationError as error:
-        raise DataError(f"{path}: is no manifest of a checkpoint: {error.errors()[0]['msg']}") from error
+        raise DataError(f"{path}: is not a manifest of a checkpoint: {error.errors()[0]['msg']}") from error
     names = [file.name for file in manifest.files]
     for name in (*names, *manifest.models):
         if name not in names or not _FILE.fullmatch(name):
-            raise DataError(f"{path}: names the file {name!r}, expected one of its own folder")
+            raise DataError(f"{path}: names the file {name!r}, expected one in its own folder")
     return manifest
 
 

@@ -63,7 +63,7 @@ def require_company(experiment: Experiment, specs: Sequence[ClientSpec], plan: R
         if together[specs[client].dataset * plan.edge] == 1:
             raise ConfigurationError(
                 f"privacy.secure_aggregation = true hides all but sums, but in round {plan.round} client "
-                f"{specs[client].name} averages with nobody, expected at least two clients together"
+                f"{specs[client].name} averages alone, expected at least two clients together"
             )
 
 

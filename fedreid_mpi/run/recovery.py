@@ -101,7 +101,7 @@ class FailureLog:
             clients = [names[id] for id in placement[rank]]
             parts = ["the server"] * (rank == 0) + clients or ["idle"]
             words.append(f"rank {rank} of {loss.size} on {host} ({', '.join(parts)})")
-        fate = "drop: its clients take no further part" if self._drop else "replace: others host its clients"
+        fate = "drop: its clients drop out" if self._drop else "replace: others host its clients"
         return f"{'; '.join(words)}; {fate if len(words) == 1 else fate.replace('its', 'their')}"
 
 

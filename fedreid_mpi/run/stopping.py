@@ -131,7 +131,7 @@ class StopController:
             return f"the file {STOP_FILE}"
         left, needed = self.seconds_left(), SLACK * max(lengths, default=0.0)
         if left is not None and left <= needed:
-            return f"time limit: {max(left, 0):.0f} s are left, a round may take {needed:.0f} s"
+            return f"time limit: {max(left, 0):.0f} s left, a round may take {needed:.0f} s"
         return ""
 
 

@@ -63,7 +63,7 @@ def parse_time(text: str) -> int | None:
         return None
     match = _TIME.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no time that SLURM knows")
+        raise ValueError(f"{text!r} is not a time that SLURM knows")
     parts = {name: int(value) for name, value in match.groupdict().items() if value is not None}
     seconds = 86400 * parts.pop("days", 0)
     return seconds + sum({"h": 3600, "m": 60, "s": 1}[name[0]] * value for name, value in parts.items())
@@ -100,7 +100,7 @@ def _count(text: str) -> int:
     """Return a count, e.g. ``48``, ``48+`` or ``2K``."""
     match = _COUNT.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is no count")
+        raise ValueError(f"{text!r} is not a count")
     return int(match[1]) * (1024 if match[2] else 1)
 
 
@@ -137,7 +137,7 @@ def refusals(resources: Resources, partitions: Mapping[str, Partition]) -> Itera
         return
     chosen, where = [partitions[name] for name in wanted], ",".join(wanted)
     if not any(partition.is_up for partition in chosen):
-        yield f"--partition {where} takes no jobs at present"
+        yield f"--partition {where} accepts no jobs at present"
     longest = None if any(each.limit is None for each in chosen) else max(each.limit or 0 for each in chosen)
     if longest is not None and resources.time:
         asked = parse_time(resources.time)

@@ -247,4 +247,4 @@ def test_a_folder_whose_name_is_no_text(folder, tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     with pytest.raises(SystemExit, match="2"):
         run(["train", "e.toml", "--run-dir", "new"])
-    assert "is no UTF-8, expected another name" in capsys.readouterr().err
+    assert "is not UTF-8, expected another name" in capsys.readouterr().err

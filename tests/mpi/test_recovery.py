@@ -66,7 +66,7 @@ def test_a_rank_that_hangs_is_dropped_as_if_its_client_were_away(experiment, tmp
     events = [event for event in results.events if event.kind == "rank-lost"]
     assert len(events) == 1
     assert events[0].text.startswith("rank 2 of 4 on ")
-    assert events[0].text.endswith(" (harbour); drop: its clients take no further part")
+    assert events[0].text.endswith(" (harbour); drop: its clients drop out")
     first = events[0].round
     assert 2 <= first <= 3
     assert results.participated[:, 0].tolist() == [0 < round < first for round in range(4)]

@@ -337,7 +337,7 @@ def test_an_archive_that_is_still_written_is_not_called_damaged(tmp_path):
 def test_an_archive_of_a_crashed_writer_is_refused(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.create_dataset("images", (3, 4, 4, 3), "u1")
-    with pytest.raises(DataError, match="an HDF5 file of something else"):
+    with pytest.raises(DataError, match="not an archive of fedreid_mpi, but another HDF5 file"):
         DatasetArchive.open(tmp_path / "x.h5")
 
 

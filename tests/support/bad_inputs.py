@@ -423,7 +423,7 @@ OF_ARCHIVES = {
     "empty": Bad("site.h5: not an HDF5 file", DATA, spoil=write("site.h5", b"")),
     "truncated": Bad("site.h5: damaged or truncated HDF5 file", DATA, spoil=cut("site.h5")),
     "foreign": Bad(
-        "site.h5: an HDF5 file of something else, expected an archive of fedreid_mpi",
+        "site.h5: not an archive of fedreid_mpi, but another HDF5 file",
         DATA,
         spoil=edit("site.h5", lambda file: file.attrs.clear()),
     ),
@@ -968,7 +968,7 @@ OF_RUN_DIRECTORIES = {
         spoil=each(pipe, [name.replace("manifest.json", "rank_0.safetensors") for name in MANIFESTS]),
     ),
     "manifests-of-files-outside": Bad(
-        r"manifest.json: names the file '../../../site.h5', expected one of its own folder",
+        r"manifest.json: names the file '../../../site.h5', expected one in its own folder",
         DATA,
         command=RESUME,
         spoil=each(listing("../../../site.h5"), MANIFESTS),

@@ -14,7 +14,7 @@ from fedreid_mpi.wording import counted
     "-o",
     "--output",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The file (default: the name of the run's folder with .h5, beside it).",
+    help="The file (default: the name of the run's folder with .h5, next to it).",
 )
 @SHARED
 def command(run: Path, output: Path | None) -> None:

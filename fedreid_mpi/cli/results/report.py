@@ -33,9 +33,9 @@ _LOG = logging.getLogger(__name__)
     type=click.Path(path_type=Path),
     metavar="FOLDER",
     help="Folder for the page and its files; files of the same names are replaced (default: report in the "
-    "first of PATHS, FILE-report beside a file).",
+    "first of PATHS, FILE-report next to a file).",
 )
-@figure_formats("Files of the figures beside the page, which holds its own; may be repeated.")
+@figure_formats("Format of the figures' files, besides those in the page itself; may be repeated.")
 @logged()
 @SHARED
 def command(paths: tuple[Path, ...], output: Path | None, formats: tuple[str, ...]) -> None:

@@ -42,7 +42,7 @@ _EVENTS_SHOWN = 10
     "--plots",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder for the plots (default: RUN_DIR/plots, FILE-plots beside a file, STUDY-plots/RUN).",
+    help="Folder for the plots (default: RUN_DIR/plots, FILE-plots next to a file, STUDY-plots/RUN).",
 )
 @click.option(
     "--ledger",

@@ -100,7 +100,7 @@ def _extra(context: click.Context, parameter: click.Parameter, values: tuple[str
 
 _COUNT = click.IntRange(min=1)
 _OPTIONS = (
-    click.option("--nodes", type=_COUNT, help="Nodes.  [default: as many as have the GPUs, else 1]"),
+    click.option("--nodes", type=_COUNT, help="Nodes.  [default: as many as have the GPUs, or 1]"),
     click.option("--gpus-per-node", type=click.IntRange(min=0), default=0, help="GPUs of each node."),
     click.option(
         "--ranks",
@@ -132,7 +132,7 @@ _OPTIONS = (
         type=click.Path(path_type=Path),
         default=Path("jobs/env.sh"),
         show_default=True,
-        help="The site's settings; the job scripts are beside it.",
+        help="The site's settings; the job scripts are in the same folder.",
     ),
     click.option(
         "--launcher",

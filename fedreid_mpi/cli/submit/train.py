@@ -105,7 +105,7 @@ def _common_folder(experiment: Experiment) -> Path:
     folders = sorted({path.resolve().parent for path in (*data.archives, *data.unseen)})
     if len(folders) > 1:
         raise ConfigurationError(
-            "--prepare writes into one folder, but data.archives and data.unseen lie in "
+            "--prepare writes into one folder, but data.archives and data.unseen are in "
             f"{', '.join(map(str, folders))}"
         )
     return folders[0]

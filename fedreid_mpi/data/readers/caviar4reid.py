@@ -45,7 +45,9 @@ def read(root: Path, choices: Choices) -> Listing:
         cameras[view.pid].add(view.camid)
     both = sorted(pid for pid, seen in cameras.items() if len(seen) > 1)
     if not both:
-        raise DataError(f"{root}: nobody has images up to {FIRST_CAMERA} and above, so nobody can be tested")
+        raise DataError(
+            f"{root}: no person has images up to {FIRST_CAMERA} and above, so there is nothing to test"
+        )
     tested = set(sample(both, TESTED, generator(choices.seed, "caviar4reid", "identities")))
     return Listing(
         (

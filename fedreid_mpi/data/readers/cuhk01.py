@@ -55,7 +55,7 @@ READER = Reader(
                 MOSTLY_TRAINED: client_counts(cameras=2, train=(871, 3_484), query=(100, 200), gallery=200),
             },
             levels=(".", "campus"),
-            split_file="split.json beside meta.json, or with other --splits splits.json",
+            split_file="split.json next to meta.json, or with other --splits splits.json",
         ),
         *small_variants("cuhk01", COUNTS),
     ),

@@ -151,7 +151,7 @@ def _find_config(root: Path, half: str) -> Path:
         if path.is_file():
             return path
     raise DataError(
-        f"{root}: no {name} in it or beside it, which has the new protocol's split "
+        f"{root}: no {name} in it or next to it, which has the new protocol's split "
         f"(--split-file names it elsewhere, --splits {CLASSIC} does without)"
     )
 
@@ -168,7 +168,7 @@ def _new_protocol(path: Path, release: Path, half: str, shots: Mapping[str, Shot
     }
     for key, found in (("labels", [shots[name].pid for name in names]), ("camId", _cameras(matches))):
         if columns[key] != found:
-            raise DataError(f"{path}: {key} says other than the file names and {release} do")
+            raise DataError(f"{path}: {key} disagrees with the file names and {release}")
     records: list[Record] = []
     for key, role in ROLES.items():
         if strange := [index for index in columns[key] if not 1 <= index <= len(names)]:

@@ -123,7 +123,7 @@ READER = Reader(
             splits={BENCHMARK: DRAWN, "standard": STANDARD},
             whole=WHOLE,
             levels=(".", "Persons"),
-            split_file="split.json beside meta.json, or with --splits standard splits.json",
+            split_file="split.json next to meta.json, or with --splits standard splits.json",
         ),
         *small_variants("ilids", COUNTS, DRAWN, WHOLE),
     ),

@@ -52,7 +52,7 @@ def read(root: Path, choices: Choices) -> Listing:
             f"gt_bbox: {len(used)} of {len(boxes)} boxes serve multi-query scoring, others are left out"
         )
     if (root / "images").is_dir():
-        notes.append("images: the 500k distractors are no part of the benchmark and are left out")
+        notes.append("images: the 500k distractors are not part of the benchmark and are left out")
     return Listing((tuple(records),), notes=tuple(notes))
 
 

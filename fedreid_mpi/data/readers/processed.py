@@ -175,7 +175,7 @@ def public_variant(counts: Mapping[str, int]) -> Variant:
             for person, pid in _people(root, "train_all")
             for name in list_images(root, f"train_all/{person}")
         ]
-        return Listing((tuple(records),), notes=("file names tell no cameras here: all are stored as 0",))
+        return Listing((tuple(records),), notes=("file names have no cameras here: all are stored as 0",))
 
     return Variant(
         name="processed",
@@ -199,7 +199,7 @@ def _camera_variants(
         recognise=holds("cam_0", "cam_1", "meta.json", "split.json"),
         read=split,
         splits={BENCHMARK: counts},
-        split_file="split.json beside meta.json",
+        split_file="split.json next to meta.json",
     )
     without = replace(
         with_file,

@@ -122,7 +122,7 @@ def _choose(reader: Reader, places: Sequence[Recognised]) -> Recognised:
         if other.variant.if_alone == first.variant.if_alone and not nested:
             raise DataError(
                 f"{reader.name} is there twice: {first.folder} is variant {first.variant.name}, "
-                f"{other.folder} variant {other.variant.name}; name the folder that is meant with --dataset "
+                f"{other.folder} variant {other.variant.name}; name the right folder with --dataset "
                 f"{reader.name}, or move the other away"
             )
     return first

@@ -245,7 +245,7 @@ def read_identity_split(path: Path) -> IdentitySplit:
                     known.update((len(identities), str(name)) for name in listed)
                 identities.append((len(first), len(second)))
             case _:
-                raise DataError(f"{meta}: identity {len(identities)} is no pair of lists of images")
+                raise DataError(f"{meta}: identity {len(identities)} is not a pair of lists of images")
     content = read_json(path)
     parts: list[frozenset[int]] = []
     for key in ("trainval", "test_probe", "test_gallery"):

@@ -39,7 +39,7 @@ READER = Reader(
             recognise=holds("cam_a", "cam_b"),
             read=read,
             splits={BENCHMARK: COUNTS, "standard": COUNTS},
-            split_file="split.json beside meta.json, or with --splits standard splits.json",
+            split_file="split.json next to meta.json, or with --splits standard splits.json",
         ),
         *small_variants("viper", COUNTS),
     ),

@@ -144,7 +144,7 @@ def write_benchmark(
     for dataset in datasets:
         folder = root / place_of(dataset, variant).folder
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise ConfigurationError(f"{folder} is there already: remove it, or name another folder")
+            raise ConfigurationError(f"{folder} already exists: remove it, or name another folder")
     try:
         root.mkdir(parents=True, exist_ok=True)
         # The processes have ended, and write no more, when the folder is removed.

@@ -80,7 +80,7 @@ def open_part(path: Path, group: str) -> Iterator[h5py.File]:
         with h5py.File(path, "r", locking=False) as file:
             kind = plain(file.attrs.get("kind"))
             if not (isinstance(kind, str) and kind.startswith(KIND_PREFIX)):
-                raise DataError(f"{path}: an HDF5 file of something else, expected an archive of fedreid_mpi")
+                raise DataError(f"{path}: not an archive of fedreid_mpi, but another HDF5 file")
             here = group == "/" or file.get(group, getclass=True, getlink=True) is h5py.HardLink
             if here and not sealed:
                 _require_room(path, file[group])

@@ -209,4 +209,4 @@ def scale_faults(archive: h5py.Group, schema: Schema) -> Iterator[str]:
             if dimension.label != axis or (attached != [scale] and name != scale):
                 yield f"{name} has axis {dimension.label} on {attached}, expected {axis} on {scale}"
             if name == scale and not dataset.is_scale:
-                yield f"{name} is no dimension scale"
+                yield f"{name} is not a dimension scale"

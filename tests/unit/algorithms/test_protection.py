@@ -42,13 +42,13 @@ def test_a_round_in_which_only_one_client_is_there_is_found_before_the_first(tmp
     experiment = load(
         tmp_path, archives, run={"rounds": 3}, federation={"clients": "camera", "availability": away}
     )
-    with pytest.raises(ConfigurationError, match="in round 2 client mall-camera2 averages with nobody"):
+    with pytest.raises(ConfigurationError, match="in round 2 client mall-camera2 averages alone"):
         require_protection(experiment, SPECS, 3)
 
 
 def test_a_client_that_is_alone_in_its_edge_is_found(tmp_path, archives):
     experiment = load(tmp_path, archives, federation={"clients": "camera", "edge_rounds": 1})
-    with pytest.raises(ConfigurationError, match="in round 1 client campus-camera1 averages with nobody"):
+    with pytest.raises(ConfigurationError, match="in round 1 client campus-camera1 averages alone"):
         require_protection(experiment, SPECS, 3)
 
 

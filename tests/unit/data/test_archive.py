@@ -146,7 +146,7 @@ def test_other_files_are_refused(tmp_path, path):
     refused("not an HDF5 file")
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["images"] = 1
-    refused("an HDF5 file of something else")
+    refused("not an archive of fedreid_mpi, but another HDF5 file")
     with h5py.File(tmp_path / "other.h5", "r+") as file:
         file.attrs["kind"] = "fedreid_mpi results"
     refused("an archive of kind 'fedreid_mpi results', expected 'fedreid_mpi dataset'")

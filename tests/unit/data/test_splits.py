@@ -280,7 +280,7 @@ def test_wrong_numbers_of_identities_are_refused(tmp_path, trainval, probe, gall
 def test_files_of_something_else_are_refused(tmp_path):
     path = trees_small.write_identity_split(tmp_path, [(1, 1)] * 2, [0], [1])
     trees_small.write_json(tmp_path / "meta.json", {"identities": [[["a"], ["b"]], ["c"]]})
-    with pytest.raises(DataError, match=r"meta\.json: identity 1 is no pair of lists of images"):
+    with pytest.raises(DataError, match=r"meta\.json: identity 1 is not a pair of lists of images"):
         read_identity_split(path)
     trees_small.write_json(tmp_path / "meta.json", ["a"])
     with pytest.raises(DataError, match=r"meta\.json: it has no list 'identities'"):

@@ -83,7 +83,7 @@ def test_other_names_in_caviar_are_refused(tmp_path, name):
 
 def test_a_caviar_of_one_camera_is_refused(tmp_path):
     folder = trees.touch_tree(tmp_path, ["0001001.jpg", "0002010.jpg"])
-    with pytest.raises(DataError, match="nobody has images up to 10 and above"):
+    with pytest.raises(DataError, match="no person has images up to 10 and above"):
         read("caviar4reid", folder)
 
 

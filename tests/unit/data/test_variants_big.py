@@ -286,7 +286,7 @@ def test_cuhk03_needs_its_protocol(tmp_path):
     write_cuhk03(tmp_path, "v5")
     config = tmp_path / "cuhk03_new_protocol_config_detected.mat"
     elsewhere = config.rename(tmp_path / "config.mat")
-    with pytest.raises(DataError, match=r"no cuhk03_new_protocol_config_detected\.mat in it or beside it"):
+    with pytest.raises(DataError, match=r"no cuhk03_new_protocol_config_detected\.mat in it or next to it"):
         read("cuhk03-np", tmp_path)
     assert read("cuhk03-np", tmp_path, split_file=elsewhere)[2].splits
     with pytest.raises(ConfigurationError, match="has the classic splits"):
@@ -296,8 +296,8 @@ def test_cuhk03_needs_its_protocol(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": np.ones((35, 1), np.uint16)}, "labels says other"),
-        ({"camId": np.ones((35, 1), np.uint8)}, "camId says other"),
+        ({"labels": np.ones((35, 1), np.uint16)}, "labels disagrees"),
+        ({"camId": np.ones((35, 1), np.uint8)}, "camId disagrees"),
         ({"train_idx": np.array([[0]])}, "train_idx holds 0, expected 1 to"),
         ({"gallery_idx": np.array([[99]])}, "gallery_idx holds 99"),
         ({"gallery_idx": np.array([[1.5]])}, "gallery_idx: found float64 of shape .1, 1., expected whole"),

@@ -313,7 +313,7 @@ def test_a_lone_run_says_what_is_missing(study, tmp_path):
     assert "Not answerable: add standalone (federation.mode = &quot;local&quot;); FedNova (" in page
     assert "Not answerable: add two methods that differ in distillation alone." in page
     assert "methods that differ in federation.mode alone (local, federated, centralised)" in page
-    assert "a method with two optimisations and one with none of them, otherwise alike" in page
+    assert "a method with two optimisations and one with none of them, otherwise equal" in page
     assert "±" not in page.replace("<li>± is", "").replace("whiskers ± deviation", "")
 
 

@@ -200,7 +200,7 @@ def test_with_nothing_to_collect_nothing_is_written(tmp_path, capsys, study):
     shutil.copy(study, path)
     (tmp_path / "empty").mkdir()
     assert fedreid(["results", "collect", str(tmp_path / "empty"), "-o", str(path)]) == 3
-    assert "there is no run to collect" in capsys.readouterr().err
+    assert "no run to collect" in capsys.readouterr().err
     assert path.read_bytes() == study.read_bytes()
     assert sorted(each.name for each in tmp_path.iterdir()) == ["empty", "study.h5"]
     nowhere = tmp_path / "none" / "study.h5"

@@ -182,4 +182,4 @@ def test_what_is_no_list_of_numbers_is_a_fault(folder, tmp_path):
         file["ranks/clients"][0] = "0,one"
         hand_made.renew_digest(file)
     (fault,) = verify_results(path)
-    assert fault.startswith("a list of whole numbers is none: ")
+    assert fault.startswith("not a list of whole numbers: ")

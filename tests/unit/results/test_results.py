@@ -269,7 +269,7 @@ def damage(path: Path, how: str) -> None:
         ("truncated", "damaged or truncated HDF5 file"),
         ("text", "not an HDF5 file"),
         ("empty", "not an HDF5 file"),
-        ("foreign", "an HDF5 file of something else"),
+        ("foreign", "not an archive of fedreid_mpi, but another HDF5 file"),
         ("version", "format version 99, expected 2 to 3"),
         ("lacking", "content_digest is not that of the content"),
     ],

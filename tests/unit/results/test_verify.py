@@ -253,7 +253,9 @@ def test_results_that_break_rules_are_named(segment):
     )
     change(put("cmc_rank", 3, 5), "/cmc_rank is not 1 to 50")
     change(put("evaluations/model", 0, "other"), f"/evaluations/model is not {', '.join(ModelKind)}")
-    change(put("rounds/position", (1, 0), 2), "/rounds/position of round 2 is no order of its participants")
+    change(
+        put("rounds/position", (1, 0), 2), "/rounds/position of round 2 is not an order of its participants"
+    )
     change(put("evaluations/mean_ap", (0, 0, 0), 1.5), "/evaluations/mean_ap is not within 0 and 1")
     change(put("evaluations/cmc", (0, 0, 0, 49), 0), "/evaluations/cmc falls with the rank")
     change(
@@ -265,7 +267,7 @@ def test_results_that_break_rules_are_named(segment):
     change(lambda file: file.attrs.create("seed", "one"), "attribute seed is 'one', expected integer")
     change(
         lambda file: file.attrs.modify("configuration", "rounds ="),
-        "configuration is no TOML, or versions no JSON: Invalid value (at end of document)",
+        "configuration is not TOML, or versions not JSON: Invalid value (at end of document)",
     )
     change(
         lambda file: file["rounds/loss"].attrs.modify("units", "m"),
@@ -332,4 +334,4 @@ def test_an_archive_of_no_known_kind_is_refused(tmp_path, capsys):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file.attrs["kind"] = "fedreid_mpi checkpoint"
     assert cli.run(["inspect", "--verify", str(tmp_path / "x.h5")]) == 3
-    assert "of kind 'fedreid_mpi checkpoint', of which there is no specification" in error_line(capsys)
+    assert "of kind 'fedreid_mpi checkpoint', which has no specification" in error_line(capsys)

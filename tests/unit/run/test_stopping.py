@@ -97,10 +97,10 @@ def test_a_round_that_would_not_fit_is_not_begun(tmp_path):
 
     stop = StopController(1000.0)
     assert reason(stop) == reason(stop, 700.0) == reason(stop, 770.0, 5.0) == ""
-    assert reason(stop, 5.0, 800.0) == "time limit: 970 s are left, a round may take 1000 s"
+    assert reason(stop, 5.0, 800.0) == "time limit: 970 s left, a round may take 1000 s"
     assert reason(StopController(), 1e9) == ""
-    assert reason(StopController(-1.0)) == "time limit: 0 s are left, a round may take 0 s"
-    assert reason(StopController(-1.0), 8.0) == "time limit: 0 s are left, a round may take 10 s"
+    assert reason(StopController(-1.0)) == "time limit: 0 s left, a round may take 0 s"
+    assert reason(StopController(-1.0), 8.0) == "time limit: 0 s left, a round may take 10 s"
 
 
 def test_a_wish_comes_before_the_file_and_the_file_before_the_time_limit(tmp_path):

@@ -189,7 +189,7 @@ def test_times_of_slurm(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "2h", "1:2:3:4", "-1", "1-", "1.5", "١"])
 def test_no_times_of_slurm(text):
-    with pytest.raises(ValueError, match="is no time that SLURM knows"):
+    with pytest.raises(ValueError, match="is not a time that SLURM knows"):
         parse_time(text)
 
 
@@ -201,7 +201,7 @@ def test_no_times_of_slurm(text):
         ({"ranks": 8, "time": "30"}, []),
         ({"ranks": 40, "partition": "debug,long", "time": "UNLIMITED"}, []),
         ({"partition": "fast"}, ["--partition fast is not there; there are debug, gpu, long, old"]),
-        ({"partition": "old"}, ["--partition old takes no jobs at present"]),
+        ({"partition": "old"}, ["--partition old accepts no jobs at present"]),
         ({"time": "31"}, ["--time 31 is over the limit of partition debug, 00:30:00"]),
         (
             {"partition": "gpu", "time": "infinite"},
@@ -327,8 +327,8 @@ def test_study_is_an_array_as_large_as_its_largest_run(sites, tmp_path, capfd, m
             2,
             "--ranks is needed, as the clients cannot be counted: ",
         ),
-        ({}, ["--time", "2h"], 2, "'2h' is no time that SLURM knows"),
-        ({}, ["--time", ""], 2, "'' is no time that SLURM knows: e.g. 90, 12:00:00 or 1-12:00:00"),
+        ({}, ["--time", "2h"], 2, "'2h' is not a time that SLURM knows"),
+        ({}, ["--time", ""], 2, "'' is not a time that SLURM knows: e.g. 90, 12:00:00 or 1-12:00:00"),
         *(
             ({}, [f"--extra={option}"], 2, f"{option}: {said}")
             for option, said in (
