@@ -111,21 +111,25 @@ def _standardise(pixels: Tensor, scale: PixelScale) -> Tensor:
 
 
 def _crop_and_flip(images: Tensor, settings: config.Augmentation, random: np.random.Generator) -> Tensor:
-    """Pad with black, crop to the original size at a random place, mirror at random."""
-    count, height, width, _ = images.shape
+    """Pad with black, crop to the original size at a random place, mirror at random.
+
+    All of it copies whole rows or images: those to be mirrored stand side by side until they are.
+    """
+    count, height, width, channels = images.shape
     pad = settings.pad
     top, left = random.integers(0, 2 * pad + 1, (2, count))
-    flipped = random.random(count) < settings.flip
-    cropped = images.clone()
-    if pad:
-        padded = F.pad(images, (0, 0, pad, pad, pad, pad))
-        # Every place that a crop can begin at, as rows of interleaved channels: whole rows are copied.
-        windows = padded.flatten(2).unfold(1, height, 1).unfold(2, 3 * width, 3)
-        places = (torch.from_numpy(place).to(images.device) for place in (np.arange(count), top, left))
-        cropped = windows[tuple(places)].view(images.shape)
-    mirrored = torch.from_numpy(np.flatnonzero(flipped)).to(images.device)
-    cropped[mirrored] = cropped[mirrored].flip(2)
-    return cropped
+    mirrored = random.random(count) < settings.flip
+    order = np.argsort(mirrored, kind="stable")
+    padded = F.pad(images, (0, 0, pad, pad, pad, pad)).flatten()
+    # Every row of the original width that a crop can take, whatever pixel it begins at.
+    places = padded.numel() // channels - width + 1
+    rows = padded.as_strided((places, width * channels), (channels, 1))
+    first = (order * (height + 2 * pad) + top[order])[:, None] + np.arange(height)
+    begins = first * (width + 2 * pad) + left[order][:, None]
+    cropped = rows.index_select(0, torch.from_numpy(begins.ravel()).to(images.device)).view(images.shape)
+    last = cropped[count - int(mirrored.sum()) :].permute(0, 3, 1, 2)
+    last.copy_(last.flip(3))
+    return cropped.index_select(0, torch.from_numpy(np.argsort(order)).to(images.device))
 
 
 def _jitter(pixels: Tensor, strength: tuple[float, ...], random: np.random.Generator) -> Tensor:
