@@ -69,6 +69,21 @@ def test_a_newcomer_begins_with_the_mean_of_all_whether_they_are_alone_or_not():
     assert torch.equal(left, old)
 
 
+def test_groups_that_are_joined_give_the_bits_of_one():
+    """Sums are integers of more digits than a float32 holds."""
+    drawn = torch.randn(4, 200, generator=torch.Generator().manual_seed(5))
+    vectors = Vectors(200, (Segment(slice(0, 200), grid_of("parameters", 4)),))
+    shares = {0: 0.3, 1: 1.0, 2: 0.7, 3: 0.1}
+    found = []
+    for keys in (dict.fromkeys(range(4), 0), {0: 0, 1: 0, 2: 1, 3: 1}):
+        sums = RankSums({MODELS: vectors}, keys, (0, 1, 2, 3))
+        for client in range(4):
+            sums.add(client, MODELS, shares[client], drawn[client])
+        state = SimpleNamespace(comm=SingleCommunicator(), hosts=dict.fromkeys(range(5), 0))
+        found += average_models(state, sums, [group(4, teachers=range(4))], shares)
+    assert torch.equal(*found)
+
+
 def test_contributions_are_averaged_with_the_models_weights():
     state = SimpleNamespace(
         comm=SingleCommunicator(), experiment=experiment(aggregation={"rule": "scaffold"})
