@@ -238,6 +238,25 @@ def test_no_query_matches(protocol, cmc):
     assert (result.queries, result.unmatched) == (0, 1)
 
 
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_the_last_rank_counts_and_none_beyond_it(beyond):
+    case = case_with_ranks({CMC_RANKS + beyond}, gallery=CMC_RANKS + 2)
+    angles = np.arange(CMC_RANKS + 2) * 0.01
+    case["gf"] = np.stack([np.cos(angles), np.sin(angles)], 1)
+    result = evaluate(case)
+    assert result.first_match.tolist() == [CMC_RANKS + beyond]
+    assert result.cmc.tolist() == [0.0] * (CMC_RANKS - 1) + [1.0 - beyond]
+
+
+def test_unless_said_otherwise_shots_are_drawn_with_seed_0():
+    case = random_case(3, people=12)
+    default, *seeded = (
+        evaluate(case, protocol="single-gallery-shot", **seed) for seed in ({}, {"seed": 0}, {"seed": 1})
+    )
+    same_arrays(default, seeded[0])
+    assert default.first_match.tolist() != seeded[1].first_match.tolist()
+
+
 def test_scores_are_those_of_the_ranking():
     result = evaluate(random_case(11))
     scores = result.scores()
