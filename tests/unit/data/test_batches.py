@@ -123,7 +123,18 @@ def test_a_rectangle_has_a_pixel_at_least_and_ends_with_the_image(height, width)
     assert gone[:, -1].any()
     assert gone[:, :, -1].any()
     tall, wide = gone.any(2).sum(1), gone.any(1).sum(1)
+    assert tall.min() == wide.min() == 1
     assert torch.equal(gone.flatten(1).sum(1), tall * wide)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 60), (60, 4)])
+def test_a_rectangle_by_hand(height, width):
+    """In the middle of all ranges: a square of 21 % of 240 pixels, so 7 by 7, of which 4 by 7 fit in."""
+    erased = augment(pictures(1, height, width, low=150), IMAGENET, settings(erasing=1.0), Fixed(0.5))
+    gone = (erased == 0).all(1)[0]
+    expected = torch.zeros(4, 60, dtype=torch.bool)
+    expected[:, 27:34] = True
+    assert torch.equal(gone if height == 4 else gone.T, expected)
 
 
 def test_erasing_is_a_probability():
