@@ -281,6 +281,7 @@ def test_models_are_scored_with_statistics_of_each_clients_own_as_well(federatio
     record, _ = play(state, plan(evaluate=True))
     kinds = [each.model for each in record.evaluations]
     assert kinds.count(ModelKind.REESTIMATED) == kinds.count(ModelKind.GLOBAL) == 3
+    assert {each.round for each in record.evaluations} == {1}
 
 
 def test_the_server_remembers_what_its_step_leaves(federation):
