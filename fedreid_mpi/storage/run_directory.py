@@ -26,6 +26,10 @@ NO_FLUSH = "its file system cannot flush folders: a power cut may lose the last 
 PATIENCE = 120.0
 """Seconds until the lock of a holder that is gone must be free; NFS keeps that of a lost node longest."""
 
+DYING = 3.0
+"""Seconds that any lock is waited for: a launcher may end before the ranks that it has killed are gone, and
+the next start may follow at once."""
+
 State = Literal["running", "interrupted", "done", "failed"]
 
 
@@ -109,7 +113,7 @@ def hold(
     run_dir
         The directory.
     inherited
-        Whether the last holder is known to be gone: its lock is waited for, as it may outlive it a little.
+        Whether the last holder is known to be gone: its lock is waited for longer, as it may outlive it.
     waiting
         Is called again and again meanwhile.
 
@@ -125,7 +129,7 @@ def hold(
     """
     path = run_dir / LOCK_FILE
     try:
-        handle, works = take_lock(path, PATIENCE if inherited else 0.0, waiting)
+        handle, works = take_lock(path, PATIENCE if inherited else DYING, waiting)
     except BlockingIOError as error:
         raise ConfigurationError(f"--run-dir {run_dir}: in use by {_holder(path)}") from error
     except OSError as error:

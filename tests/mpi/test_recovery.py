@@ -1,4 +1,5 @@
 import fcntl
+import json
 import multiprocessing
 import os
 import signal
@@ -14,7 +15,7 @@ from fedreid_mpi.results import read_run
 from fedreid_mpi.run.checkpoint import newest_whole
 from fedreid_mpi.run.loop import run_federation
 from fedreid_mpi.run.recovery import ElasticRunner, FailureLog, RankLoss
-from fedreid_mpi.storage.run_directory import hold, read_status
+from fedreid_mpi.storage.run_directory import DYING, hold, read_status
 from support.launching import ERROR, ranks_of, started, surviving
 from support.same_runs import assert_same_run
 from support.small import Silent, write_experiment
@@ -186,16 +187,27 @@ def test_work_is_done_again_unless_all_ranks_came_to_its_end():
         runner.run(fail)
 
 
-def _hold(run_dir, ready):
+def _hold(run_dir, ready, seconds):
     with hold(run_dir):
         ready.set()
-        time.sleep(1)
+        time.sleep(seconds)
 
 
-def test_the_lock_of_a_lost_server_is_waited_for(tmp_path):
+def test_a_start_waits_a_little_for_the_lock_of_a_run_that_is_dying(tmp_path):
     context = multiprocessing.get_context("fork")
     ready = context.Event()
-    holder = context.Process(target=_hold, args=(tmp_path, ready))
+    holder = context.Process(target=_hold, args=(tmp_path, ready, 0.5))
+    holder.start()
+    assert ready.wait(60)
+    with hold(tmp_path):
+        assert json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+    holder.join()
+
+
+def test_the_lock_of_a_lost_server_is_waited_for_longer_than_another(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path, ready, DYING + 2))
     holder.start()
     assert ready.wait(60)
     with pytest.raises(ConfigurationError, match="in use by"), hold(tmp_path):
