@@ -97,13 +97,9 @@ def command(
     from fedreid_mpi.report.values import compare_unseen
 
     study = read_methods(paths, where)
-    found = {method.name: method for method in study.methods}
-    for option, names in (("--method", chosen), ("--against", filter(None, (against,)))):
-        for name in names:
-            if name not in found:
-                raise ConfigurationError(
-                    f"{option} {name}: no such method, expected one of {', '.join(found)}"
-                )
+    chosen = tuple(_named(study.methods, name, "--method") for name in chosen)
+    if against:
+        against = _named(study.methods, against, "--against")
     methods = [each for each in study.methods if not chosen or each.name in (*chosen, against)]
     tables = []
     for model in models or [model for model in MODELS if scored(methods, model)]:
@@ -126,6 +122,15 @@ def command(
     _print_settings(methods)
     for note in (*(f"Note: {warning}" for warning in study.warnings), *_evaluated(methods)):
         click.echo(note)
+
+
+def _named(methods: Sequence[Method], wanted: str, option: str) -> str:
+    """Return the name of the method that a user means: its own, or that of its runs, which a label hides."""
+    names = [method.name for method in methods]
+    of_runs = [method.name for method in methods if method.runs[0].settings["run.name"] == wanted]
+    if wanted not in names and len(of_runs) != 1:
+        raise ConfigurationError(f"{option} {wanted}: no such method, expected one of {', '.join(names)}")
+    return wanted if wanted in names else of_runs[0]
 
 
 def _print_comparison(comparison: Comparison, against: str | None) -> None:

@@ -291,7 +291,7 @@ def test_datasets_are_in_the_papers_order_however_they_are_written():
     assert column("new") == len(DATASETS)
 
 
-def test_methods_come_in_the_order_of_their_suite_under_its_labels(tmp_path):
+def test_methods_come_in_the_order_of_their_suite_under_its_labels(tmp_path, capsys):
     alike = scores({ModelKind.GLOBAL: (0.5, 0.5)})
     for position, (name, label, sections) in enumerate(
         (("b", "Ours", COSINE), ("a", "", {}), ("c", "", {"federation": {"mode": "local"}}))
@@ -303,6 +303,11 @@ def test_methods_come_in_the_order_of_their_suite_under_its_labels(tmp_path):
     assert [method.titled for method in study.methods] == ["Ours", "FedPav (a)", "standalone (c)"]
     (group,) = groups(study)
     assert [method.name for method in group.methods] == ["c", "Ours", "a"]
+    for wanted in ("Ours", "b"):  # by the label, or by the name that the suite gives it
+        assert fedreid(["results", "compare", str(tmp_path), "--method", "a", "--against", wanted]) == 0
+        printed = capsys.readouterr().out
+        assert "rank-1 minus Ours" in printed
+        assert "0.0" in printed
 
 
 def test_a_baseline_fits_whatever_the_server_does(tmp_path):
