@@ -19,17 +19,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.nn import functional as F
 
 from benchmarks.noise import write_noise
 from benchmarks.playing import Outcome, anonymous_memory, on_ranks, options_of, play
+from benchmarks.training import take_steps
 from fedreid_mpi.algorithms.seeds import generator
 from fedreid_mpi.comm import Communicator, SingleCommunicator, connect
 from fedreid_mpi.config import Experiment
 from fedreid_mpi.data.samplers import training_batches
 from fedreid_mpi.federated.plan import plan_round
 from fedreid_mpi.federated.round import run_round
-from fedreid_mpi.records import Role, no_heartbeat
+from fedreid_mpi.records import no_heartbeat
 from fedreid_mpi.run.setup import describe_clients, open_archives, set_up
 from fedreid_mpi.run.state import ResumePoint
 
@@ -94,21 +94,13 @@ def bare_steps(federation: Federation) -> float:
     model, experiment = state.model, state.experiment
     pixels = torch.zeros(BATCH, 3, HEIGHT, WIDTH).contiguous(memory_format=torch.channels_last)
     batches = [
-        client.labels[torch.from_numpy(rows)]
+        (pixels[: len(rows)], client.labels[torch.from_numpy(rows)])
         for client in state.clients
         for rows in training_batches(client.people, client.cameras, experiment.federation, generator(0))
     ]
     model.use_identities(max(spec.identities for spec in state.specs))
-    model.network.train()
-    optimizer = torch.optim.SGD(
-        model.parameters(*Role), 1e-4, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
-    )
     began = time.perf_counter()
-    for labels in batches:
-        loss = F.cross_entropy(model.network(pixels[: len(labels)]), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    take_steps(model, batches, experiment.compute)
     return time.perf_counter() - began
 
 

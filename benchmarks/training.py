@@ -11,6 +11,7 @@ import argparse
 import statistics
 import tempfile
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from torch.nn import functional as F
 
 from benchmarks.noise import write_noise
 from benchmarks.playing import Outcome, options_of, play
-from fedreid_mpi.config import Experiment
+from fedreid_mpi.config import Compute, Experiment
 from fedreid_mpi.data.archive import DatasetArchive
 from fedreid_mpi.data.partition import Part
 from fedreid_mpi.device import autocast, memory_format, set_arithmetic
@@ -30,6 +31,7 @@ from fedreid_mpi.federated.client import (
     take_private,
     train,
 )
+from fedreid_mpi.federated.sgd import Batch
 from fedreid_mpi.model import FlatModel, build_network
 from fedreid_mpi.records import Role, RoundPlan
 
@@ -76,6 +78,21 @@ def measure(options: argparse.Namespace) -> Outcome:
     )
 
 
+def take_steps(model: FlatModel, batches: Iterable[Batch], compute: Compute) -> None:
+    """Take bare steps: forward, backward and SGD, on batches that lie ready in memory."""
+    optimizer = torch.optim.SGD(
+        model.parameters(*Role), 1e-4, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
+    )
+    model.network.train()
+    for pixels, labels in batches:
+        with autocast(compute, pixels.device):
+            logits = model.network(pixels)
+        loss = F.cross_entropy(logits.float(), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+
 def time_both(
     experiment: Experiment, archive: DatasetArchive, device: torch.device, steps: int, repeats: int
 ) -> tuple[float, float]:
@@ -95,17 +112,7 @@ def time_both(
 
     def bare() -> None:
         load_client(model, spec, shared, private, experiment)
-        optimizer = torch.optim.SGD(
-            model.parameters(*Role), 1e-4, momentum=0.9, nesterov=True, weight_decay=5e-4, fused=True
-        )
-        model.network.train()
-        for _ in range(steps):
-            with autocast(experiment.compute, device):
-                logits = model.network(pixels)
-            loss = F.cross_entropy(logits.float(), labels)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
+        take_steps(model, [(pixels, labels)] * steps, experiment.compute)
 
     def loop() -> None:
         load_client(model, spec, shared, private, experiment)
