@@ -31,7 +31,9 @@ class ImageStore:
     """
 
     def __init__(self, sources: Sequence[Source], device: torch.device) -> None:
-        self._sources, self._device = tuple(sources), device
+        # As plain arrays: indexing a memmap makes another one, which takes longer than copying a small batch.
+        self._sources = tuple((np.asarray(images), indices) for images, indices in sources)
+        self._device = device
         self._ends = np.cumsum([len(indices) for _, indices in sources])
         self._resident: Tensor | None = None
         if device.type == "cuda":
@@ -50,6 +52,9 @@ class ImageStore:
 
     def _fetch(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Read the images of the given rows from their files."""
+        if len(self._sources) == 1:
+            images, indices = self._sources[0]
+            return images[indices[rows]]
         fetched = np.empty((len(rows), *self._sources[0][0].shape[1:]), np.uint8)
         origin = np.searchsorted(self._ends, rows, side="right")
         for number, (images, indices) in enumerate(self._sources):
@@ -119,6 +124,8 @@ def _crop_and_flip(images: Tensor, settings: config.Augmentation, random: np.ran
     pad = settings.pad
     top, left = random.integers(0, 2 * pad + 1, (2, count))
     mirrored = random.random(count) < settings.flip
+    if not pad and not mirrored.any():
+        return images
     order = np.argsort(mirrored, kind="stable")
     padded = F.pad(images, (0, 0, pad, pad, pad, pad)).flatten()
     # Every row of the original width that a crop can take, whatever pixel it begins at.
