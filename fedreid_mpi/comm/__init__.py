@@ -55,13 +55,9 @@ def connect(fault_tolerant: bool = False, abandon_requested: Callable[[], bool] 
         return SingleCommunicator(abandon_requested)
     started = f"{launcher} started {counted(size, 'process', 'processes')}"
     try:
-        import mpi4py
-
-        # Initialised below: under the launcher of another MPI a library may abort there, with its own
+        # MPI is started below: under the launcher of another MPI a library may abort there, with its own
         # message.
-        mpi4py.rc.initialize, mpi4py.rc.finalize = False, False
-        from mpi4py import MPI
-
+        from fedreid_mpi.comm.mpi.bindings import MPI, SETTLED_ELSEWHERE
         from fedreid_mpi.comm.mpi.communicator import MPICommunicator
     except (ImportError, RuntimeError) as error:
         reason = str(error).partition("\n")[0]
@@ -82,6 +78,11 @@ def connect(fault_tolerant: bool = False, abandon_requested: Callable[[], bool] 
         raise ConfigurationError(
             f"--on-rank-loss: {library()} was not launched to survive losses, "
             "expected mpirun --with-ft ulfm of Open MPI 5"
+        )
+    if fault_tolerant and SETTLED_ELSEWHERE:
+        raise ConfigurationError(
+            "--on-rank-loss: mpi4py was imported first and would wait for lost ranks at the end, "
+            "expected fedreid-mpi or python -m fedreid_mpi as the program"
         )
     with _bounded(START_LIMIT if fault_tolerant else 0.0):
         if not MPI.Is_initialized():

@@ -17,6 +17,14 @@ assert monitor.to_kill == {3, 5}, monitor.to_kill
 """
 
 
+EAGER = """
+import sys
+from mpi4py import MPI
+from fedreid_mpi.cli import run
+sys.exit(run(["train", "x.toml", "--run-dir", "run", "--on-rank-loss", "replace"]))
+"""
+
+
 def test_long_messages_long_errors_waits_and_wishes(tmp_path):
     ended = launch(
         4,
@@ -29,6 +37,15 @@ def test_long_messages_long_errors_waits_and_wishes(tmp_path):
     )
     assert ended.stdout.splitlines() == ["all kept"], ended.stderr
     assert ended.code == 0
+
+
+def test_who_would_wait_for_lost_ranks_at_the_end_is_refused(tmp_path):
+    """mpi4py by itself has MPI finished as the process ends, which waits for the dead forever."""
+    ended = launch(2, sys.executable, "-c", EAGER, cwd=tmp_path, launcher=surviving(), timeout=60)
+    assert ended.code == 2
+    (line,) = ended.errors
+    assert "mpi4py was imported first" in line
+    assert not (tmp_path / "run").exists()
 
 
 def test_each_order_to_kill_is_obeyed(tmp_path):

@@ -1,1 +1,1 @@
-"""The MPI back end. Importing `communicator` starts MPI; importing this package does not."""
+"""The MPI back end; importing it starts nothing."""

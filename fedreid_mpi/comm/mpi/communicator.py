@@ -1,4 +1,4 @@
-"""The contract kept over MPI. This package is the only one that imports mpi4py.
+"""The contract kept over MPI.
 
 Every wait is a poll that can be given up: nothing blocks within the library while another rank may be lost,
 hang, or have ended the job. Small values go straight between the server and the other ranks, model values
@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn, TypeVar
 
 import numpy as np
-from mpi4py import MPI
 from numpy.typing import NDArray
 
 from fedreid_mpi.comm.contract import Communicator, Location, Rows, never
 from fedreid_mpi.comm.errors import RanksLost, SilentRankError
+from fedreid_mpi.comm.mpi.bindings import MPI
 from fedreid_mpi.comm.mpi.heartbeat import NOBODY, HeartbeatMonitor
 from fedreid_mpi.comm.mpi.processes import Process
 from fedreid_mpi.comm.payload import pack

@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterable
 
 import numpy as np
-from mpi4py import MPI
+
+from fedreid_mpi.comm.mpi.bindings import MPI
 
 PERIOD = 1.0
 """Seconds between two signs to the same rank."""

@@ -36,7 +36,7 @@ class Library:
 
 def library() -> str:
     """Name the MPI library in use, e.g. ``Open MPI v5.0.11``."""
-    from mpi4py import MPI
+    from fedreid_mpi.comm.mpi.bindings import MPI
 
     return MPI.Get_library_version().partition(",")[0].partition("\n")[0].strip()
 
@@ -44,10 +44,7 @@ def library() -> str:
 def describe_library() -> Library | str:
     """Describe the MPI library, started or not; give the reason in words where none loads."""
     try:
-        import mpi4py
-
-        mpi4py.rc.initialize, mpi4py.rc.finalize = False, True  # no effect where `connect` was first
-        from mpi4py import MPI
+        from fedreid_mpi.comm.mpi.bindings import MPI
     except (ImportError, RuntimeError) as error:
         return str(error).partition("\n")[0]
     levels = {

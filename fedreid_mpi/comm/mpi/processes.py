@@ -5,7 +5,7 @@ import signal
 from dataclasses import dataclass
 from pathlib import Path
 
-from mpi4py import MPI
+from fedreid_mpi.comm.mpi.bindings import MPI
 
 
 @dataclass(frozen=True, slots=True)
