@@ -238,3 +238,6 @@ def test_a_store_of_several_archives_numbers_their_images_through():
     expected = torch.stack([first[4], first[1], second[0], second[2], second[3], third[5]])
     assert torch.equal(store.batch(np.arange(6)), expected)
     assert torch.equal(store.batch(np.array([5, 1, 2, 2])), expected[[5, 1, 2, 2]])
+    two = ImageStore(sources[:2], torch.device("cpu")).batch(np.arange(5))
+    assert two.dtype == torch.uint8
+    assert torch.equal(two, expected[:5])

@@ -8,12 +8,18 @@ import torch
 from fedreid_mpi.algorithms.averaging import grid_of
 from fedreid_mpi.algorithms.scaffold import CONTROLS
 from fedreid_mpi.comm import SingleCommunicator
-from fedreid_mpi.federated.aggregation import average_contributions, average_features, average_models
+from fedreid_mpi.federated.aggregation import (
+    average_contributions,
+    average_features,
+    average_models,
+    begin_sums,
+)
 from fedreid_mpi.federated.contributions import contribute
 from fedreid_mpi.federated.sums import FEATURES, MODELS, RankSums, Segment, Vectors
 from fedreid_mpi.federated.turn import ClientTurn, FinishedTurn
-from fedreid_mpi.records import Group
-from support.small import experiment
+from fedreid_mpi.records import Group, RoundPlan
+from support.federations import begun
+from support.small import experiment, write_site
 
 
 def group(*members, teachers=None):
@@ -108,3 +114,22 @@ def test_a_client_contributes_how_its_controls_have_changed():
     memory = {CONTROLS: torch.tensor([0.25, 3.0])}
     assert contribute(finished(settings, **memory), remembered)[CONTROLS].tolist() == [0.75, -1.0]
     assert contribute(finished(experiment()), remembered) == {}
+
+
+@pytest.mark.parametrize(("clip", "most"), [(0.0, 2), (0.5, 3)])
+def test_a_rounds_sums_have_room_for_all_that_may_take_part(clip, most, tmp_path):
+    """With privacy each client is drawn by itself, so all of the three may be."""
+    archives = [write_site(tmp_path / f"site{seed}.h5", 4, people=2, seed=seed) for seed in range(3)]
+    privacy = {"clip": clip, "statistics_clip": clip, "noise_multiplier": 1.0} if clip else {}
+    settings = experiment(
+        data={"archives": archives},
+        federation={"clients_per_round": 2},
+        aggregation={"weights": "uniform"},
+        privacy=privacy,
+    )
+    sums = begin_sums(begun(settings, tmp_path), RoundPlan(1, (0, 1), 0.1, evaluate=False))
+    parameters, statistics = sums.vectors[MODELS].segments
+    assert parameters.grid == grid_of("parameters", most)
+    assert statistics.grid == grid_of("statistics", most)
+    assert parameters.bound == clip
+    assert sums.updates == (clip > 0)

@@ -9,7 +9,9 @@ import torch
 from fedreid_mpi.algorithms.scaffold import CONTROLS
 from fedreid_mpi.comm import PhaseError
 from fedreid_mpi.federated.plan import plan_round
+from fedreid_mpi.federated.probes import Measurement
 from fedreid_mpi.federated.round import run_round
+from fedreid_mpi.federated.sums import FEATURES
 from fedreid_mpi.records import ModelKind, RoundPlan
 from support.federations import begun
 from support.small import experiment, write_public, write_site
@@ -153,6 +155,82 @@ def test_alone_all_that_diverge_end_the_run(federation):
         private.fill_(torch.nan)
     with pytest.raises(PhaseError, match="the models of none of 3 clients are finite"):
         play(state, plan())
+
+
+def test_alone_as_well_enough_clients_are_needed(federation):
+    state = federation(federation={"mode": "local"}, reliability={"min_clients": 3})
+    state.progress.private[1].fill_(torch.nan)
+    with pytest.raises(PhaseError, match="the models of 2 of 3 clients are finite, expected at least 3"):
+        play(state, plan())
+
+
+def test_a_model_that_the_last_step_ruins_has_diverged(federation):
+    """Each takes a single step, so that no loss tells of it."""
+    state = federation(federation={"mode": "local"})
+    before = {client: values.clone() for client, values in state.progress.private.items()}
+    with pytest.raises(PhaseError, match="the models of none of 2 clients are finite"):
+        play(state, plan((1, 2), learning_rate=1e45))
+    assert all(torch.equal(values, before[client]) for client, values in state.progress.private.items())
+
+
+def test_where_all_diverge_there_is_nothing_to_cluster(federation):
+    state = federation(public=True, clustering={"enabled": True})
+    for private in state.progress.private.values():
+        private.fill_(torch.nan)
+    with pytest.raises(PhaseError, match="the models of none of 3 clients are finite"):
+        play(state, plan(cluster=True))
+
+
+def test_the_sum_of_one_hides_nothing(federation):
+    state = federation(privacy={"secure_aggregation": True})
+    with pytest.raises(PhaseError, match="secure_aggregation"):
+        play(state, plan((1,)))
+
+
+class Made:
+    """A probe that measures what it is told to."""
+
+    def __init__(self, measured):
+        self.measured = measured
+
+    def before(self):
+        pass
+
+    def after(self):
+        return self.measured
+
+
+def test_what_a_probe_cannot_measure_is_a_divergence(federation, monkeypatch):
+    state = federation(public=True, distillation={"enabled": True})
+    length = len(state.public) * state.model.network.width
+    measured = {
+        0: Measurement(sums={FEATURES: torch.full((length,), 1.0)}),
+        1: None,
+        2: Measurement(sums={FEATURES: torch.full((length,), 300.0)}),  # the grid ends at 256
+    }
+    monkeypatch.setattr(
+        "fedreid_mpi.federated.round.probes_of", lambda state, plan, client: [Made(measured[client.spec.id])]
+    )
+    record, _ = play(state, plan(distil=True))
+    assert [report.finite for report in record.reports] == [True, False, False]
+
+
+def test_the_student_is_shown_the_mean_of_its_teachers(federation, monkeypatch):
+    state, shown = federation(public=True, distillation={"enabled": True}), []
+    shape = len(state.public), state.model.network.width
+    features = {
+        client: torch.rand(shape, generator=torch.Generator().manual_seed(client)) for client in range(3)
+    }
+    monkeypatch.setattr(
+        "fedreid_mpi.federated.round.probes_of",
+        lambda state, plan, client: [Made(Measurement(sums={FEATURES: features[client.spec.id].flatten()}))],
+    )
+    monkeypatch.setattr(
+        type(state.public), "distil", lambda public, student, target, *_: shown.append(target) or 0.5
+    )
+    play(state, plan(distil=True))
+    (target,) = shown
+    torch.testing.assert_close(target, sum(features.values()) / 3, rtol=1e-6, atol=1e-7)
 
 
 def test_the_new_model_is_scored_on_every_client(federation):
