@@ -36,7 +36,7 @@ help:
 	@echo 'make demo     install, then run the whole system on synthetic datasets, in minutes on two cores'
 	@echo 'make check    install, then run ruff, mypy, import-linter and the quick unit tests'
 	@echo 'make test     install, then run all checks and tests with coverage'
-	@echo 'make mutants  install, then change the mathematics one operator at a time: do the tests notice? (hours)'
+	@echo 'make mutants  install, then change the mathematics one operator at a time: do the tests notice? (half an hour)'
 	@echo 'make chaos    install, then kill and damage runs at random moments, and check every promise (long)'
 	@echo 'make soak     install, then run a thousand rounds and check that nothing grows (long)'
 	@echo 'make benchmarks  install, then measure speed and memory, and write docs/performance.md (half an hour, on a quiet machine)'
@@ -80,7 +80,8 @@ test: $(VENV)/.installed-tests
 # Where it was stopped it goes on, as long as mutants/ is there; it takes up what has changed since.
 mutants: $(VENV)/.installed-tests
 	$(PIP) install -e '.[mutants]'
-	OMP_NUM_THREADS=1 mutmut run --max-children $(JOBS)
+	@# A mutant may ask for more memory than there is.
+	ulimit -v 16000000 && OMP_NUM_THREADS=1 mutmut run --max-children $(JOBS)
 	@mutmut results
 	@mutmut export-cicd-stats >/dev/null
 	@python -c 'import json; found = json.load(open("mutants/mutmut-cicd-stats.json")); total = found["total"]; \
