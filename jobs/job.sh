@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the job scripts share. They source this file, which reads env.sh, and then call `play` or a command.
+# What the job scripts share. They source this file, which reads env.sh, and then call `run_ranks` or a command.
 
 jobs=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 
@@ -50,10 +50,10 @@ launch() {
     esac
 }
 
-# play RUN_DIR COMMAND…: run the ranks of a run. When SLURM says that time is short, have the run stop after its
+# run_ranks RUN_DIR COMMAND…: run the ranks of a run. When SLURM says that time is short, have the run stop after its
 # round and put the job back into the queue, where it continues from there. Ends the script: with 0 if the run is
 # done, so that jobs that depend on this one start then and only then.
-play() {
+run_ranks() {
     run_dir=$1
     local program before logs=$run_dir/logs/$job
     # By its full path, as launchers may put a folder of their own before it on the PATH.

@@ -121,12 +121,14 @@ def compare_counts(
     whole: Mapping[str, int | None] = variant.whole
     path = root / COUNTS_FILE
     if path.exists():
-        told = _read_counts(path, {key for counts in variant.splits.values() for key in counts} | {*whole})
-        whole = {key: told.get(key) for key in whole}
-        if "images" in whole and whole["images"] is None and {*IMAGES} <= {*told}:
-            whole = {**whole, "images": sum(told[key] for key in IMAGES)}
+        declared = _read_counts(
+            path, {key for counts in variant.splits.values() for key in counts} | {*whole}
+        )
+        whole = {key: declared.get(key) for key in whole}
+        if "images" in whole and whole["images"] is None and {*IMAGES} <= {*declared}:
+            whole = {**whole, "images": sum(declared[key] for key in IMAGES)}
         default = choices.splits == next(iter(variant.splits)) and choices.training == "trainval"
-        expected: Mapping[str, int | None] = told if default else {}
+        expected: Mapping[str, int | None] = declared if default else {}
     else:
         other = (variant.train_only or {}) if choices.training == "train" else {}
         expected = {**published, **other}

@@ -66,8 +66,8 @@ def check(content: bytes, kind: str) -> str:
 
 
 def _remark_on_bmp(content: bytes) -> str:
-    (told,) = struct.unpack_from("<I", content, 2)
-    if told not in (0, len(content)):
+    (declared,) = struct.unpack_from("<I", content, 2)
+    if declared not in (0, len(content)):
         return OTHER_LENGTH
     return "" if content[-BLOCK:].strip(b"\0") else BLANK_END
 
@@ -82,10 +82,10 @@ def _check_png(content: bytes) -> int:
             raise DamageError("ends early")
         length = int.from_bytes(content[at : at + 4])
         kind, body = content[at + 4 : at + 8], memoryview(content)[at + 8 : at + 8 + length]
-        told = content[at + 8 + length : at + 12 + length]
-        if len(told) < 4:
+        declared = content[at + 8 + length : at + 12 + length]
+        if len(declared) < 4:
             raise DamageError("ends early")
-        if zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(told):
+        if zlib.crc32(body, zlib.crc32(kind)) != int.from_bytes(declared):
             raise DamageError("a checksum is wrong")
         at += 12 + length
         if kind == b"IHDR":

@@ -201,7 +201,7 @@ def train(
     heartbeat: Heartbeat = no_heartbeat,
     start: Tensor | None = None,
     memory: Vectors = MappingProxyType({}),
-    told: Vectors = MappingProxyType({}),
+    broadcast: Vectors = MappingProxyType({}),
 ) -> Trained:
     """Train a client in the working model for one round: FedPav's local step (Zhuang et al., ACM TOMM 2023).
 
@@ -225,12 +225,12 @@ def train(
         The shared part that the model is loaded with, where it is at hand.
     memory
         What the client remembers of its last turn.
-    told
+    broadcast
         What the server sends to all clients besides the model.
     """
     began = time.perf_counter()
     stream = (experiment.run.seed, "train", plan.round, client.spec.id)
-    turn = ClientTurn(experiment, model, model.shared.clone() if start is None else start, memory, told)
+    turn = ClientTurn(experiment, model, model.shared.clone() if start is None else start, memory, broadcast)
     optimizer = Sgd(
         (
             (

@@ -35,10 +35,10 @@ def previous_model(finished: FinishedTurn) -> Tensor | None:
 def controls(finished: FinishedTurn) -> Tensor | None:
     """Return SCAFFOLD's control variates: those of the shared parameters, 0 elsewhere."""
     turn, settings = finished.turn, finished.turn.experiment.optimizer
-    if CONTROLS not in turn.told:
+    if CONTROLS not in turn.broadcast:
         return None
     device = turn.model.buffer.device
-    common = turn.told[CONTROLS].to(device)
+    common = turn.broadcast[CONTROLS].to(device)
     before = turn.memory.get(CONTROLS, torch.zeros_like(common)).to(device)
     after = torch.zeros_like(common)
     norm = step_norm(finished.steps, settings.momentum, settings.nesterov)

@@ -107,9 +107,9 @@ def proximal(turn: ClientTurn) -> Correction | None:
 def control(turn: ClientTurn) -> Correction | None:
     """Correct the gradients by how the client's differ from those of all clients: SCAFFOLD."""
     model = turn.model
-    if CONTROLS not in turn.told:
+    if CONTROLS not in turn.broadcast:
         return None
-    common = turn.told[CONTROLS]
+    common = turn.broadcast[CONTROLS]
     difference = (common - turn.memory.get(CONTROLS, torch.zeros_like(common))).to(model.buffer.device)
     pairs = paired(model, shared_parameters(model, turn.experiment), difference)
     return lambda: controlled_gradient(pairs)

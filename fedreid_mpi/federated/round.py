@@ -29,7 +29,7 @@ from fedreid_mpi.federated.probes import probes_of
 from fedreid_mpi.federated.rank_state import RankState
 from fedreid_mpi.federated.round_record import RoundOutcome, features_of, record_round
 from fedreid_mpi.federated.scoring import score_reestimated, score_shared
-from fedreid_mpi.federated.server_step import step_from_mean, steps_of, tell_clients
+from fedreid_mpi.federated.server_step import broadcast_to_clients, step_from_mean, steps_of
 from fedreid_mpi.federated.sums import MODELS, RankSums
 from fedreid_mpi.federated.turn import Vectors
 from fedreid_mpi.model import FlatModel
@@ -49,7 +49,7 @@ KeepLocal = Callable[[ClientSpec, FlatModel], None]
 
 
 def run_round(state: RankState, plan: RoundPlan, keep_local: KeepLocal | None = None) -> RoundRecord | None:
-    """Play one round; nothing but what is in memory is changed.
+    """Run one round; nothing but what is in memory is changed.
 
     Parameters
     ----------
@@ -72,8 +72,8 @@ def run_round(state: RankState, plan: RoundPlan, keep_local: KeepLocal | None = 
     """
     state.progress.seconds.clear()
     sums = begin_sums(state, plan)
-    told = tell_clients(state) if plan.participants else {}
-    reports = _train(state, plan, sums, told, keep_local)
+    broadcast = broadcast_to_clients(state) if plan.participants else {}
+    reports = _train(state, plan, sums, broadcast, keep_local)
     if state.experiment.federation.mode == "local":
         enough = state.experiment.reliability.min_clients
         if plan.participants:
@@ -83,7 +83,7 @@ def run_round(state: RankState, plan: RoundPlan, keep_local: KeepLocal | None = 
 
 
 def _train(
-    state: RankState, plan: RoundPlan, sums: RankSums, told: Vectors, keep_local: KeepLocal | None
+    state: RankState, plan: RoundPlan, sums: RankSums, broadcast: Vectors, keep_local: KeepLocal | None
 ) -> tuple[ClientReport, ...]:
     """Train the participants where they are, one after the other in the rank's model.
 
@@ -96,7 +96,7 @@ def _train(
     participants = frozenset(plan.participants)
     hosted = [client for client in state.clients if client.spec.id in participants]
     with state.timed("train"):
-        work = partial(_train_client, state, plan, sums, share, told, keep_local)
+        work = partial(_train_client, state, plan, sums, share, broadcast, keep_local)
         reports = state.comm.phase("train", lambda: [work(client) for client in hosted])
         gathered = state.comm.gather(reports)
     every = [report for part in gathered or () for report in part]
@@ -108,7 +108,7 @@ def _train_client(
     plan: RoundPlan,
     sums: RankSums,
     share: Callable[[ClientReport], float],
-    told: Vectors,
+    broadcast: Vectors,
     keep_local: KeepLocal | None,
     client: Client,
 ) -> ClientReport:
@@ -120,7 +120,7 @@ def _train_client(
     for probe in probes:
         probe.before()
     memory = progress.memory.get(id, {})
-    trained = train(client, model, plan, state.experiment, state.heartbeat, shared, memory, told)
+    trained = train(client, model, plan, state.experiment, state.heartbeat, shared, memory, broadcast)
     report, private = trained.report, take_private(model, client.spec, state.experiment)
     diverged = replace(report, finite=False)
     if not (report.finite and private.isfinite().all()):

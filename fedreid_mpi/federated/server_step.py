@@ -108,7 +108,7 @@ STEPS: Sequence[tuple[Callable[[Experiment], bool], ServerStep]] = (
 )
 """Whether an experiment needs a step, and the step; in the order in which they are taken."""
 
-TOLD: Mapping[str, Callable[[Experiment], bool]] = {CONTROLS: has_controls}
+BROADCAST: Mapping[str, Callable[[Experiment], bool]] = {CONTROLS: has_controls}
 """Name in the server's memory of what clients are sent before they train, to whether an experiment needs it.
 It is 0 at first."""
 
@@ -172,13 +172,13 @@ def step_from_mean(
     return turn.memory
 
 
-def tell_clients(state: RankState) -> Vectors:
+def broadcast_to_clients(state: RankState) -> Vectors:
     """Broadcast what clients need of the server's memory."""
-    told = {
+    vectors = {
         name: state.progress.server.get(name, torch.zeros(state.model.statistics.start))
-        for name, asked in TOLD.items()
+        for name, asked in BROADCAST.items()
         if asked(state.experiment)
     }
-    for name, vector in told.items():
+    for name, vector in vectors.items():
         broadcast_model(state.comm, vector, name)
-    return told
+    return vectors

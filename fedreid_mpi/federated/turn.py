@@ -28,7 +28,7 @@ class ClientTurn:
         The shared part at the beginning of the turn: shape (shared,), float32, on the model's device.
     memory
         What the client remembers of its last turn, on the host; empty in its first turn.
-    told
+    broadcast
         What the server broadcasts to all clients in addition to the model, on the host.
     """
 
@@ -36,7 +36,7 @@ class ClientTurn:
     model: FlatModel
     start: Tensor
     memory: Vectors = field(default_factory=dict)
-    told: Vectors = field(default_factory=dict)
+    broadcast: Vectors = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -249,8 +249,8 @@ def _scores(run: Run, when: str, model: _Reported, metric: str) -> dict[str, flo
 
 def _per_round(run: Run, names: tuple[str, ...], amounts: Any) -> dict[str, float]:  # noqa: ANN401
     """Return the mean over the rounds from 1 of each column."""
-    played = amounts[run.results.rounds > 0]
-    return dict(zip(names, (np.nansum(played, axis=0) / max(len(played), 1)).tolist(), strict=True))
+    completed = amounts[run.results.rounds > 0]
+    return dict(zip(names, (np.nansum(completed, axis=0) / max(len(completed), 1)).tolist(), strict=True))
 
 
 def _stack(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -154,9 +154,9 @@ def _common_rounds(method: Method) -> Floats:
 
 
 def _groups(run: Run) -> Grid:
-    played = run.results.rounds > 0
-    groups = run.results.group[played].astype(float)
-    rounds = tuple(map(str, run.results.rounds[played].tolist()))
+    completed = run.results.rounds > 0
+    groups = run.results.group[completed].astype(float)
+    rounds = tuple(map(str, run.results.rounds[completed].tolist()))
     return Grid(f"seed {run.seed}", np.where(groups < 0, np.nan, groups).T, _names(run), rounds, "round")
 
 

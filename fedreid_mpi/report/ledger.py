@@ -85,18 +85,18 @@ def _arrays(results: RunResults, row: int, client: int) -> Iterator[Seen]:
     together = int(trained[list(host.clients)].sum())
     in_the_open = "in its rank's sum" if not placed else CLEAR if together == 1 else f"in a sum of {together}"
     clipped = bool(results.settings.get("privacy", {}).get("clip"))
-    told: dict[Seen, None] = {}
+    listed: dict[Seen, None] = {}
     for number, rank, message, _ in results.messages:
         if number != round or rank == 0 or message.kind not in _SUMS or (placed and rank != host.rank):
             continue
         if message.dtype != "float32":
             what = "clipped update of its model" if clipped else _SUMS[message.kind]
             how = MASKED if message.dtype == "uint64" else in_the_open
-            told[Seen(round, client, what, message.shape, 64, how)] = None
+            listed[Seen(round, client, what, message.shape, 64, how)] = None
         elif message.kind == "models":  # of a client that averages with none, or lends its statistics
             what = "model, or statistics, of one client"
-            told[Seen(round, client, what, message.shape[1:], 32, CLEAR)] = None
-    yield from told
+            listed[Seen(round, client, what, message.shape[1:], 32, CLEAR)] = None
+    yield from listed
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,8 +58,8 @@ def make_study(runs: Sequence[Run]) -> Study:
     for run in runs:
         if not run.finished:
             fate = "used as it is" if run in used else "left out of all answers"
-            played = f"{run.results.rounds[-1]} of {counted(run.planned, 'round')}"
-            warnings.append(f"{_label(run)} has {played}: {fate}.")
+            completed = f"{run.results.rounds[-1]} of {counted(run.planned, 'round')}"
+            warnings.append(f"{_label(run)} has {completed}: {fate}.")
     methods: list[Method] = []
     for ordered in _by_method(used, warnings):
         name, alike = _name(ordered[0]), [each for each in methods if _key(each.runs[0]) == _key(ordered[0])]

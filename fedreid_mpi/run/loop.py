@@ -139,7 +139,7 @@ def _run_rounds(
     stop: StopController,
     losses: FailureLog,
 ) -> RunResult:
-    """Play the rounds that follow the start."""
+    """Run the rounds that follow the start."""
     comm, experiment = state.comm, state.experiment
     placement = partial(place_clients, experiment, state.specs)
     dropped = losses.dropped(placement)

@@ -148,11 +148,11 @@ def _find_start(
     attempt = 1 + last_attempt(run_dir)
     manifest, damage = newest_whole(run_dir)
     results = read_run(run_dir) if attempt > 1 else None
-    played = results.rounds[-1] if results else -1
+    completed = results.rounds[-1] if results else -1
     if manifest is None:
-        if played > 0:  # round 0 is always committed before round 1 begins
+        if completed > 0:  # round 0 is always committed before round 1 begins
             raise DataError(
-                f"{run_dir}: has results up to round {played}, but no checkpoint to continue from"
+                f"{run_dir}: has results up to round {completed}, but no checkpoint to continue from"
             )
         everyone = tuple(spec.id for spec in specs)
         return ResumePoint(attempt, -1, (everyone,), everyone), None

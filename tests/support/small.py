@@ -31,7 +31,7 @@ EXPERIMENT = MappingProxyType(
 
 
 def draw(seed: int, person: int, count: int, height: int = HEIGHT, width: int = WIDTH):
-    """Noisy pictures of one person, who is told by the colours of head, body and legs."""
+    """Noisy pictures of one person, who is known by the colours of head, body and legs."""
     random = generator(seed, "drawn", person, count)
     colours = generator(seed, "colours", person).integers(20, 236, (3, 1, 3))
     bands = np.repeat(colours, [height // 4, height // 2, height - height // 4 - height // 2], axis=0)

@@ -149,10 +149,10 @@ def _require_numbers(where: str, split: Mapping[str, Any], records: Iterable[Rec
     """Refuse a split whose own numbers of people, where it has them, are not those of its lists."""
     people = Counter(role for role, _ in {(record.role, record.pid) for record in records})
     for role in LISTED_ROLES:
-        told = split.get(f"num_{role}_pids", people[role])
-        if told != people[role]:
+        declared = split.get(f"num_{role}_pids", people[role])
+        if declared != people[role]:
             raise DataError(
-                f"{where} says num_{role}_pids {told}, lists {counted(people[role], 'person', 'people')}"
+                f"{where} says num_{role}_pids {declared}, lists {counted(people[role], 'person', 'people')}"
             )
 
 
@@ -287,8 +287,8 @@ def require_listed(split: IdentitySplit, folder: Path, views: Iterable[View]) ->
     for view in views:
         found[view.camid].add((view.pid, PurePosixPath(view.path).stem))
     for camera, (listed, there) in enumerate(zip(split.names, found, strict=True)):
-        told = {(identity, PurePosixPath(name).stem) for identity, name in listed}
-        if all(SCRIPTED.fullmatch(stem) for _, stem in told) and (odd := sorted(told ^ there)):
+        declared = {(identity, PurePosixPath(name).stem) for identity, name in listed}
+        if all(SCRIPTED.fullmatch(stem) for _, stem in declared) and (odd := sorted(declared ^ there)):
             raise DataError(
                 f"{meta}: lists other images than {folder}/cam_{camera} holds, or gives them to others: "
                 f"{few(f'{stem} (identity {identity})' for identity, stem in odd)}"

@@ -21,15 +21,15 @@ def archives(tmp_path_factory):
 
 
 def play(archives, folder, monkeypatch, of, rounds=2):
-    """Play rounds in which clients contribute what ``of`` says, and are told the mean of the round before.
+    """Play rounds in which clients contribute what ``of`` says, and are sent the mean of the round before.
 
-    Returns the records, the means that the server's steps found, what each turn was told, and the state.
+    Returns the records, the means that the server's steps found, what each turn was sent, and the state.
     """
-    means, told = [], []
+    means, broadcast = [], []
 
     def contribute(finished, remembered):
-        told.append(finished.turn.told["invented"].unique().tolist())
-        return of(finished, len(told) - 1)
+        broadcast.append(finished.turn.broadcast["invented"].unique().tolist())
+        return of(finished, len(broadcast) - 1)
 
     def step(turn):
         means.append(turn.means["invented"].unique().tolist())
@@ -40,12 +40,12 @@ def play(archives, folder, monkeypatch, of, rounds=2):
         contributions, "CONTRIBUTIONS", {"invented": Contribution(always, "gradients", contribute)}
     )
     monkeypatch.setattr(server_step, "STEPS", [(always, step)])
-    monkeypatch.setattr(server_step, "TOLD", {"invented": always})
+    monkeypatch.setattr(server_step, "BROADCAST", {"invented": always})
     content = {**EXPERIMENT, "data": {"archives": archives}}
     experiment = Experiment.model_validate(content)
     state = begun(experiment, folder)
     records = [run_round(state, plan_round(experiment, state.specs, n)) for n in range(1, rounds + 1)]
-    return records, means, told, state
+    return records, means, broadcast, state
 
 
 def constant(value):
@@ -55,10 +55,10 @@ def constant(value):
 def test_a_contribution_is_averaged_with_the_models_weights_and_told_in_the_next_round(
     archives, tmp_path, monkeypatch
 ):
-    _, means, told, _ = play(archives, tmp_path, monkeypatch, constant(lambda turn: 1000 * turn))
+    _, means, broadcast, _ = play(archives, tmp_path, monkeypatch, constant(lambda turn: 1000 * turn))
     expected = [sum(n * 1000 * (first + k) for k, n in enumerate(IMAGES)) / sum(IMAGES) for first in (0, 3)]
     assert [mean for (mean,) in means] == pytest.approx(expected)
-    assert told == 3 * [[0.0]] + 3 * [means[0]]
+    assert broadcast == 3 * [[0.0]] + 3 * [means[0]]
 
 
 @pytest.mark.parametrize("value", [float("nan"), 2.0**20])

@@ -10,12 +10,12 @@ from fedreid_mpi.comm import SingleCommunicator
 from fedreid_mpi.errors import FedReIDError
 from fedreid_mpi.federated.server_step import (
     ServerTurn,
+    broadcast_to_clients,
     move_controls,
     normalise,
     optimise,
     step_from_mean,
     steps_of,
-    tell_clients,
 )
 from fedreid_mpi.federated.turn import local_normalisation
 from fedreid_mpi.model import FlatModel, build_network
@@ -159,10 +159,10 @@ def test_a_step_into_nowhere_is_refused():
 
 
 def test_clients_are_told_the_common_control_with_scaffold_alone():
-    assert tell_clients(server_of(experiment())) == {}
+    assert broadcast_to_clients(server_of(experiment())) == {}
     settings = experiment(aggregation={"rule": "scaffold"})
     state = server_of(settings)
-    (told,) = tell_clients(state).values()
-    assert torch.equal(told, torch.zeros(state.model.statistics.start))
-    state.progress.server[CONTROLS] = torch.full_like(told, 0.5)
-    assert (tell_clients(state)[CONTROLS] == 0.5).all()
+    (broadcast,) = broadcast_to_clients(state).values()
+    assert torch.equal(broadcast, torch.zeros(state.model.statistics.start))
+    state.progress.server[CONTROLS] = torch.full_like(broadcast, 0.5)
+    assert (broadcast_to_clients(state)[CONTROLS] == 0.5).all()
