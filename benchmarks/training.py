@@ -1,6 +1,6 @@
 """How fast is a client's whole turn, against bare steps on a batch in memory?
 
-    python -m benchmarks.training [--device cuda] [--precision bf16] [--steps 20] [--repeats 5]
+    python -m benchmarks.training [--device cuda] [--precision bf16] [--steps 40] [--repeats 9]
 
 The bare step is forward, backward and SGD on one batch that lies ready in memory. The loop is that of a
 client's turn: loading it into the working model, reading and augmenting its batches, dropout's seeds, the
@@ -137,7 +137,7 @@ def main() -> None:
     options.add_argument("--device", default="cpu")
     options.add_argument("--precision", default="fp32")
     options.add_argument("--steps", type=int, default=40)
-    options.add_argument("--repeats", type=int, default=5)
+    options.add_argument("--repeats", type=int, default=9)
     options.add_argument("--backbones", nargs="+", default=list(CASES))
     play(measure, options, {"steps": 2, "repeats": 1, "backbones": ["small"]})
 
