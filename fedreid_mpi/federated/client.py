@@ -274,10 +274,18 @@ def train(
 def _batches(
     client: Client, scale: PixelScale, experiment: Experiment, random: np.random.Generator
 ) -> Iterator[Batch]:
-    """Yield the augmented batches of a client's training in one round."""
+    """Yield the augmented batches of a client's training in one round.
+
+    They are prepared two at a time: a step drives what prepares them out of a processor's caches.
+    """
+    prepared: list[Batch] = []
     for rows in training_batches(client.people, client.cameras, experiment.federation, random):
         images = augment(client.images.batch(rows), scale, experiment.augmentation, random)
-        yield images, client.labels[torch.from_numpy(rows).to(client.labels.device)]
+        prepared.append((images, client.labels[torch.from_numpy(rows).to(client.labels.device)]))
+        if len(prepared) == 2:
+            yield from prepared
+            prepared.clear()
+    yield from prepared
 
 
 @contextmanager
