@@ -68,7 +68,8 @@ class Sgd:
             every = self._parameters()
             parts = torch.split(momentum, [each.numel() for each in every])
             for parameter, values in zip(every, parts, strict=True):
-                self.momenta[parameter] = torch.empty_like(parameter).copy_(values.view(parameter.shape))
+                held = torch.empty_like(parameter).copy_(values.view(parameter.shape))
+                self.momenta[parameter] = _as_it_lies(held)
 
     def momentum(self) -> Tensor | None:
         """Return the momenta of all parameters: shape (elements,), float32; None where there are none yet.
@@ -77,10 +78,12 @@ class Sgd:
         """
         if not any(momentum is not None for momentum in self.momenta.values()):
             return None
-        held = [(parameter, self.momenta.get(parameter)) for parameter in self._parameters()]
-        return torch.cat(
-            [(torch.zeros_like(each) if values is None else values).flatten() for each, values in held]
-        )
+        parts = []
+        for parameter in self._parameters():
+            values = self.momenta.get(parameter)
+            held = torch.zeros_like(parameter) if values is None else values
+            parts.append(held.as_strided(parameter.shape, parameter.stride()).flatten())
+        return torch.cat(parts)
 
     @torch.no_grad()
     def step(self) -> None:
@@ -90,8 +93,8 @@ class Sgd:
             moved = [parameter for parameter in parameters if parameter.grad is not None]
             momenta = [self.momenta.get(parameter) for parameter in moved]
             sgd(
-                list(moved),
-                [parameter.grad for parameter in moved if parameter.grad is not None],
+                [_as_it_lies(parameter) for parameter in moved],
+                [_as_it_lies(parameter.grad) for parameter in moved if parameter.grad is not None],
                 momenta,
                 fused=True,
                 weight_decay=settings.weight_decay,
@@ -110,6 +113,14 @@ class Sgd:
 
     def _parameters(self) -> list[nn.Parameter]:
         return [parameter for parameters, _ in self.groups for parameter in parameters]
+
+
+def _as_it_lies(tensor: Tensor) -> Tensor:
+    """View a tensor's elements in their order in memory.
+
+    Of a gradient in any other order torch's fused step on a CPU makes a copy first, which it does not read.
+    """
+    return tensor if tensor.is_contiguous() else tensor.as_strided((tensor.numel(),), (1,))
 
 
 def descend(

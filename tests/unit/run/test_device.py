@@ -100,6 +100,7 @@ def test_threads_and_determinism_are_set(arithmetic):
     set_arithmetic(config.Compute(threads=2), CPU)
     assert torch.get_num_threads() == 2
     assert torch.are_deterministic_algorithms_enabled()
+    assert not torch.utils.deterministic.fill_uninitialized_memory
     assert not torch.backends.cudnn.benchmark
     set_arithmetic(config.Compute(threads=2, deterministic=False), CPU)  # the next run of a study
     assert not torch.are_deterministic_algorithms_enabled()
