@@ -1,6 +1,6 @@
 """How fast is a round in one process, against the simulator of pfl-research?
 
-    python -m benchmarks.simulation [--clients 4 8 44 180 360 1000] [--rounds 5]
+    python -m benchmarks.simulation [--clients 4 8 44 180 360 1000] [--rounds 11]
 
 The federations of `benchmarks.scale`, run here and by pfl's SimulatedBackend in turn: the same network,
 images, batches, optimiser and memory layout. pfl has one classifier for all clients, and takes batches in a
@@ -158,7 +158,7 @@ def main() -> None:
     options = options_of(__doc__)
     options.add_argument("--clients", type=int, nargs="+", default=[4, 8, 44, 180, 360, 1000])
     options.add_argument("--images", type=int, default=IMAGES, help="of each dataset")
-    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--rounds", type=int, default=11)
     play(measure, options, {"clients": [4, 8], "images": 80, "rounds": 1}, work)
 
 
