@@ -73,8 +73,9 @@ def set_arithmetic(settings: config.Compute, device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     torch.use_deterministic_algorithms(settings.deterministic)
-    # By default that also fills all memory before its first use, which no operation here reads, and takes 5 %.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    # Fresh memory is not filled, as torch would now do: nothing here reads it before it is written, and filling
+    # takes 5 % of a round.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not settings.deterministic
 
 

@@ -303,10 +303,8 @@ def reestimated(
     layers = batch_norms(model.network)
     momenta = [layer.momentum for layer in layers]
     model.network.eval()
-    for spec in model.normalisation:
-        if spec.role is Role.STATISTICS:
-            model.view(spec).zero_()
     for layer in layers:
+        layer.reset_running_stats()
         layer.train()
     count = len(client.images)
     order = generator(experiment.run.seed, "reestimate", client.spec.id).permutation(count)

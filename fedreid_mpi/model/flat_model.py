@@ -2,8 +2,8 @@
 
 The buffer is laid out ``[backbone | embedding | statistics | classifier]``. What the server averages is the
 front part, what a client keeps for itself the rest; both are contiguous. The network's parameters and
-buffers are views of it. BatchNorm counts no batches: nothing asks for their number, and counting them would
-take an operation a layer and step.
+buffers are views of it. Integer counters of BatchNorm stay in the module: they count batches, never enter a
+result, and are not sent.
 
 One model serves all clients of a rank in turn: its classifier has room for the largest of them, and a client
 uses the first rows.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedreid_mpi.model.batch_norm import BatchNorm, batch_norms
+from fedreid_mpi.model.batch_norm import BatchNorm
 from fedreid_mpi.model.network import ReIDNetwork
 from fedreid_mpi.records import ParamSpec, Role
 
@@ -58,8 +58,6 @@ class FlatModel:
         self.specs, size = lay_out(network)
         self.buffer = torch.zeros(size, dtype=torch.float32, device=device)
         modules = dict(network.named_modules())
-        for layer in batch_norms(network):
-            layer.num_batches_tracked = None
         for spec in self.specs:
             view = self.view(spec)
             owner, _, name = spec.name.rpartition(".")
