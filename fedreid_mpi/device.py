@@ -73,7 +73,7 @@ def set_arithmetic(settings: config.Compute, device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     torch.use_deterministic_algorithms(settings.deterministic)
-    # Fresh memory is not filled, as torch would now do: nothing here reads it before it is written, and filling
+    # Fresh memory is not filled, as torch would now do: nothing here reads it before writing it, and filling
     # takes 5 % of a round.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not settings.deterministic
