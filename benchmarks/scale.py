@@ -1,6 +1,6 @@
 """What does a client cost beside its images?
 
-    python -m benchmarks.scale [--ranks 1 3 5] [--clients 4 8 44 180 360 1000] [--rounds 5]
+    python -m benchmarks.scale [--ranks 1 3 5] [--clients 4 8 44 180 360 1000] [--rounds 11]
 
 Four datasets of noise are dealt out by people; there are always as many images. For each number of ranks
 one launch times the rounds of all numbers of clients in turn, without augmentation and without scores. In the
@@ -169,7 +169,7 @@ def main() -> None:
     options.add_argument("--ranks", type=int, nargs="+", default=[1, 3, 5], help="memory is that of the last")
     options.add_argument("--clients", type=int, nargs="+", default=[4, 8, 44, 180, 360, 1000])
     options.add_argument("--images", type=int, default=IMAGES, help="of each dataset")
-    options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--rounds", type=int, default=11)
     play(measure, options, {"ranks": [2], "clients": [4], "images": 80, "rounds": 2}, work)
 
 
