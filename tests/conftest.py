@@ -23,11 +23,16 @@ def experiment_file(archives, tmp_path_factory):
 
 
 @pytest.fixture
-def hangups():
-    """What a HUP does in a terminal, also where these tests run without one."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def heeded():
+    """Hangups and interrupts do what they do in a terminal, also where these tests run without one.
+
+    Started by nohup or as a script's background job, a process ignores them, and so do its children.
+    """
+    usual = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def pytest_addoption(parser):

@@ -246,7 +246,7 @@ def test_one_that_is_killed_leaves_no_archive_and_the_next_removes_what_it_left(
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_one_that_is_asked_to_end_leaves_nothing(long_work, output, number):
+def test_one_that_is_asked_to_end_leaves_nothing(long_work, output, number, heeded):
     process = begun(long_work, output.parent, 1_000_000)
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
@@ -264,7 +264,7 @@ def test_one_that_ignores_a_hangup_goes_on(long_work, output):
 
 
 @pytest.mark.parametrize("jobs", ["1", "2"])
-def test_synth_leaves_nothing_either(tmp_path, jobs):
+def test_synth_leaves_nothing_either(tmp_path, jobs, heeded):
     folder = tmp_path / "datasets"
     folder.mkdir()
     synth = [sys.executable, "-m", "fedreid_mpi", "synth", str(folder), "--jobs", jobs]

@@ -71,7 +71,7 @@ def check_status(run_dir, reason, printed):
 
 
 def test_one_run_is_stopped_in_every_way_and_ends_with_the_same_bits(
-    experiment_path, tmp_path, capfd, hangups
+    experiment_path, tmp_path, capfd, heeded
 ):
     run_dir = tmp_path / "run"
     with training(3, experiment_path, run_dir) as process:

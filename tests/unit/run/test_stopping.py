@@ -72,7 +72,7 @@ def test_nobody_need_be_told_of_an_interrupt():
 
 
 @pytest.mark.parametrize("ignored", [False, True])
-def test_a_hangup_is_heeded_unless_it_is_ignored(hangups, ignored):
+def test_a_hangup_is_heeded_unless_it_is_ignored(heeded, ignored):
     if ignored:  # as by nohup
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop = StopController()
