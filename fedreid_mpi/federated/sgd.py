@@ -54,6 +54,13 @@ class Sgd:
         The experiment's ``[optimizer]`` section.
     momentum
         What `momentum` of an earlier one returned, on any device; None: it starts from zero.
+
+    Attributes
+    ----------
+    groups
+        As given.
+    momenta
+        Of each parameter that has moved, in the order of its elements in memory; None without momentum.
     """
 
     def __init__(
